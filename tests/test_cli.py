@@ -1,0 +1,61 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vis_callbacks.cli import main
+from vis_callbacks.sinks.record import Record
+from vis_callbacks.sinks.store import PictureStore
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "logs" / "version_0"
+    PictureStore(folder).add(Record("Filters/conv1", "Filters", 1, 9), np.zeros((8, 8, 3), np.uint8))
+    return folder
+
+
+def test_report_writes_the_report_and_prints_its_path(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(log_dir)]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path == log_dir / "visualizations" / "report.html"
+    assert "Filters" in path.read_text("utf-8")
+
+
+def test_report_goes_where_it_is_asked_to(log_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(log_dir / "visualizations"), "--output", str(tmp_path / "mine.html")]) == 0
+    assert (tmp_path / "mine.html").is_file()
+    assert not (log_dir / "visualizations" / "report.html").exists()
+
+
+def test_no_store_says_what_is_missing_and_where_there_is_one(
+    log_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(log_dir.parent)]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("vis-callbacks: ")
+    assert str(log_dir) in output.err
+
+
+def test_an_output_that_cannot_be_written_is_no_traceback(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (log_dir / "file").write_text("")
+    assert main(["report", str(log_dir), "-o", str(log_dir / "file" / "x.html")]) == 2
+    assert "file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["report"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: vis-callbacks" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_program(log_dir: Path) -> None:
+    command = [sys.executable, "-m", "vis_callbacks.cli", "report", str(log_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip().endswith("report.html")

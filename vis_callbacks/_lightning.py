@@ -1,0 +1,77 @@
+"""The only file that knows a Lightning package, and what of its Trainer is not public."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback as LightningCallback
+    from pytorch_lightning import LightningModule, Trainer
+else:
+    LightningModule = Trainer = Any
+    # The two packages' callbacks are unrelated classes, and each Trainer only takes its own: be both.
+    _packages = [name for name in ("pytorch_lightning", "lightning.pytorch") if find_spec(name.split(".")[0])]
+    LightningCallback = type(
+        "LightningCallback",
+        tuple(import_module(name).Callback for name in _packages),
+        {"__module__": __name__, "__doc__": "A callback for the Trainer of every Lightning package that is installed."},
+    )
+
+__all__ = [
+    "LightningCallback",
+    "LightningModule",
+    "Trainer",
+    "data_holders",
+    "fits",
+    "log_dir",
+    "metric_step",
+    "stage_of",
+    "validates",
+]
+
+
+def fits(trainer: Trainer) -> bool:
+    """Whether the Trainer is in ``fit``, in whichever part of it."""
+    return stage_of(trainer) == "fit"
+
+
+def stage_of(trainer: Trainer) -> str:
+    """Return ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``: what the user called."""
+    return str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
+
+
+def metric_step(trainer: Trainer) -> int:
+    """Return the x-axis value that Lightning gives to the metrics it logs now.
+
+    It is the number of batches that stepped an optimizer, which Lightning keeps private; `Trainer.global_step`, which
+    counts the steps of every optimizer, stands in where that number is not found.
+    """
+    loop = getattr(getattr(trainer, "fit_loop", None), "epoch_loop", None)
+    return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
+
+
+def validates(trainer: Trainer) -> bool:
+    """Whether this fit runs validation epochs. To be asked when training has started, or later."""
+    return bool(trainer.enable_validation) and sum(trainer.num_val_batches) > 0
+
+
+def log_dir(trainer: Trainer) -> str:
+    """Return the folder of this run, the same on every process. All processes must ask: the answer is broadcast."""
+    return str(trainer.log_dir or trainer.default_root_dir)
+
+
+def data_holders(trainer: Trainer, module: LightningModule) -> list[Any]:
+    """Return what may know about the data: the datasets of the Trainer's loaders, its data module, and the module."""
+    loaders = [trainer.val_dataloaders, trainer.train_dataloader, trainer.test_dataloaders]
+    datasets = [getattr(loader, "dataset", None) for loader in _flat(loaders)]
+    return [holder for holder in (*datasets, getattr(trainer, "datamodule", None), module) if holder is not None]
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [item for part in value for item in _flat(part)]
+    return [] if value is None else [value]

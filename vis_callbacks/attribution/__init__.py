@@ -1,0 +1,1 @@
+"""Which pixels mattered: gradients, path methods, guided rules, class activation maps and occlusion."""

@@ -1,0 +1,146 @@
+"""Ablation-CAM: a layer's channels, weighted by how far the logit drops without each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.attribution.cam import activation_in, cam_layout, to_image_size, weighted_sum
+from vis_callbacks.attribution.chunks import in_chunks, is_out_of_memory, pixels_of, scores_of
+from vis_callbacks.model.classifier import Targets, logits_of, target_scores
+from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.trace import Trace, _first_tensor, _with_first_tensor, trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+
+@leaves_no_trace
+def ablation_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    layer: str | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Sum a layer's channels, weighted by the drop of the target logit when each is set to zero; keep what is positive.
+
+    A channel's weight is (y - y without it) / |y|: the paper's, which divides by y, with the sign kept where the logit
+    is negative. It needs no gradient, but one pass a channel through the part of the model behind the layer.
+
+    Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
+    Localization", WACV 2020, doi:10.1109/WACV45572.2020.9093360.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones.
+        layer: The layer whose channels are weighted; None: the last one that gives a spatial map.
+        chunk_size: Channels in one pass; None: chosen by their size. It has no effect on the result.
+
+    Returns:
+        ``(N, 1, H, W)`` float32, at least 0: the layer's map, bilinearly resized. All zero where no evidence is
+        positive.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
+        LayerError: If the layer is not found, did not run, or gives no map.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> ablation_cam(model, torch.rand(2, 3, 8, 8), layer="1").shape
+        torch.Size([2, 1, 8, 8])
+    """
+    layout = cam_layout(model, images, layer)
+    return ablation_cam_in(model, trace(model, images, targets, activations=[layout.layer]), layout, chunk_size)
+
+
+def ablation_cam_in(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:
+    """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by a partial pass a channel."""
+    activation = activation_in(seen, layout)
+    score = target_scores(seen.logits, seen.targets)
+    without = score[:, None].repeat(1, layout.channels)
+    # A channel that is zero everywhere leaves the logit as it is.
+    live = _channels_first(seen.activations[layout.layer], layout).flatten(2).any(dim=2)
+    repeatable = _is_repeatable(model, seen, layout)
+    # Behind the layer, a row takes about the memory of an image with one pixel for eight of the layer's values.
+    pixels = max(1, activation[0].numel() // 8) if repeatable else pixels_of(seen.images)
+
+    for row in range(len(seen.images)):
+        channels = live[row].nonzero()[:, 0].cpu()
+        ablated = partial(_ablated_scores, model, seen, layout, row, channels, repeatable)
+        for items, found in in_chunks(ablated, len(channels), pixels=pixels, chunk_size=chunk_size):
+            without[row, channels[items]] = found
+    weights = (score[:, None] - without) / score.abs().clamp(min=torch.finfo(score.dtype).tiny)[:, None]
+    return to_image_size(weighted_sum(activation, weights), seen.images)
+
+
+def _ablated_scores(
+    model: nn.Module, seen: Trace, layout: Layout, row: int, channels: Tensor, repeatable: bool, items: Tensor
+) -> Tensor:
+    """Return the scores ``(n,)`` of one image without each of some channels."""
+    count = len(items)
+    image = seen.images[row].expand(count, -1, -1, -1)
+    with _layer_output(model, layout, count, channels[items], once=repeatable):
+        return scores_of(model, image, seen.targets[row].expand(count, *seen.targets.shape[1:]))
+
+
+def _is_repeatable(model: nn.Module, seen: Trace, layout: Layout) -> bool:
+    """Tell whether the part of the model before the layer can run once for many versions of the layer's output.
+
+    It cannot where an output of one image is joined with the many by more than broadcasting, or where the model
+    remembers the size of its batch.
+    """
+    count = 3
+    try:
+        with _layer_output(model, layout, count, torch.tensor([], dtype=torch.long), once=True), torch.no_grad():
+            logits = logits_of(model, seen.images[:1].expand(count, -1, -1, -1))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    expected = seen.logits[:1].expand_as(logits)
+    return torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@contextmanager
+def _layer_output(model: nn.Module, layout: Layout, count: int, channels: Tensor, *, once: bool) -> Iterator[None]:
+    """Set channel ``channels[i]`` of a layer to zero for image i while the model runs a batch of equal images.
+
+    With `once` the model sees the first image alone up to the layer, whose output is then repeated.
+    """
+
+    def first(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0][:1], *inputs[1:])
+
+    def ablate(_: nn.Module, __: Any, output: Any) -> Any:
+        tensor = _first_tensor(output)
+        assert tensor is not None
+        values = _channels_first(tensor, layout)
+        values = values.expand(count, *values.shape[1:]).clone()
+        values[torch.arange(len(channels)), channels] = 0
+        return _with_first_tensor(output, values.movedim((0, 1), _batch_and_channels(layout)))
+
+    handles = [find_layer(model, layout.layer)[1].register_forward_hook(ablate)]
+    if once:
+        handles.append(model.register_forward_pre_hook(first))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _channels_first(tensor: Tensor, layout: Layout) -> Tensor:
+    """Return a layer's own output with the batch and the channels as its first axes."""
+    return tensor.movedim(_batch_and_channels(layout), (0, 1))
+
+
+def _batch_and_channels(layout: Layout) -> tuple[int, int]:
+    return layout.axes.index("N"), layout.channel_axis

@@ -1,0 +1,106 @@
+"""The base of the attribution callbacks: a map beside each sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+from torch import Tensor
+
+from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
+from vis_callbacks.panel import Panel, Tile
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Display = Literal["heatmap", "overlay", "gray", "color", "positive", "negative"]
+"""How a map is shown.
+
+* ``heatmap``: in colour; a signed map is summed over channels and diverges around zero.
+* ``overlay``: the heatmap over the image.
+* ``gray``: the magnitude, summed over channels, in gray.
+* ``color``: a signed map of three channels as colour around mid-gray.
+* ``positive``, ``negative``: the part above, or below, zero.
+"""
+
+
+class AttributionCallback(VisualizationCallback):
+    """Shows which pixels mattered, beside each sample. A technique is a subclass with `attribute`.
+
+    Args:
+        display: How maps are shown, one way or several side by side, see `Display`.
+        alpha: Opacity of the map in an overlay, in [0, 1].
+        options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Raises:
+        ConfigurationError: If a display is unknown or `alpha` out of range.
+    """
+
+    default_display: Display = "heatmap"
+
+    def __init__(
+        self,
+        *,
+        display: Display | Sequence[Display] | None = None,
+        alpha: float = 0.5,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        super().__init__(**options)
+        display = display or self.default_display
+        self.display: tuple[Display, ...] = (display,) if isinstance(display, str) else tuple(display)
+        for mode in self.display:
+            if mode not in get_args(Display):
+                raise ConfigurationError(f"display={mode!r}: expected one of {', '.join(map(repr, get_args(Display)))}")
+        if not 0 <= alpha <= 1:
+            raise ConfigurationError(f"alpha={alpha}: expected a number from 0 to 1")
+        self.alpha = alpha
+
+    @abstractmethod
+    def attribute(self, event: Event) -> Tensor:
+        """Return a map for each sample, ``(N, 1, H, W)`` or ``(N, C, H, W)``; negative values speak against the target."""
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show each sample with its map, label, prediction and probability."""
+        maps = self.attribute(event).detach().float().cpu()
+        pixels = event.samples.pixels
+        for index in range(len(event.samples)):
+            tiles = (display_tile(maps[index], pixels[index], mode, self.alpha) for mode in self.display)
+            yield event.sample_panel(index, *tiles, caption=self.caption(event, index))
+
+    def caption(self, event: Event, index: int) -> str:
+        """Say which class's logit a map explains, where it is not the predicted one's."""
+        if event.trace.targets.ndim == 2:
+            first, second = (event.samples.class_name(int(value)) for value in event.trace.targets[index])
+            return f"for {first} against {second}"
+        target = event.samples.class_name(int(event.trace.targets[index]))
+        return "" if target == event.prediction(index)[0] else f"for {target}"
+
+
+def display_tile(values: Tensor, image: Tensor, mode: Display, alpha: float) -> Tile:
+    """Return the tile that shows a map in one way.
+
+    Args:
+        values: ``(C, H, W)``.
+        image: What it is about, ``(1 or 3, H, W)`` in [0, 1], for overlays.
+        mode: See `Display`.
+        alpha: Opacity in an overlay.
+
+    Example:
+        >>> import torch
+        >>> display_tile(torch.tensor([[[-1.0, 2.0]]]), torch.zeros(1, 1, 2), "positive", 0.5).values
+        tensor([[[0., 2.]]])
+    """
+    signed = bool((values < 0).any())
+    flat = values.sum(dim=0, keepdim=True)
+    if mode == "gray":
+        return Tile(values.abs().sum(dim=0, keepdim=True), "gray")
+    if mode == "color":
+        return Tile(values, "signed") if len(values) == 3 else Tile(flat, "signed" if signed else "heat")
+    if mode == "positive":
+        return Tile(flat.clamp(min=0), "heat", caption="for" if signed else "")
+    if mode == "negative":
+        return Tile(-flat.clamp(max=0), "heat", caption="against")
+    return Tile(flat, "signed" if signed else "heat", backdrop=image if mode == "overlay" else None, alpha=alpha)

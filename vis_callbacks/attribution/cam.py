@@ -1,0 +1,50 @@
+"""What the class activation maps share: the layer, the maps of its channels, and the way up to the image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vis_callbacks.attribution.inputs import check_images
+from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.trace import Trace, trace
+
+CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
+
+
+def cam_layout(model: nn.Module, images: Tensor, layer: str | None) -> Layout:
+    """Return the layout of the layer named, or of the last one with a map that the logits depend on."""
+    check_images(images)
+    return find_layout(model, images, layer)
+
+
+def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule) -> Tensor:
+    """Return the map of a rule that reads one layer's activation and gradient, ``(N, 1, H, W)``."""
+    layout = cam_layout(model, images, layer)
+    return cam_in(trace(model, images, targets, gradients=[layout.layer]), layout, rule)
+
+
+def cam_in(seen: Trace, layout: Layout, rule: CamRule) -> Tensor:
+    """Return the map ``(N, 1, H, W)`` of a rule, from a trace that has the layer's gradient."""
+    return to_image_size(rule(activation_in(seen, layout), layout.to_map(seen.gradients[layout.layer])), seen.images)
+
+
+def activation_in(seen: Trace, layout: Layout) -> Tensor:
+    """Return a layer's activation ``(N, C, h, w)``, from a trace that has it."""
+    return layout.to_map(seen.activations[layout.layer])
+
+
+def weighted_sum(activation: Tensor, weights: Tensor) -> Tensor:
+    """Return ReLU of the sum of channels ``(N, C, h, w)`` times their weights ``(N, C)``, ``(N, 1, h, w)``."""
+    return (activation * weights[:, :, None, None]).sum(dim=1, keepdim=True).relu()
+
+
+def to_image_size(maps: Tensor, images: Tensor) -> Tensor:
+    """Resize maps ``(N, 1, h, w)`` bilinearly to the images' size."""
+    return F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)

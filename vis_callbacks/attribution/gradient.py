@@ -1,0 +1,79 @@
+"""The gradient of a class's logit at the image, plain and times the image."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+
+@leaves_no_trace
+def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+    """Differentiate the target logit by each input value: where a small change would raise or lower it.
+
+    Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification Models and
+    Saliency Maps", 2013, arXiv:1312.6034.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones.
+
+    Returns:
+        ``(N, C, H, W)`` float32, signed, in logits per unit of the input.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+        >>> gradient(model, torch.rand(2, 3, 2, 2), targets=4).shape
+        torch.Size([2, 3, 2, 2])
+    """
+    return gradient_in(trace(model, images, targets, input_gradient=True))
+
+
+@leaves_no_trace
+def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+    """Multiply the gradient of the target logit by the image: what each value adds to a locally linear model's logit.
+
+    The reference is zero in the model's input space, for most models the mean colour.
+
+    Shrikumar, Greenside, Shcherbina and Kundaje, "Not Just a Black Box: Learning Important Features Through Propagating
+    Activation Differences", 2016, arXiv:1605.01713.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones.
+
+    Returns:
+        ``(N, C, H, W)`` float32, signed, in logits.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5, bias=False))
+        >>> images = torch.rand(2, 3, 2, 2)
+        >>> torch.allclose(gradient_x_input(model, images, 4).sum((1, 2, 3)), model(images)[:, 4], atol=1e-5)
+        True
+    """
+    return gradient_x_input_in(trace(model, images, targets, input_gradient=True))
+
+
+def gradient_in(seen: Trace) -> Tensor:
+    """Return the gradient of a trace that has one."""
+    assert seen.input_gradient is not None, "the trace was made without input_gradient=True"
+    return seen.input_gradient
+
+
+def gradient_x_input_in(seen: Trace) -> Tensor:
+    """Return gradient x input of a trace that has an input gradient."""
+    return gradient_in(seen) * seen.images.float()

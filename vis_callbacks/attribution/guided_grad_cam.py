@@ -1,0 +1,49 @@
+"""Guided Grad-CAM: the fine grain of guided backpropagation where Grad-CAM sees the class."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vis_callbacks.attribution.cam import cam_in, cam_layout
+from vis_callbacks.attribution.grad_cam import grad_cam_rule
+from vis_callbacks.attribution.relu_rules import guided_backprop
+from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+
+@leaves_no_trace
+def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
+    """Multiply guided backpropagation by Grad-CAM, pixel by pixel.
+
+    Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
+    Gradient-based Localization", 2016, arXiv:1610.02391.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones.
+        layer: The layer of Grad-CAM; None: the last one that gives a spatial map.
+
+    Returns:
+        ``(N, C, H, W)`` float32, signed.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
+        LayerError: If the layer is not found, did not run, or gives no map.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> guided_grad_cam(model, torch.rand(2, 3, 8, 8), layer="1").shape
+        torch.Size([2, 3, 8, 8])
+    """
+    layout = cam_layout(model, images, layer)
+    return guided_grad_cam_in(model, trace(model, images, targets, gradients=[layout.layer]), layout)
+
+
+def guided_grad_cam_in(model: nn.Module, seen: Trace, layout: Layout) -> Tensor:
+    """Return the map ``(N, C, H, W)`` from a trace that has the layer's gradient, by one guided pass more."""
+    return guided_backprop(model, seen.images, seen.targets) * cam_in(seen, layout, grad_cam_rule)

@@ -1,0 +1,64 @@
+"""What techniques are given, checked and completed: images, targets and baselines."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets
+
+
+def check_images(images: Tensor) -> None:
+    """Raise a `ConfigurationError` if images are not float ``(N, C, H, W)``."""
+    if images.ndim != 4:
+        raise ConfigurationError(f"images of shape {tuple(images.shape)}: expected (N, C, H, W)")
+    if not images.is_floating_point():
+        raise ConfigurationError(f"images of dtype {images.dtype}: expected floating point, in the model's input space")
+
+
+def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    """Return the targets of images whose passes come later, by a forward pass only where they depend on the logits.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)``.
+        targets: See `Targets`.
+
+    Returns:
+        ``(N,)`` or ``(N, 2)`` long on the images' device.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets are not one for each.
+    """
+    check_images(images)
+    if isinstance(targets, int):
+        return torch.full((len(images),), targets, device=images.device)
+    if isinstance(targets, Tensor):
+        if targets.shape not in ((len(images),), (len(images), 2)):
+            raise ConfigurationError(
+                f"targets of shape {tuple(targets.shape)}: expected ({len(images)},), one for each image"
+            )
+        return targets.to(images.device, torch.long)
+    with torch.no_grad():
+        return resolve_targets(targets, logits_of(model, images))
+
+
+def baseline_for(images: Tensor, baseline: Tensor | float | None) -> Tensor:
+    """Return the baseline of each image, ``(N, C, H, W)`` float32: zero in model space where none is given.
+
+    Raises:
+        ConfigurationError: If it does not broadcast to the images.
+
+    Example:
+        >>> baseline_for(torch.rand(2, 3, 4, 4), None).sum()
+        tensor(0.)
+    """
+    values = torch.as_tensor(0.0 if baseline is None else baseline, dtype=torch.float32, device=images.device)
+    try:
+        return values.detach().expand(images.shape)
+    except RuntimeError:
+        raise ConfigurationError(
+            f"baseline of shape {tuple(values.shape)}: expected a number, or a shape that broadcasts to "
+            f"{tuple(images.shape)}"
+        ) from None

@@ -1,0 +1,72 @@
+"""LayerCAM: activation times positive gradient, position by position, also of shallow layers and of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.attribution.cam import cam_in, cam_layout
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+
+@leaves_no_trace
+def layer_cam(
+    model: nn.Module, images: Tensor, targets: Targets = None, layer: str | Sequence[str] | None = None
+) -> Tensor:
+    """Sum a layer's activation times the positive part of its gradient over the channels, and keep what is positive.
+
+    Shallow layers give fine maps. The maps of several layers are scaled as in the paper, tanh(2 M / max M), and the
+    largest value is taken at each pixel.
+
+    Jiang, Zhang, Hou, Cheng and Wei, "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE
+    Transactions on Image Processing 30, 2021, doi:10.1109/TIP.2021.3089943.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones.
+        layer: The layer, or several; None: the last one that gives a spatial map.
+
+    Returns:
+        ``(N, 1, H, W)`` float32, at least 0, bilinearly resized; below 1 where several layers are joined. All zero
+        where no evidence is positive.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)``, the targets do not fit, or no layer is named.
+        LayerError: If a layer is not found, did not run, or gives no map.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> layer_cam(model, torch.rand(2, 3, 8, 8), layer=["0", "1"]).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    names = [layer] if layer is None or isinstance(layer, str) else list(layer)
+    if not names:
+        raise ConfigurationError("no layer named: give at least one, or None for the default")
+    layouts = [cam_layout(model, images, name) for name in names]
+    return layer_cam_in(trace(model, images, targets, gradients=[layout.layer for layout in layouts]), layouts)
+
+
+def layer_cam_in(seen: Trace, layouts: Sequence[Layout]) -> Tensor:
+    """Return the map ``(N, 1, H, W)`` of one or several layers, from a trace that has their gradients."""
+    if len(layouts) == 1:
+        return cam_in(seen, layouts[0], layer_cam_rule)
+    return torch.stack([cam_in(seen, layout, _scaled_rule) for layout in layouts]).amax(dim=0)
+
+
+def layer_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Return the map ``(N, 1, h, w)`` of an activation and its gradient, both ``(N, C, h, w)``."""
+    return (activation * gradient.relu()).sum(dim=1, keepdim=True).relu()
+
+
+def _scaled_rule(activation: Tensor, gradient: Tensor) -> Tensor:
+    maps = layer_cam_rule(activation, gradient)
+    largest = maps.amax(dim=(1, 2, 3), keepdim=True)
+    return torch.tanh(2 * maps / torch.where(largest == 0, 1, largest))

@@ -1,0 +1,105 @@
+"""Occlusion: how far the logit drops when a window of the image is covered."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.attribution.chunks import in_chunks, pixels_of
+from vis_callbacks.attribution.inputs import baseline_for, check_images
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+Score = Literal["logit", "probability"]
+
+
+@leaves_no_trace
+def occlusion(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    window: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    baseline: Tensor | float | None = None,
+    *,
+    score: Score = "logit",
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Cover each place of the image with a window and measure how far the target's score drops.
+
+    The windows start at every stride from the top left; the last ones may be cut by the right and the lower edge, so
+    that every pixel is covered. A pixel's value is the mean drop of the windows over it.
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2013, arXiv:1311.2901.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's score minus the second's, one class for all, or
+            None for those predicted for the whole images.
+        window: Height and width in pixels, or one number for both; None: an eighth of the image's.
+        stride: Pixels between windows, down and across, or one number for both; None: half a window.
+        baseline: What covers, in the model's input space: a number, or a tensor that broadcasts to the images. None:
+            zero, for most models the mean colour.
+        score: ``"logit"``, or ``"probability"`` for drops of the target's probability.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
+
+    Returns:
+        ``(N, 1, H, W)`` float32, signed: positive where covering lowers the score.
+
+    Raises:
+        ConfigurationError: If the images, targets or baseline do not fit, a window or stride is below 1, a window is
+            larger than the image, or a stride is larger than the window, which would leave pixels uncovered.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+        >>> occlusion(model, torch.rand(2, 3, 4, 4), window=2, stride=1).shape
+        torch.Size([2, 1, 4, 4])
+    """
+    check_images(images)
+    height, width = images.shape[-2:]
+    windows = (max(1, height // 8), max(1, width // 8)) if window is None else _pair(window)
+    strides = (math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)) if stride is None else _pair(stride)
+    rows = _covered(height, windows[0], strides[0], "height").to(images.device)
+    columns = _covered(width, windows[1], strides[1], "width").to(images.device)
+    cover = baseline_for(images, baseline)
+    per_image = len(rows) * len(columns)
+
+    def scores(of: Tensor, chosen: Targets) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            logits = logits_of(model, of)
+        resolved = resolve_targets(chosen, logits)
+        return target_scores(probabilities(logits) if score == "probability" else logits, resolved), resolved
+
+    whole, chosen = scores(images, targets)
+
+    def drops(items: Tensor) -> Tensor:
+        image, place = items // per_image, items % per_image
+        covered = rows[place // len(columns)][:, None, :, None] & columns[place % len(columns)][:, None, None, :]
+        return whole[image] - scores(torch.where(covered, cover[image], images[image].float()), chosen[image])[0]
+
+    chunks = in_chunks(drops, len(images) * per_image, pixels=pixels_of(images), chunk_size=chunk_size)
+    found = torch.cat([drop for _, drop in chunks]).view(len(images), len(rows), len(columns))
+    down, across = rows.float(), columns.float()
+    return ((down.T @ found @ across) / (down.sum(0)[:, None] * across.sum(0)))[:, None]
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _covered(length: int, window: int, stride: int, side: str) -> Tensor:
+    """Return which pixels of one side each window covers, ``(windows, length)``."""
+    if not 1 <= window <= length:
+        raise ConfigurationError(f"window of {window} pixels: expected 1 to {length}, the image's {side}")
+    if not 1 <= stride <= window:
+        raise ConfigurationError(
+            f"stride of {stride} pixels: expected 1 to {window}, the window's {side}, or pixels stay uncovered"
+        )
+    starts = torch.arange(1 + math.ceil((length - window) / stride))[:, None] * stride
+    pixels = torch.arange(length)
+    return (pixels >= starts) & (pixels < starts + window)

@@ -1,0 +1,231 @@
+"""Guided backpropagation and deconvnet: gradients whose way back through a ReLU follows another rule."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from vis_callbacks.attribution.gradient import gradient_in
+from vis_callbacks.attribution.inputs import check_images
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.classifier import Targets, logits_of
+from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.trace import captured, trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+Rule = Literal["guided", "deconv"]
+
+_RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+_CLIPPED = {F.relu6, F.hardtanh, F.hardtanh_}
+_SMOOTH = {F.gelu, F.silu, F.mish, F.hardswish, F.softplus, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.celu_}
+_SMOOTH |= {F.selu, F.selu_, F.prelu, torch.prelu, torch.selu, torch.celu, Tensor.prelu}
+
+
+class ReluRule(TorchFunctionMode):
+    """While active, change how gradients pass activations, be they modules or functions; no module is touched.
+
+    * ``guided``: the gradient passes where both it and the activation's input are positive.
+    * ``deconv``: the gradient passes where it is positive, whatever the input was.
+
+    Activations inside of compiled C++ or scripted code are not seen.
+
+    Args:
+        rule: The rule.
+
+    Attributes:
+        others: Names of the activations met that are no rectifiers, for which the rules were not made.
+
+    Example:
+        >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
+        >>> with ReluRule("deconv"):
+        ...     y = F.relu(x)
+        >>> torch.autograd.grad(y.sum(), x)[0]
+        tensor([1., 1.])
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule = rule
+        self.others: set[str] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run a function of torch; an activation in another way."""
+        del types
+        kwargs = dict(kwargs or {})
+        if func not in _RELUS | _CLIPPED | _SMOOTH:
+            return func(*args, **kwargs)
+        inputs = args[0] if args else kwargs.pop("input")
+        if func in _SMOOTH:
+            self.others.add(func.__name__.rstrip("_"))
+        if not (torch.is_grad_enabled() and inputs.requires_grad):
+            return func(inputs, *args[1:], **kwargs)
+
+        def activation(values: Tensor) -> Tensor:
+            result: Tensor = func(values, *args[1:], **kwargs)
+            return result
+
+        return _Passed.apply(inputs, activation, self._slope(func, activation, inputs))
+
+    def _slope(self, func: Callable[..., Any], activation: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor | None:
+        if self.rule == "deconv":
+            return None
+        positive = inputs.detach() > 0
+        if func in _RELUS:
+            return positive
+        with torch.enable_grad():
+            # A copy that is no leaf: the activation may work in place.
+            values = inputs.detach().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(activation(values.clone()).sum(), values)
+        return slope * positive
+
+
+class _Passed(torch.autograd.Function):
+    """An activation with a backward that passes positive gradients only, times a slope where there is one."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, activation: Callable[[Tensor], Tensor], slope: Tensor | None) -> Tensor:
+        outputs = activation(inputs)
+        if outputs is inputs:
+            ctx.mark_dirty(inputs)
+        ctx.save_for_backward(slope)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        passed = gradients[0].clamp(min=0)
+        return passed if slope is None else passed * slope, None, None
+
+
+@leaves_no_trace
+def guided_backprop(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    layer: str | None = None,
+    channel: int | None = None,
+) -> Tensor:
+    """Differentiate the target logit, letting back through each ReLU only what is positive there and was active.
+
+    ReLUs are found whether they are modules, functions, in place or used many times. GELU, SiLU and their like are
+    treated by the same rule, which was not made for them: a warning says so. Clipped rectifiers (ReLU6) pass gradients
+    between their bounds. The maps are sharp but depend little on the last layers' weights (Adebayo et al., "Sanity
+    Checks for Saliency Maps", 2018, arXiv:1810.03292): read them as what the image offers, not as why the class won.
+
+    Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for Simplicity: The All Convolutional Net", 2014,
+    arXiv:1412.6806.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones. Not used with a layer.
+        layer: A layer whose output, summed, is differentiated instead of a logit.
+        channel: The channel of that layer; None: all.
+
+    Returns:
+        ``(N, C, H, W)`` float32, signed.
+
+    Raises:
+        ConfigurationError: If the images or targets do not fit, or the layer has no such channel.
+        LayerError: If the layer is not found or did not run.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> guided_backprop(model, torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+        >>> guided_backprop(model, torch.rand(2, 3, 8, 8), layer="1", channel=0).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    return _by_rule("guided", model, images, targets, layer, channel)
+
+
+@leaves_no_trace
+def deconvnet(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    layer: str | None = None,
+    channel: int | None = None,
+) -> Tensor:
+    """Differentiate the target logit, letting back through each ReLU only what is positive there.
+
+    As `guided_backprop`, but a ReLU passes a positive gradient also where it was not active.
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2013, arXiv:1311.2901.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones. Not used with a layer.
+        layer: A layer whose output, summed, is differentiated instead of a logit.
+        channel: The channel of that layer; None: all.
+
+    Returns:
+        ``(N, C, H, W)`` float32, signed.
+
+    Raises:
+        ConfigurationError: If the images or targets do not fit, or the layer has no such channel.
+        LayerError: If the layer is not found or did not run.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> deconvnet(model, torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    return _by_rule("deconv", model, images, targets, layer, channel)
+
+
+def _by_rule(
+    rule: Rule, model: nn.Module, images: Tensor, targets: Targets, layer: str | None, channel: int | None
+) -> Tensor:
+    check_images(images)
+    read = None if layer is None else _channel_reader(model, images, layer, channel)
+    with ReluRule(rule) as mode:
+        if read is None:
+            result = gradient_in(trace(model, images, targets, input_gradient=True))
+        else:
+            result = _layer_gradient(model, images, *read)
+    if mode.others:
+        warnings.warn(
+            f"{type(model).__name__} has {', '.join(sorted(mode.others))}, for which the {rule} rule was not made: "
+            "it was applied to their gradients, read the map with care",
+            stacklevel=4,
+        )
+    return result
+
+
+def _channel_reader(
+    model: nn.Module, images: Tensor, layer: str, channel: int | None
+) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """Return a layer's full name, and what takes a channel from its output."""
+    if channel is None:
+        return find_layer(model, layer)[0], lambda output: output
+    layout = find_layout(model, images, layer)
+    if not 0 <= channel < layout.channels:
+        raise ConfigurationError(f"channel {channel} of layer {layer!r}: expected one from 0 to {layout.channels - 1}")
+    return layout.layer, lambda output: layout.to_map(output)[:, channel]
+
+
+def _layer_gradient(model: nn.Module, images: Tensor, name: str, read: Callable[[Tensor], Tensor]) -> Tensor:
+    inputs = images.detach().clone().requires_grad_()
+    with captured({name: find_layer(model, name)[1]}) as outputs:
+        logits_of(model, inputs)
+    (found,) = torch.autograd.grad(read(outputs[name]).sum(), inputs)
+    return found.float()

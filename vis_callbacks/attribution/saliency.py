@@ -1,0 +1,58 @@
+"""Saliency: the magnitude of the gradient at each pixel."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vis_callbacks.attribution.callback import AttributionCallback
+from vis_callbacks.attribution.gradient import gradient_in
+from vis_callbacks.event import Event, Needs
+from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+
+@leaves_no_trace
+def saliency(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+    """Take the largest absolute gradient of the target logit over the channels of each pixel.
+
+    Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification Models and
+    Saliency Maps", 2013, arXiv:1312.6034.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones.
+
+    Returns:
+        ``(N, 1, H, W)`` float32, at least 0, in logits per unit of the input.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+        >>> saliency(model, torch.rand(2, 3, 2, 2)).shape
+        torch.Size([2, 1, 2, 2])
+    """
+    return saliency_in(trace(model, images, targets, input_gradient=True))
+
+
+def saliency_in(seen: Trace) -> Tensor:
+    """Return the saliency of a trace that has an input gradient."""
+    return gradient_in(seen).abs().amax(dim=1, keepdim=True)
+
+
+class Saliency(AttributionCallback):
+    """Shows which pixels the target logit is most sensitive to. See `saliency` and `AttributionCallback`."""
+
+    def needs(self, event: Event) -> Needs:
+        """The input gradient."""
+        del event
+        return Needs(input_gradient=True)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, 1, H, W)``, at least 0."""
+        return saliency_in(event.trace)

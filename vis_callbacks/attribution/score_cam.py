@@ -1,0 +1,96 @@
+"""Score-CAM: a layer's channels, weighted by the logit of the image seen through each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.attribution.cam import activation_in, cam_layout, to_image_size, weighted_sum
+from vis_callbacks.attribution.chunks import in_chunks, pixels_of, scores_of
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+
+
+@leaves_no_trace
+def score_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    layer: str | None = None,
+    *,
+    top_k: int | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Sum a layer's channels, weighted by how well the target is seen through each, and keep what is positive.
+
+    Each channel, resized to the image and scaled to [0, 1], masks the image; the weights are the softmax over the
+    channels of the masked images' target logits, which is that of their gains over any baseline image. Channels that
+    are the same at every position mask nothing and get no weight. It needs no gradient, but one forward pass a channel.
+
+    Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM: Score-Weighted Visual Explanations for Convolutional
+    Neural Networks", 2019, arXiv:1910.01279.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
+            None for the predicted ones.
+        layer: The layer whose channels are weighted; None: the last one that gives a spatial map.
+        top_k: How many channels of an image count, those that vary most over positions; None: all.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
+
+    Returns:
+        ``(N, 1, H, W)`` float32, at least 0: the layer's map, bilinearly resized. All zero where no evidence is
+        positive.
+
+    Raises:
+        ConfigurationError: If the images or targets do not fit, or `top_k` is below 1.
+        LayerError: If the layer is not found, did not run, or gives no map.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> score_cam(model, torch.rand(2, 3, 8, 8), layer="1").shape
+        torch.Size([2, 1, 8, 8])
+    """
+    layout = cam_layout(model, images, layer)
+    return score_cam_in(model, trace(model, images, targets, activations=[layout.layer]), layout, top_k, chunk_size)
+
+
+def score_cam_in(
+    model: nn.Module, seen: Trace, layout: Layout, top_k: int | None = None, chunk_size: int | None = None
+) -> Tensor:
+    """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by a forward pass a channel."""
+    activation, images = activation_in(seen, layout), seen.images.float()
+    rows, channels = _varying(activation, top_k).nonzero(as_tuple=True)
+    scores = activation.new_full(activation.shape[:2], -torch.inf)
+
+    def masked_scores(items: Tensor) -> Tensor:
+        of = rows[items]
+        masks = _scaled(to_image_size(activation[of, channels[items]][:, None], images))
+        return scores_of(model, images[of] * masks, seen.targets[of])
+
+    for items, found in in_chunks(masked_scores, len(rows), pixels=pixels_of(images), chunk_size=chunk_size):
+        scores[rows[items], channels[items]] = found
+    # Where every channel is constant the softmax over nothing is no number.
+    weights = scores.softmax(dim=1).nan_to_num(0)
+    return to_image_size(weighted_sum(activation, weights), images)
+
+
+def _varying(activation: Tensor, top_k: int | None) -> Tensor:
+    """Return which channels of ``(N, C, h, w)`` differ between positions and are among the top k, ``(N, C)``."""
+    values = activation.flatten(2)
+    varying = values.amax(dim=2) > values.amin(dim=2)
+    if top_k is None:
+        return varying
+    if top_k < 1:
+        raise ConfigurationError(f"top_k {top_k}: expected at least 1")
+    top = values.var(dim=2, correction=0).topk(min(top_k, values.shape[1]), dim=1).indices
+    return varying & torch.zeros_like(varying).scatter(1, top, True)
+
+
+def _scaled(masks: Tensor) -> Tensor:
+    low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
+    return (masks - low) / (high - low).clamp(min=torch.finfo(masks.dtype).tiny)

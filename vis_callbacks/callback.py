@@ -1,0 +1,359 @@
+"""The base of every callback: when, on what, what on error. No image mathematics."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+
+from torch import Tensor, nn
+
+from vis_callbacks._lightning import LightningCallback, LightningModule, Trainer, fits
+from vis_callbacks.chooser import SampleRequest
+from vis_callbacks.destinations import Destinations, Handler, check_pattern
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event, Needs
+from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.panel import Panel
+from vis_callbacks.run import Run
+from vis_callbacks.samples import BatchToImages, SampleSource
+from vis_callbacks.schedule import Schedule, Stage
+from vis_callbacks.targets import TargetSpec, class_index
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class RunMember(LightningCallback):
+    """A callback that hands its hooks on to the `Run` of its Trainer, if it leads that run."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Join the run."""
+        Run.of(trainer).join(self)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.begin(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.train_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on: the metrics of the epoch before are complete now."""
+        if run := self._led(trainer):
+            run.read_metrics(trainer, "train")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.offer(trainer, pl_module, "train", batch)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.step_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.stage_end(trainer, pl_module, "train")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on: the metrics of the last epoch are complete now."""
+        if run := self._led(trainer):
+            run.read_metrics(trainer, "train")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            if not fits(trainer):
+                run.begin(trainer, pl_module)
+            run.read_metrics(trainer, "validation starts")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.offer(trainer, pl_module, "validation", batch, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.stage_end(trainer, pl_module, "validation")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.read_metrics(trainer, "validation")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.begin(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.offer(trainer, pl_module, "test", batch, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.stage_end(trainer, pl_module, "test")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.finalize(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.finalize(trainer, exception)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand on."""
+        if run := self._led(trainer):
+            run.finalize(trainer)
+
+    def _led(self, trainer: Trainer) -> Run | None:
+        run = Run.of(trainer)
+        return run if run.led_by(self) else None
+
+
+class SharedOptions(TypedDict, total=False):
+    """The keyword arguments that every callback takes; they are explained at `VisualizationCallback`."""
+
+    samples: SampleSource
+    targets: TargetSpec
+    every_n_epochs: int | None
+    every_n_steps: int | None
+    on: Stage | Sequence[Stage]
+    mean: float | Sequence[float] | None
+    std: float | Sequence[float] | None
+    class_names: Sequence[str] | None
+    on_error: Literal["warn", "raise"]
+    seed: int
+    name: str | None
+    transform: Callable[[Tensor], Tensor] | None
+    batch_to_images: BatchToImages | None
+
+
+class VisualizationCallback(RunMember):
+    """Makes pictures of a model while it trains. A technique is a subclass with one method, `visualize`.
+
+    Args:
+        samples: Images to look at: the first n of validation, ``"per_class"`` for one of each class, a tensor
+            ``(N, C, H, W)`` in model space, or image files.
+        targets: Whose logit is explained: ``"predicted"``, ``"label"``, ``"contrast"`` (predicted against label), a
+            class number or a class name.
+        every_n_epochs: Epochs between pictures; 1 unless `every_n_steps` is given. The first are made before training.
+        every_n_steps: Optimizer steps between pictures.
+        on: ``"validation"`` (in a run without validation the end of each training epoch), ``"train"``, ``"test"``, or
+            several of them.
+        mean: Mean that was subtracted from pixels in [0, 1], one number or one a channel. None: found.
+        std: Standard deviation that they were divided by. None: found.
+        class_names: Names of the classes, by number. None: found.
+        on_error: ``"warn"`` once and go on, or ``"raise"``.
+        seed: Seed of whatever is random.
+        name: First part of the pictures' tags; the class's name unless given.
+        transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it goes out.
+        batch_to_images: Returns the images of a batch, or images and labels, where they are not found by themselves.
+
+    Raises:
+        ConfigurationError: If an argument cannot be meant.
+
+    Example:
+        >>> from vis_callbacks import Panel, Tile
+        >>> class Brightness(VisualizationCallback):
+        ...     def visualize(self, event):
+        ...         for name, pixels in zip(event.samples.names, event.samples.pixels):
+        ...             yield Panel(name, Tile(pixels.mean(dim=0), "heat"))
+        >>> Brightness(samples=4, every_n_epochs=2).name
+        'Brightness'
+    """
+
+    uses_samples: ClassVar[bool] = True
+    """Whether the technique looks at samples; if not, it can work before any batch has passed by."""
+
+    _arguments: str
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember the arguments: they tell apart callbacks of one class in a checkpoint."""
+        self = super().__new__(cls)
+        self._arguments = ", ".join([*map(_stable, args), *(f"{key}={_stable(kwargs[key])}" for key in sorted(kwargs))])
+        return self
+
+    def __init__(
+        self,
+        *,
+        samples: SampleSource = 8,
+        targets: TargetSpec = "predicted",
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        on: Stage | Sequence[Stage] = "validation",
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+        seed: int = 0,
+        name: str | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        batch_to_images: BatchToImages | None = None,
+    ) -> None:
+        super().__init__()
+        if on_error not in ("warn", "raise"):
+            raise ConfigurationError(f"on_error={on_error!r}: expected 'warn' or 'raise'")
+        if (mean is None) != (std is None):
+            raise ConfigurationError(f"mean={mean!r} with std={std!r}: give both or neither")
+        if isinstance(targets, bool) or not isinstance(targets, (int, str)):
+            raise ConfigurationError(
+                f"targets={targets!r}: expected 'predicted', 'label', 'contrast', a class number or a class name"
+            )
+        self.sample_request = SampleRequest(
+            samples,
+            None if mean is None or std is None else Normalization.of(mean, std),
+            tuple(class_names or ()),
+            batch_to_images,
+        )
+        self.targets = targets
+        self.schedule = Schedule.of(on, every_n_epochs, every_n_steps)
+        self.on_error = on_error
+        self.seed = seed
+        self.name = name or type(self).__name__
+        self.transform = transform
+        self.destinations = Destinations()
+        self.restored_samples: dict[str, Any] = {}
+        self._stages_chosen = False
+        self._run: Run | None = None
+
+    @abstractmethod
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Make the pictures of one event.
+
+        Args:
+            event: The model, the samples, and one forward and backward shared with all techniques of this moment.
+
+        Returns:
+            One panel a picture; its name becomes the second part of the tag.
+        """
+
+    def needs(self, event: Event) -> Needs:
+        """Say what is read from the event's shared pass; logits always are in it."""
+        del event
+        return Needs()
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `ConfigurationError` if an option does not fit the model. Called before training starts."""
+
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Raise a `ConfigurationError` if an option names no class. Called before training starts."""
+        if self.targets not in ("predicted", "label", "contrast"):
+            class_index(self.targets, self.sample_request.class_names or class_names)
+
+    # torchbearer's chain.
+
+    def on_train(self) -> Self:
+        """Make pictures at the end of training epochs."""
+        return self._on("train")
+
+    def on_val(self) -> Self:
+        """Make pictures at the end of validation."""
+        return self._on("validation")
+
+    def on_test(self) -> Self:
+        """Make pictures at the end of a test."""
+        return self._on("test")
+
+    def to_file(self, filename: str) -> Self:
+        """Write each picture to a file as well, and no longer to TensorBoard unless that is asked for too.
+
+        Args:
+            filename: May hold fields in braces: ``callback name tag epoch step stage index sample label predicted
+                probability``. Folders are made.
+
+        Raises:
+            ConfigurationError: If a field is unknown.
+        """
+        self.destinations.choose()
+        self.destinations.files.append(check_pattern(filename))
+        return self
+
+    def to_tensorboard(self) -> Self:
+        """Log the pictures to TensorBoard; they are, unless another destination was named."""
+        self.destinations.choose()
+        self.destinations.tensorboard = True
+        return self
+
+    def to_pyplot(self) -> Self:
+        """Show the pictures with pyplot."""
+        self.destinations.choose()
+        self.destinations.pyplot = True
+        return self
+
+    def with_handler(self, handler: Handler) -> Self:
+        """Call a function with each picture ``(3, H, W)`` in [0, 1], its index in the event, and a dict about it."""
+        self.destinations.choose()
+        self.destinations.handlers.append(handler)
+        return self
+
+    # What a Trainer asks for.
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Join the run, and check the options against the model if it is built already."""
+        super().setup(trainer, pl_module, stage)
+        self._run = Run.of(trainer)
+        self._run.add(self)
+
+    @property
+    def state_key(self) -> str:
+        """Tells callbacks of one class apart by their arguments."""
+        return f"{type(self).__qualname__}({self._arguments})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to go on without a gap."""
+        state: dict[str, Any] = {"last_epoch": self.schedule.last_epoch, "last_step": self.schedule.last_step}
+        if self._run is not None and self._run.led_by(self):
+            state["samples"] = self._run.chooser.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.schedule.fired(state_dict["last_epoch"], state_dict["last_step"])
+        self.restored_samples = state_dict.get("samples", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the run, which lives in one process."""
+        return {**vars(self), "_run": None}
+
+    def _on(self, stage: Stage) -> Self:
+        self.schedule.on = (*self.schedule.on, stage) if self._stages_chosen else (stage,)
+        self._stages_chosen = True
+        return self
+
+
+def _stable(value: Any) -> str:
+    """Text that is the same in another process."""
+    if isinstance(value, Tensor):
+        return SampleRequest(value).key if value.ndim == 4 and value.is_floating_point() else f"tensor{value.tolist()}"
+    return getattr(value, "__qualname__", None) or repr(value)

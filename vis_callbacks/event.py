@@ -1,0 +1,150 @@
+"""One moment at which pictures are made, as a technique sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from torch import nn
+
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.ledger import Ledger
+from vis_callbacks.model.classifier import probabilities
+from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.samples import Samples
+from vis_callbacks.targets import TargetSpec, choose_targets
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a technique reads from the pass that all techniques of an event share.
+
+    Attributes:
+        input_gradient: Whether it reads the gradient at the images.
+        activations: Layers whose outputs it reads.
+        gradients: Layers whose outputs and gradients it reads.
+    """
+
+    input_gradient: bool = False
+    activations: tuple[str, ...] = ()
+    gradients: tuple[str, ...] = ()
+
+
+class SharedPass:
+    """The one forward and one backward of the techniques that look at the same samples and targets.
+
+    It runs when the first of them reads it, and never where none does.
+
+    Args:
+        model: From images to logits, undisturbed.
+        samples: The images, on the model's device.
+        targets: Whose logits are differentiated.
+        ledger: Where its seconds are counted.
+    """
+
+    def __init__(self, model: nn.Module, samples: Samples, targets: TargetSpec, ledger: Ledger) -> None:
+        self._model = model
+        self.samples = samples
+        self._targets = targets
+        self._ledger = ledger
+        self._needs: list[Needs] = []
+
+    def add(self, needs: Needs) -> None:
+        """Ask for something. To be called before the pass is read."""
+        self._needs.append(needs)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """What the pass gave."""
+        with self._ledger.time("shared pass"):
+            return trace(
+                self._model,
+                self.samples.images,
+                partial(choose_targets, self._targets, self.samples),
+                input_gradient=any(needs.input_gradient for needs in self._needs),
+                activations=_union(needs.activations for needs in self._needs),
+                gradients=_union(needs.gradients for needs in self._needs),
+            )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of a run.
+
+    Attributes:
+        epoch: 0 before training, then the number of the epoch that ends or is under way.
+        step: The x-axis of the metrics logged at this moment.
+        stage: ``"fit"``, ``"validate"`` or ``"test"``.
+    """
+
+    epoch: int
+    step: int
+    stage: str = "fit"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One moment at which pictures are made.
+
+    The model is in eval mode, its parameters are frozen, and whatever is done to either is undone afterwards.
+
+    Attributes:
+        model: From images ``(N, C, H, W)`` to logits; on the training device.
+        moment: When this is.
+        seed: Seed for whatever is random; the global generators are seeded with it already.
+        shared: The pass that is shared with other techniques; None for a callback without samples.
+    """
+
+    model: nn.Module
+    moment: Moment
+    seed: int = 0
+    shared: SharedPass | None = None
+
+    @property
+    def samples(self) -> Samples:
+        """The fixed samples, on the model's device."""
+        return self._pass.samples
+
+    @property
+    def trace(self) -> Trace:
+        """Logits, and what all techniques of this event declared in their `needs`, from one forward and one backward."""
+        return self._pass.trace
+
+    def prediction(self, index: int) -> tuple[str, float]:
+        """Return the name of the class predicted for a sample, and its probability in [0, 1]."""
+        values = probabilities(self.trace.logits[index : index + 1])[0]
+        best = int(values.argmax())
+        return self.samples.class_name(best), float(values[best])
+
+    def sample_panel(self, index: int, *tiles: Tile, columns: int | None = None, caption: str = "") -> Panel:
+        """Return a panel that shows a sample, then tiles, with its label, prediction and probability.
+
+        Args:
+            index: Which sample.
+            tiles: What to show beside it.
+            columns: Tiles per row, the sample counted; None: all in one row.
+            caption: One line about the whole.
+        """
+        predicted, probability = self.prediction(index)
+        return Panel(
+            self.samples.names[index],
+            (Tile(self.samples.pixels[index]), *tiles),
+            columns=columns,
+            caption=caption,
+            sample=index,
+            label=self.samples.label(index),
+            predicted=predicted,
+            probability=probability,
+        )
+
+    @property
+    def _pass(self) -> SharedPass:
+        if self.shared is None:
+            raise ConfigurationError("this callback sets uses_samples = False and then reads samples: set it to True")
+        return self.shared
+
+
+def _union(names: Iterable[tuple[str, ...]]) -> list[str]:
+    return list(dict.fromkeys(name for group in names for name in group))

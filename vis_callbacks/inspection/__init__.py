@@ -1,0 +1,1 @@
+"""What is inside a model: filters, activations, patches."""

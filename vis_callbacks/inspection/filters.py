@@ -1,0 +1,202 @@
+"""Filters: the weights of a convolution, as pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
+from vis_callbacks.model.layers import filter_weight, find_filter_layer
+from vis_callbacks.panel import Panel, Tile
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+FilterDisplay = Literal["auto", "rgb", "channels", "collated"]
+"""``rgb``: each filter as one colour picture (3 input channels). ``channels``: each input channel of each filter as a
+picture of its own. ``collated``: all of them in one picture, a row a filter, a column an input channel. ``auto``:
+``rgb`` where it can be, else ``channels``."""
+
+FilterScale = Literal["fixed", "layer", "filter"]
+"""What the ends of the colour scale are: the largest weight of the first event (so that change is change), of the layer
+now, or of each filter."""
+
+
+def filters(model: nn.Module, layer: str | None = None) -> Tensor:
+    """Return a layer's filters.
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2013, arXiv:1311.2901.
+
+    Args:
+        model: Any module.
+        layer: Name of a layer with filters: a convolution of any kind, a patch embedding. None: the first.
+
+    Returns:
+        ``(out, in/groups, kh, kw)`` float32, the weights as they are.
+
+    Raises:
+        LayerError: If there is no such layer, or it has no filters.
+
+    Example:
+        >>> filters(nn.Sequential(nn.Conv2d(3, 8, 5))).shape
+        torch.Size([8, 3, 5, 5])
+    """
+    weight = filter_weight(find_filter_layer(model, layer)[1])
+    assert weight is not None
+    return weight.detach().float().clone()
+
+
+def dead_filters(weight: Tensor) -> Tensor:
+    """Return which filters are dead ``(out,)``: all weights below a thousandth of the layer's largest.
+
+    Example:
+        >>> dead_filters(torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))
+        tensor([False,  True])
+    """
+    largest = weight.abs().flatten(1).amax(dim=1)
+    return largest <= 1e-3 * largest.max()
+
+
+def duplicate_filters(weight: Tensor, *, similarity: float = 0.95) -> Tensor:
+    """Return which filters nearly equal an earlier one up to scale ``(out,)``: a cosine above `similarity`.
+
+    Dead filters do not count, nor do filters of a single weight, which all are alike up to scale.
+
+    Example:
+        >>> duplicate_filters(torch.tensor([[1.0, 2.0], [2.0, 4.0], [2.0, -1.0]]).view(3, 1, 1, 2))
+        tensor([False,  True, False])
+    """
+    flat = weight.flatten(1)
+    if flat.shape[1] < 2:
+        return torch.zeros(len(flat), dtype=torch.bool, device=weight.device)
+    unit = nn.functional.normalize(flat, dim=1) * ~dead_filters(weight)[:, None]
+    return (unit @ unit.T > similarity).tril(-1).any(dim=1)
+
+
+class Filters(VisualizationCallback):
+    """Shows the filters of a layer, and how many are dead or near-duplicates.
+
+    Args:
+        layer: Name of the layer; None: the first that has filters.
+        max_filters: At most so many are shown: a random subset, the same all through.
+        display: See `FilterDisplay`.
+        scale: See `FilterScale`.
+        options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Raises:
+        ConfigurationError: If an argument cannot be meant; at `setup`, if the layer is not there or has no filters.
+    """
+
+    uses_samples = False
+
+    def __init__(
+        self,
+        layer: str | None = None,
+        *,
+        max_filters: int = 64,
+        display: FilterDisplay = "auto",
+        scale: FilterScale = "fixed",
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        super().__init__(**options)
+        if display not in get_args(FilterDisplay):
+            raise ConfigurationError(f"display={display!r}: expected one of {', '.join(get_args(FilterDisplay))}")
+        if scale not in get_args(FilterScale):
+            raise ConfigurationError(f"scale={scale!r}: expected one of {', '.join(get_args(FilterScale))}")
+        if max_filters < 1:
+            raise ConfigurationError(f"max_filters={max_filters}: expected a number from 1")
+        self.layer = layer
+        self.max_filters = max_filters
+        self.display = display
+        self.scale = scale
+        self.limit: float | None = None
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if a layer was named and has no filters."""
+        if self.layer is not None:
+            find_filter_layer(model, self.layer)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show the filters in one panel."""
+        name, _ = find_filter_layer(event.model, self.layer)
+        weight = filters(event.model, name).cpu()
+        if self.limit is None:
+            # Trained filters outgrow initial ones: twice the first range shows both.
+            self.limit = 2 * max(float(weight.abs().max()), 1e-12)
+        chosen = seeded_subset(len(weight), self.max_filters, self.seed)
+        dead, duplicates = int(dead_filters(weight).sum()), int(duplicate_filters(weight).sum())
+        shown = weight[chosen]
+        tiles = [Tile(picture, "signed", limit=self._limit(picture, weight)) for picture in self._pictures(shown)]
+        yield Panel(
+            name,
+            tiles,
+            columns=columns_for(len(tiles), shown.shape[1] if self._mode(shown) == "channels" else 1),
+            caption=self._caption(weight, len(chosen), dead, duplicates),
+            scalars={"dead": float(dead), "near_duplicates": float(duplicates)},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the colour scale."""
+        return {**super().state_dict(), "limit": self.limit}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the colour scale."""
+        super().load_state_dict(state_dict)
+        self.limit = state_dict["limit"]
+
+    def _mode(self, shown: Tensor) -> FilterDisplay:
+        if self.display == "auto" or (self.display == "rgb" and shown.shape[1] != 3):
+            return "rgb" if shown.shape[1] == 3 else "channels"
+        return self.display
+
+    def _pictures(self, shown: Tensor) -> list[Tensor]:
+        count, depth, height, width = shown.shape
+        mode = self._mode(shown)
+        if mode == "rgb":
+            return list(shown)
+        if mode == "channels":
+            most = max(self.max_filters // count, 1)
+            return [channel for one in shown for channel in one[:most].unsqueeze(1)]
+        return [shown.permute(0, 2, 1, 3).reshape(1, count * height, depth * width)]
+
+    def _limit(self, picture: Tensor, weight: Tensor) -> float | None:
+        if self.scale == "fixed":
+            return self.limit
+        return max(float((weight if self.scale == "layer" else picture).abs().max()), 1e-12)
+
+    def _caption(self, weight: Tensor, shown: int, dead: int, duplicates: int) -> str:
+        count, depth, height, width = weight.shape
+        scale = {"fixed": f"±{self.limit:.2g}", "layer": f"±{weight.abs().max():.2g}", "filter": "± each filter's largest"}
+        which = f"{count} filters" if shown == count else f"{shown} of {count} filters"
+        return (
+            f"{which} of {height}×{width}×{depth}; scale {scale[self.scale]} around zero; "
+            f"{dead} dead, {duplicates} near-duplicates"
+        )
+
+
+def seeded_subset(count: int, most: int, seed: int) -> list[int]:
+    """Return at most so many of the first numbers, in order: all, or a random subset that the seed determines.
+
+    Example:
+        >>> seeded_subset(3, 5, seed=0)
+        [0, 1, 2]
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
+    return sorted(order.tolist())
+
+
+def columns_for(count: int, multiple_of: int = 1) -> int:
+    """Return how many of so many small pictures stand in a row: about a square, whole groups a row.
+
+    Example:
+        >>> columns_for(64), columns_for(10, 3)
+        (8, 6)
+    """
+    square = math.ceil(math.sqrt(count))
+    return min(count, max(math.ceil(square / multiple_of), 1) * multiple_of)

@@ -1,0 +1,175 @@
+"""A user's module seen as images -> logits, whatever its precision and the shape of its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.errors import ConfigurationError
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Run a model and return its logits in float32.
+
+    Images are brought to the dtype of the model's parameters (bf16-true, 64-true), which keeps the graph intact. An
+    output that is a tuple or list is read by its first tensor of shape ``(N, K)``, a dict or object by ``logits``.
+    A one-logit head ``(N,)`` or ``(N, 1)`` stays one column.
+
+    Args:
+        model: From images ``(N, C, H, W)`` to logits.
+        images: Float, in the model's own input space, on its device.
+
+    Returns:
+        ``(N, K)`` float32.
+
+    Raises:
+        ConfigurationError: If no logits are found in the output.
+
+    Example:
+        >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(2, 3, 2, 2)).shape
+        torch.Size([2, 5])
+    """
+    output = model(images.to(input_dtype(model)))
+    found = _find_logits(output, len(images))
+    if found is None:
+        raise ConfigurationError(
+            f"no logits in the output of {type(model).__name__}: found {_describe(output)}, expected a tensor "
+            f"({len(images)}, classes), or a tuple, dict or object that holds one as `logits`"
+        )
+    return (found.unsqueeze(1) if found.ndim == 1 else found).float()
+
+
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """Return the floating dtype that the model computes in: that of its first floating parameter, else float32."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return torch.float32
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module behind ``torch.compile``, or the module itself."""
+    original = getattr(model, "_orig_mod", None)
+    return original if isinstance(original, nn.Module) else model
+
+
+def classifier_in(module: nn.Module) -> nn.Module:
+    """Return the part of a module that maps images to logits: itself, if it has a ``forward``, else its largest child.
+
+    Lightning modules often call their model in the steps alone and leave ``forward`` undefined.
+
+    Raises:
+        ConfigurationError: If there is neither.
+
+    Example:
+        >>> class Module(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.model = nn.Linear(2, 2)
+        >>> classifier_in(Module())
+        Linear(in_features=2, out_features=2, bias=True)
+    """
+    if _has_forward(module):
+        return module
+    children = [child for child in module.children() if _has_forward(child)]
+    if not children:
+        raise ConfigurationError(f"{type(module).__name__} has no forward, nor a child that has: define forward(images)")
+    return max(children, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
+
+
+def _has_forward(module: nn.Module) -> bool:
+    # Lightning's own forward only passes on to the one of nn.Module, which raises.
+    defining = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
+    return "forward" in vars(module) or (defining is not nn.Module and defining.__name__ != "LightningModule")
+
+
+def target_scores(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the logit of each row's target, ``(N,)``. A one-logit head's class 0 is the negated logit.
+
+    Args:
+        logits: ``(N, K)``.
+        targets: ``(N,)`` long, or ``(N, 2)`` for the first class's logit minus the second's.
+
+    Example:
+        >>> target_scores(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0, 1]))
+        tensor([1., 4.])
+        >>> target_scores(torch.tensor([[3.0]]), torch.tensor([0]))
+        tensor([-3.])
+    """
+    if targets.ndim == 2:
+        return target_scores(logits, targets[:, 0]) - target_scores(logits, targets[:, 1])
+    if logits.shape[1] == 1:
+        return logits[:, 0] * (targets * 2 - 1)
+    return logits.gather(1, targets[:, None])[:, 0]
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return class probabilities ``(N, K)``: softmax, and for a one-logit head ``(N, 2)`` from the sigmoid.
+
+    Example:
+        >>> probabilities(torch.zeros(1, 1))
+        tensor([[0.5000, 0.5000]])
+    """
+    if logits.shape[1] == 1:
+        positive = logits.sigmoid()
+        return torch.cat([1 - positive, positive], dim=1)
+    return logits.softmax(dim=1)
+
+
+Targets: TypeAlias = Tensor | int | Callable[[Tensor], Tensor] | None
+"""Classes ``(N,)`` or pairs ``(N, 2)``, one class for all, a rule from logits to classes, or None: the predicted."""
+
+
+def resolve_targets(targets: Targets, logits: Tensor) -> Tensor:
+    """Return targets ``(N,)`` or ``(N, 2)`` long on the logits' device.
+
+    Args:
+        targets: See `Targets`; a pair stands for the contrast of two logits.
+        logits: ``(N, K)``.
+
+    Raises:
+        ConfigurationError: If a target is no class of the model, or their number is not that of the images.
+
+    Example:
+        >>> resolve_targets(None, torch.tensor([[0.1, 0.9], [0.8, 0.2]]))
+        tensor([1, 0])
+    """
+    count, classes = len(logits), max(logits.shape[1], 2)
+    if targets is None:
+        return probabilities(logits.detach()).argmax(dim=1)
+    if callable(targets) and not isinstance(targets, Tensor):
+        targets = targets(logits.detach())
+    if isinstance(targets, int):
+        targets = torch.full((count,), targets)
+    targets = targets.to(logits.device, torch.long)
+    if targets.shape not in ((count,), (count, 2)):
+        raise ConfigurationError(f"targets of shape {tuple(targets.shape)}: expected ({count},), one for each image")
+    wrong = targets[(targets < 0) | (targets >= classes)]
+    if len(wrong):
+        raise ConfigurationError(f"target {int(wrong[0])}: expected a class from 0 to {classes - 1}")
+    return targets
+
+
+def _find_logits(output: Any, count: int) -> Tensor | None:
+    if isinstance(output, Tensor):
+        return output if output.ndim in (1, 2) and len(output) == count else None
+    if isinstance(output, Mapping):
+        return _find_logits(output.get("logits", list(output.values())), count)
+    if hasattr(output, "logits"):
+        return _find_logits(output.logits, count)
+    if isinstance(output, (tuple, list)):
+        return next((found for item in output if (found := _find_logits(item, count)) is not None), None)
+    return None
+
+
+def _describe(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return f"a dict with {', '.join(map(str, output))}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {', '.join(_describe(item) for item in output)}"
+    return f"a {type(output).__name__}"

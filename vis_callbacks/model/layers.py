@@ -1,0 +1,101 @@
+"""The layers of a model, by name."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vis_callbacks.errors import LayerError, nearest
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every submodule by its dotted name, without the marks that ``torch.compile`` leaves in names.
+
+    Example:
+        >>> list(named_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
+        ['0', '1']
+    """
+    return {clean: module for name, module in model.named_modules() if (clean := _without_compile_marks(name))}
+
+
+def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
+    """Return the full name and the module of a layer.
+
+    A name is full, or the end of exactly one full name: ``layer4`` finds ``model.layer4``. A trailing ``.weight`` is
+    allowed, so that names from ``named_parameters`` work.
+
+    Args:
+        model: Where to look.
+        name: The layer's name.
+
+    Raises:
+        LayerError: If no layer, or more than one, has this name.
+
+    Example:
+        >>> find_layer(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "0")[0]
+        '0'
+    """
+    layers = named_layers(model)
+    wanted = _without_compile_marks(name.removesuffix(".weight"))
+    if wanted in layers:
+        return wanted, layers[wanted]
+    endings = [full for full in layers if full.endswith("." + wanted)]
+    # A wrapper that holds its model in one attribute makes the shortest match the one that is meant.
+    shortest = [full for full in endings if full.count(".") == min(other.count(".") for other in endings)]
+    if len(shortest) == 1:
+        return shortest[0], layers[shortest[0]]
+    if endings:
+        raise LayerError(f"layer {name!r} is ambiguous in {type(model).__name__}: give one of {', '.join(endings[:5])}")
+    raise LayerError(f"no layer {name!r} in {type(model).__name__}; {nearest(wanted, layers)}")
+
+
+def filter_weight(module: nn.Module) -> Tensor | None:
+    """Return a layer's filters ``(out, in/groups, kh, kw)``, or None where it has none.
+
+    Any module whose ``weight`` has four dimensions counts, so subclasses and re-implementations of convolutions do too;
+    one-dimensional convolutions get a height of 1.
+    """
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        return None
+    if weight.ndim == 3 and isinstance(module, nn.Conv1d):
+        return weight.unsqueeze(2)
+    return weight if weight.ndim == 4 else None
+
+
+def filter_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that have filters, by name, in the order in which the model defines them.
+
+    Example:
+        >>> list(filter_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1))))
+        ['0', '2']
+    """
+    return {name: module for name, module in named_layers(model).items() if filter_weight(module) is not None}
+
+
+def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
+    """Return the name and module of a layer with filters: the named one, or the first.
+
+    Raises:
+        LayerError: If the named layer has no filters, or the model has no layer that has.
+
+    Example:
+        >>> find_filter_layer(nn.Sequential(nn.ReLU(), nn.Conv2d(3, 8, 3)))[0]
+        '1'
+    """
+    layers = filter_layers(model)
+    if name is not None:
+        full, module = find_layer(model, name)
+        if filter_weight(module) is None:
+            raise LayerError(
+                f"layer {full!r} is a {type(module).__name__} and has no filters; {nearest(full, layers)}"
+                if layers
+                else f"layer {full!r} is a {type(module).__name__} and has no filters, nor has any other layer"
+            )
+        return full, module
+    if not layers:
+        raise LayerError(f"{type(model).__name__} has no layer with filters (a weight of four dimensions)")
+    return next(iter(layers.items()))
+
+
+def _without_compile_marks(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")

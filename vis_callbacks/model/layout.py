@@ -1,0 +1,210 @@
+"""Where the height, width and channels of a layer's output are."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.errors import LayerError
+
+Axes = Literal["NCHW", "NHWC", "NLC", "NCL", "LNC"]
+Size = tuple[int, int]
+
+_CHANNELS_FIRST = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm2d,
+    nn.GroupNorm,
+    nn.InstanceNorm2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+)
+_MOST_PREFIX_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the output of one layer, for one image size, becomes a map. Linear, and the same for gradients.
+
+    Attributes:
+        layer: Full name of the layer.
+        axes: Order of the axes: maps with channels first or last, or tokens ``L``, with the batch first or second.
+        size: ``(h, w)`` of the map.
+        channels: C.
+        prefix: Tokens before those of the map (class, distillation and register tokens).
+        order: Where each position of the map, row by row, is among the tokens; None: in this order.
+
+    Example:
+        >>> layout = Layout("blocks.11.norm1", "NLC", (2, 3), channels=4, prefix=1)
+        >>> layout.to_map(torch.rand(8, 7, 4)).shape
+        torch.Size([8, 4, 2, 3])
+    """
+
+    layer: str
+    axes: Axes
+    size: Size
+    channels: int
+    prefix: int = 0
+    order: tuple[int, ...] | None = None
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels in the layer's own output."""
+        return self.axes.index("C")
+
+    def shape(self, count: int) -> tuple[int, ...]:
+        """Return the shape of the layer's own output for a batch of `count` images."""
+        height, width = self.size
+        lengths = {"N": count, "C": self.channels, "H": height, "W": width, "L": self.prefix + height * width}
+        return tuple(lengths[axis] for axis in self.axes)
+
+    def to_map(self, tensor: Tensor) -> Tensor:
+        """Return the layer's output, or the gradient there, as ``(N, C, h, w)``; a view where possible.
+
+        Raises:
+            LayerError: If the tensor is not of the shape that the layer gave when the layout was found.
+        """
+        expected = self.shape(tensor.shape[self.axes.index("N")] if tensor.ndim == len(self.axes) else 0)
+        if tensor.shape != expected:
+            raise LayerError(
+                f"layer {self.layer!r} gave {tuple(tensor.shape)}, expected {self.axes} of map size {self.size}: "
+                "find the layout again for this image size"
+            )
+        if self.axes == "NHWC":
+            return tensor.permute(0, 3, 1, 2)
+        if self.axes == "NCHW":
+            return tensor
+        tokens = tensor.permute(*(self.axes.index(axis) for axis in "NCL"))[:, :, self.prefix :]
+        if self.order is not None:
+            tokens = tokens[:, :, torch.tensor(self.order, device=tokens.device)]
+        return tokens.reshape(len(tokens), self.channels, *self.size)
+
+
+class LayoutReader:
+    """Reads layouts from the shapes that layers give during one forward pass, in the order in which they finish.
+
+    Args:
+        model: The model that runs.
+        image_size: ``(H, W)`` of the images.
+        batch: Number of images.
+    """
+
+    def __init__(self, model: nn.Module, image_size: Size, batch: int) -> None:
+        self.image_size = image_size
+        self.batch = batch
+        declared = [getattr(module, "num_prefix_tokens", None) for module in model.modules()]
+        self.prefixes = list(
+            dict.fromkeys([*(count for count in declared if type(count) is int), *range(_MOST_PREFIX_TOKENS + 1)])
+        )
+        self.grids: list[Size] = []
+        # Hiera keeps the tokens of a window together and says by `reroll` where they belong.
+        self.rerolls = {
+            name: reroll.forward
+            for name, module in model.named_modules()
+            if isinstance(reroll := getattr(module, "reroll", None), nn.Module)
+        }
+
+    def read(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+        """Return the layout of a layer's output, or None if it is no map of more than one position."""
+        if len(shape) == 4:
+            return self._read_map(layer, module, shape)
+        if len(shape) == 3:
+            return self._read_tokens(layer, module, shape)
+        return None
+
+    def _read_map(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+        first: Layout = Layout(layer, "NCHW", (shape[2], shape[3]), shape[1])
+        last: Layout = Layout(layer, "NHWC", (shape[1], shape[2]), shape[3])
+        if isinstance(module, _CHANNELS_FIRST):
+            # Also where the batch axis holds windows or heads, this tells a grid that tokens may come from.
+            self._remember(first.size)
+            possible = [first]
+        else:
+            possible = _with_width(module, [first, last])
+            possible = [one for one in possible if one.size in self._known_grids()] or [
+                one for one in possible if not self.grids and self._fits_image(one.size)
+            ]
+        if shape[0] != self.batch or not possible or math.prod(possible[0].size) == 1:
+            return None
+        self._remember(possible[0].size)
+        return possible[0]
+
+    def _read_tokens(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+        if shape[0] == self.batch:
+            readings: list[tuple[Axes, int, int]] = [("NLC", shape[1], shape[2]), ("NCL", shape[2], shape[1])]
+        elif shape[1] == self.batch:
+            readings = [("LNC", shape[0], shape[2])]
+        else:
+            return None
+        found = []
+        for axes, length, channels in readings:
+            grid = self._grid(length)
+            if grid is not None:
+                found.append(Layout(layer, axes, grid[0], channels, prefix=grid[1], order=self._order(layer, length)))
+        layout = next(iter(_with_width(module, found)), None)
+        if layout is not None and not self.grids:
+            self._remember(layout.size)
+        return layout
+
+    def _grid(self, length: int) -> tuple[Size, int] | None:
+        for prefix in self.prefixes:
+            area = length - prefix
+            if area < 2 or prefix > max(1, area // 4, self.prefixes[0]):
+                continue
+            grids = self._known_grids() if self.grids else _factors(area)
+            for grid in grids:
+                if math.prod(grid) == area and (self.grids or self._fits_image(grid)):
+                    return grid, prefix
+        return None
+
+    def _order(self, layer: str, length: int) -> tuple[int, ...] | None:
+        for owner, reroll in self.rerolls.items():
+            block = re.match(re.escape(f"{owner}." if owner else "") + r"blocks\.(\d+)", layer)
+            # The first block of a stage begins with the tokens of the stage before.
+            for index in (int(block[1]), int(block[1]) - 1) if block else ():
+                with suppress(RuntimeError, KeyError):
+                    return tuple(reroll(torch.arange(length).view(1, length, 1), index).flatten().tolist())
+        return None
+
+    def _remember(self, size: Size) -> None:
+        if math.prod(size) > 1:
+            self.grids = [size, *(grid for grid in self.grids if grid != size)]
+
+    def _known_grids(self) -> list[Size]:
+        # Merged patches and subsampled tokens halve a grid without any convolution.
+        return list(dict.fromkeys([*self.grids, *(half for grid in self.grids for half in _halves(grid))]))
+
+    def _fits_image(self, size: Size) -> bool:
+        height, width = self.image_size
+        return size[0] <= height and abs(math.log(size[0] * width / (size[1] * height))) < math.log(1.26)
+
+
+def _with_width(module: nn.Module, layouts: list[Layout]) -> list[Layout]:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or not weight.ndim:
+        return layouts
+    return [layout for layout in layouts if layout.channels == len(weight)] or layouts
+
+
+def _halves(grid: Size) -> Iterator[Size]:
+    for up in (0, 1):
+        height, width = grid
+        while height > 1 or width > 1:
+            height, width = max((height + up) // 2, 1), max((width + up) // 2, 1)
+            yield height, width
+
+
+def _factors(area: int) -> Iterator[Size]:
+    yield from sorted(
+        ((rows, area // rows) for rows in range(1, area + 1) if area % rows == 0),
+        key=lambda grid: abs(grid[0] - grid[1]),
+    )

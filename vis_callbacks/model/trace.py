@@ -1,0 +1,157 @@
+"""One forward and one backward through a classifier, and all that techniques read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
+from vis_callbacks.model.layers import find_layer
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward and one backward of N images give.
+
+    Attributes:
+        images: The images ``(N, C, H, W)`` in model space.
+        logits: ``(N, K)`` float32.
+        targets: The classes whose logits were differentiated, ``(N,)`` long, or ``(N, 2)`` for contrasts.
+        input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless asked for.
+        activations: Output of each layer asked for, float32, in the layer's own layout.
+        gradients: d target logit / d activation of the layers asked for, the same shapes.
+    """
+
+    images: Tensor
+    logits: Tensor
+    targets: Tensor
+    input_gradient: Tensor | None = None
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def trace(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    input_gradient: bool = False,
+    activations: Sequence[str] = (),
+    gradients: Sequence[str] = (),
+) -> Trace:
+    """Run one forward, and one backward if a gradient is asked for. To be called inside `undisturbed`.
+
+    The backward never computes weight gradients and, without the input gradient, stops at the first layer asked for.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space; any tensor, also one made in inference mode.
+        targets: Classes whose logits are differentiated, see `Targets`; None for the predicted ones.
+        input_gradient: Whether to return the gradient at the images.
+        activations: Names of layers whose outputs are returned.
+        gradients: Names of layers whose outputs and gradients are returned.
+
+    Returns:
+        The `Trace`; its tensors are detached.
+
+    Raises:
+        LayerError: If a layer is not found, did not run, or gives no tensor.
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
+    """
+    if images.ndim != 4:
+        raise ConfigurationError(f"images of shape {tuple(images.shape)}: expected (N, C, H, W)")
+    if not images.is_floating_point():
+        raise ConfigurationError(f"images of dtype {images.dtype}: expected floating point, in the model's input space")
+    names = {name: find_layer(model, name) for name in dict.fromkeys([*activations, *gradients])}
+    differentiated = [names[name][0] for name in gradients]
+    inputs = images.detach().clone().requires_grad_(input_gradient)
+    with captured(dict(names.values()), differentiable=differentiated) as outputs:
+        logits = logits_of(model, inputs)
+    for full, module in names.values():
+        if full not in outputs:
+            raise LayerError(f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another")
+    chosen = resolve_targets(targets, logits)
+    wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
+    found: Sequence[Tensor | None] = ()
+    if wanted:
+        found = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+    # A layer beside the path to the logits (an auxiliary head) has no influence on them: its gradient is zero.
+    grads = [
+        torch.zeros_like(tensor, dtype=torch.float32) if grad is None else grad.detach().float()
+        for tensor, grad in zip(wanted, found, strict=True)
+    ]
+    by_layer = dict(zip(gradients, grads[1 if input_gradient else 0 :], strict=True))
+    return Trace(
+        images=inputs.detach(),
+        logits=logits.detach(),
+        targets=chosen,
+        input_gradient=grads[0] if input_gradient else None,
+        activations={name: outputs[full].detach().float() for name, (full, _) in names.items()},
+        gradients=by_layer,
+    )
+
+
+@contextmanager
+def captured(layers: Mapping[str, nn.Module], *, differentiable: Sequence[str] = ()) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of layers while a model runs.
+
+    Args:
+        layers: Modules by name.
+        differentiable: Names whose outputs must have a graph behind or begin one, so that gradients reach them.
+
+    Yields:
+        Outputs by name, filled as the layers run. A layer that runs several times leaves its last output.
+
+    Raises:
+        LayerError: While the model runs, if a layer's output holds no tensor.
+    """
+    outputs: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        for name, module in layers.items():
+            hook = _capture(name, outputs, differentiable=name in differentiable)
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield outputs
+
+
+def _capture(name: str, outputs: dict[str, Tensor], *, differentiable: bool) -> Any:
+    def hook(module: nn.Module, _: Any, output: Any) -> Any:
+        tensor = _first_tensor(output)
+        if tensor is None:
+            raise LayerError(f"layer {name!r} ({type(module).__name__}) gives no tensor but {type(output).__name__}")
+        if differentiable and not tensor.requires_grad:
+            tensor = tensor.detach().requires_grad_()
+        outputs[name] = tensor
+        # The model goes on with a copy: an in-place ReLU behind the layer must not change what was captured.
+        return _with_first_tensor(output, tensor.clone())
+
+    return hook
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)):
+        return next((item for item in output if isinstance(item, Tensor)), None)
+    if isinstance(output, Mapping):
+        return next((item for item in output.values() if isinstance(item, Tensor)), None)
+    return None
+
+
+def _with_first_tensor(output: Any, tensor: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, (tuple, list)):
+        at = next(index for index, item in enumerate(output) if isinstance(item, Tensor))
+        items = [*output[:at], tensor, *output[at + 1 :]]
+        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    for key, item in output.items():
+        if isinstance(item, Tensor):
+            output[key] = tensor
+            break
+    return output

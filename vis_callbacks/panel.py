@@ -1,0 +1,94 @@
+"""What a technique hands over: numbers with a meaning, no colours and no figures yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["image", "heat", "gray", "signed"]
+"""How the numbers of a tile are to be read.
+
+* ``image``: a picture, 1 or 3 channels in [0, 1].
+* ``heat``: evidence that is never negative, 1 channel, shown on a sequential colour scale from 0.
+* ``gray``: the same on a gray scale.
+* ``signed``: evidence around zero; 1 channel is shown on a diverging scale, 3 channels as colour around mid-gray.
+"""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a panel.
+
+    Attributes:
+        values: Float32 CPU tensor ``(C, H, W)``, or ``(H, W)``; its range is what `kind` says.
+        kind: How the numbers are to be read, see `Kind`.
+        caption: A few words shown under the tile.
+        limit: The magnitude at the end of the colour scale. None: found from the tile itself.
+        backdrop: An image ``(C, H, W)`` in [0, 1] that the tile is laid over (heatmap overlays).
+        alpha: Opacity of the tile over its backdrop, in [0, 1].
+
+    Raises:
+        ValueError: If a shape is not that of a picture.
+    """
+
+    values: Tensor
+    kind: Kind = "image"
+    caption: str = ""
+    limit: float | None = None
+    backdrop: Tensor | None = None
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _as_picture(self.values, "values"))
+        if self.backdrop is not None:
+            object.__setattr__(self, "backdrop", _as_picture(self.backdrop, "backdrop"))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one technique says about one sample, layer or class at one moment.
+
+    Attributes:
+        name: The sample, layer or class; with the callback's name in front it is the TensorBoard tag.
+        tiles: One `Tile`, or several that are shown side by side.
+        columns: Tiles per row. None: all in one row.
+        caption: One line about the whole panel.
+        sample: Index of the sample shown, where there is one.
+        label: The sample's true class, by name.
+        predicted: The class that the model predicts for the sample, by name.
+        probability: The model's probability for `predicted`, in [0, 1].
+        scalars: Numbers worth a curve of their own, by name.
+
+    Example:
+        >>> panel = Panel("cat.png", Tile(torch.rand(3, 8, 8)), caption="a cat")
+        >>> panel.tiles[0].values.shape
+        torch.Size([3, 8, 8])
+    """
+
+    name: str
+    tiles: Tile | Sequence[Tile]
+    columns: int | None = None
+    caption: str = ""
+    sample: int | None = None
+    label: str | None = None
+    predicted: str | None = None
+    probability: float | None = None
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        tiles = (self.tiles,) if isinstance(self.tiles, Tile) else tuple(self.tiles)
+        if not tiles:
+            raise ValueError(f"panel {self.name!r} has no tile: give at least one")
+        object.__setattr__(self, "tiles", tiles)
+
+
+def _as_picture(values: Tensor, what: str) -> Tensor:
+    if values.ndim == 2:
+        values = values.unsqueeze(0)
+    if values.ndim != 3 or values.shape[0] not in (1, 3):
+        raise ValueError(f"tile {what} of shape {tuple(values.shape)}: expected (H, W), (1, H, W) or (3, H, W)")
+    return values.detach().to("cpu", torch.float32)

@@ -1,0 +1,290 @@
+"""Panel to picture: the one place where numbers become colours.
+
+Safe in a background thread: no figure, no global state, no random number.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from functools import cache, lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vis_callbacks.panel import Kind, Panel, Tile
+
+Picture = NDArray[np.uint8]  # (H, W, 3)
+
+_ROW_WIDTH = 672  # pixels that a row of small tiles is enlarged to; 672 = 2⁵·3·7 suits 3x3, 7x7, 8x8 and 28x28
+_SMALL_EDGE = 224  # a small tile is enlarged to about this
+_LARGE_EDGE = 512  # a larger tile is reduced to this
+_MAX_WIDTH = 1600  # of a row of tiles
+_MAX_GAP = 10
+_MAX_COLUMNS = 64  # more would leave a tile less than 15 pixels
+_MIN_TEXT_WIDTH = 224  # a narrower picture gets white margins, so that its text can be read
+
+_ROBUST = 0.995  # the share of a tile's values that its own colour scale covers: one outlier must not darken the rest
+_NOT_FINITE = (255, 0, 255)  # magenta is in none of the colour scales
+_MARKS = {"✓": "#1a7f37", "✗": "#c62828"}  # the shape tells right from wrong, the colour only helps
+_INK, _CAPTION_INK = "#1a1a1a", "#5f5f5f"
+
+
+def render(panel: Panel, *, text: bool = True) -> Picture:
+    """Draw a panel.
+
+    What the colours mean, by `Tile.kind`:
+
+    * ``image``: [0, 1] is black to white, or RGB; values outside are clipped.
+    * ``heat``: black (0 and below) through purple and orange to pale yellow (`Tile.limit` and above).
+    * ``gray``: black (0 and below) to white (`Tile.limit` and above).
+    * ``signed``: one channel is blue (-limit) through light gray (exactly 0) to red (+limit); three channels are
+      ``0.5 + v / (2 limit)`` as RGB, so that 0 is mid-gray.
+    * A value that is not finite is magenta.
+
+    Without a limit a tile's colour scale ends at the 99.5th percentile of its absolute values. A backdrop shows through
+    with weight ``1 - alpha``. Small tiles are enlarged by a whole factor, pixels stay crisp; a tile of more than
+    512 pixels, or a row of more than 1600, is reduced.
+
+    Args:
+        panel: What to draw.
+        text: Add the sample line above, captions under the tiles and the panel's caption below. The tiles are the
+            same, pixel by pixel, with and without.
+
+    Returns:
+        A uint8 RGB picture ``(H, W, 3)``, at most about 1600 pixels wide. The same panel always gives the same picture.
+
+    Example:
+        >>> import torch
+        >>> digit = Tile(torch.rand(1, 28, 28), caption="input")
+        >>> evidence = Tile(torch.randn(1, 28, 28), kind="signed", limit=3.0)
+        >>> render(Panel("digit", [digit, evidence], label="7", predicted="9"), text=False).shape
+        (224, 458, 3)
+    """
+    tiles = (panel.tiles,) if isinstance(panel.tiles, Tile) else panel.tiles
+    columns = min(panel.columns or len(tiles), len(tiles), _MAX_COLUMNS)
+    pictures = [_drawn(tile) for tile in tiles]
+    height, width = _cell_size(pictures, columns)
+    gap = min(max(2, max(height, width) // 14), _MAX_GAP)
+    cells = [_centred(_resized(picture, height, width), height, width) for picture in pictures]
+    if not text:
+        return _grid(cells, columns, gap)
+    total = max(columns * (width + gap) - gap, _MIN_TEXT_WIDTH)
+    # TensorBoard shows a picture at about 350 pixels whatever its width: text is a share of the width.
+    size = max(14, total // 25)
+    if any(tile.caption for tile in tiles):
+        captions = _captions([tile.caption for tile in tiles], width, round(0.9 * size))
+        cells = [np.vstack((cell, caption)) for cell, caption in zip(cells, captions, strict=True)]
+    grid = _grid(cells, columns, gap)
+    parts = [
+        _text(describe(panel), total, size, lines=4, bold=True),
+        _centred(grid, grid.shape[0], total),
+        _text(panel.caption, total, max(12, round(0.8 * size)), lines=4, ink=_CAPTION_INK),
+    ]
+    picture = np.vstack([_centred(part, part.shape[0] + gap, total) for part in parts if part.size])
+    return _centred(picture, picture.shape[0] + gap, total + 2 * max(gap, size // 3))
+
+
+def describe(panel: Panel) -> str:
+    """Say in one line what the sample is and what the model takes it for.
+
+    Args:
+        panel: The panel; names longer than 32 characters are shortened.
+
+    Returns:
+        The line, empty if the panel knows neither the label nor the prediction.
+
+    Example:
+        >>> import torch
+        >>> picture = torch.zeros(3, 8, 8)
+        >>> describe(Panel("digit", Tile(picture), label="7", predicted="9", probability=0.83))
+        '✗ 7 → predicted 9 (83 %)'
+        >>> describe(Panel("digit", Tile(picture), label="7", predicted="7", probability=0.83))
+        '✓ 7 (83 %)'
+    """
+    label, predicted = _short(panel.label), _short(panel.predicted)
+    probability = "" if panel.probability is None else f" ({100 * panel.probability:.0f} %)"
+    if panel.predicted is None:
+        return label
+    if panel.label is None:
+        return f"predicted {predicted}{probability}"
+    if panel.label == panel.predicted:
+        return f"✓ {label}{probability}"
+    return f"✗ {label} → predicted {predicted}{probability}"
+
+
+def _drawn(tile: Tile) -> Picture:
+    values = tile.values.numpy()
+    if tile.backdrop is None:
+        return _coloured(values, tile.kind, tile.limit)
+    backdrop = _coloured(tile.backdrop.numpy(), "image")
+    height, width, _ = backdrop.shape
+    if values.shape[1:] != (height, width):
+        # The numbers are interpolated, not their colours: a colour between two colours need not be on the scale.
+        planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in values]
+        values = np.stack([np.asarray(plane) for plane in planes])
+    alpha = np.float32(min(max(tile.alpha, 0.0), 1.0))
+    blend = alpha * _coloured(values, tile.kind, tile.limit) + (1 - alpha) * backdrop
+    return (blend + np.float32(0.5)).astype(np.uint8)
+
+
+def _coloured(values: NDArray[np.float32], kind: Kind, limit: float | None = None) -> Picture:
+    """Colours ``(H, W, 3)`` of numbers ``(1 or 3, H, W)``."""
+    share = values
+    if kind != "image":
+        end = _limit(values, limit)
+        share = np.divide(np.clip(values, -end, end), end, dtype=np.float32)
+    if kind == "signed":
+        share = np.add(share / 2, 0.5, dtype=np.float32)
+    if len(share) == 3:
+        picture = np.ascontiguousarray(np.moveaxis(_as_bytes(share, 255), 0, -1))
+    else:
+        colours = _colours(kind)
+        picture = colours[_as_bytes(share[0], len(colours) - 1)]
+    finite = np.isfinite(values)
+    if not finite.all():
+        picture[~finite.all(axis=0)] = _NOT_FINITE
+    return picture
+
+
+def _limit(values: NDArray[np.float32], limit: float | None) -> np.float32:
+    """The end of the colour scale: as told where that is a positive number, else a robust end of the tile itself."""
+    floats = np.finfo(np.float32)
+    if limit is not None and float(floats.tiny) <= limit <= float(floats.max):
+        return np.float32(limit)
+    magnitudes = np.abs(values[np.isfinite(values)])
+    if not magnitudes.any():
+        return np.float32(1)
+    rank = math.ceil(_ROBUST * (magnitudes.size - 1))
+    end = np.partition(magnitudes, rank)[rank] or magnitudes.max()
+    return np.float32(max(end, floats.tiny))
+
+
+@cache
+def _colours(kind: Kind) -> NDArray[np.uint8]:
+    """The colours of one channel, ``(255 or 256, 3)``."""
+    # 255 colours have a middle one: exactly zero is neutral, and v and -v are as far from it.
+    name, count = {"heat": ("inferno", 256), "signed": ("RdBu_r", 255)}.get(kind, ("gray", 256))
+    colours = matplotlib.colormaps[name].resampled(count)(np.arange(count))[:, :3]
+    if kind == "signed":
+        colours *= 0.92  # else zero is as good as white, and a tile's edge is lost on the white page
+    return np.round(255 * colours).astype(np.uint8)
+
+
+def _as_bytes(share: NDArray[np.float32], top: int) -> NDArray[np.uint8]:
+    inside = np.fmin(np.fmax(share, 0), 1)  # unlike clip, these take the number where the other is NaN
+    return (inside * np.float32(top) + np.float32(0.5)).astype(np.uint8)
+
+
+def _cell_size(pictures: list[Picture], columns: int) -> tuple[int, int]:
+    """Height and width that every tile is fitted into: those of the largest tile, enlarged or reduced."""
+    height, width, _ = max((picture.shape for picture in pictures), key=lambda shape: max(shape[:2]))
+    edge = max(height, width)
+    largest = min(_LARGE_EDGE, _MAX_WIDTH // columns - _MAX_GAP)
+    if edge > largest:
+        return max(1, round(height * largest / edge)), max(1, round(width * largest / edge))
+    factor = max(1, round(min(_SMALL_EDGE, _ROW_WIDTH / columns) / edge))
+    return height * factor, width * factor
+
+
+def _resized(picture: Picture, height: int, width: int) -> Picture:
+    """Fit a picture into a cell, its aspect kept."""
+    own_height, own_width, _ = picture.shape
+    scale = min(height / own_height, width / own_width)
+    new_height, new_width = max(1, round(own_height * scale)), max(1, round(own_width * scale))
+    whole = round(scale)
+    if (new_height, new_width) == (own_height * whole, own_width * whole):
+        return picture.repeat(whole, axis=0).repeat(whole, axis=1)
+    # From eight times on, blocks of unequal size differ too little to be seen, and crisp pixels say what was measured.
+    how = Image.Resampling.NEAREST if scale >= 8 else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(picture).resize((new_width, new_height), how), dtype=np.uint8)
+
+
+def _white(height: int, width: int) -> Picture:
+    return np.full((height, width, 3), 255, dtype=np.uint8)
+
+
+def _centred(picture: Picture, height: int, width: int) -> Picture:
+    if picture.shape[:2] == (height, width):
+        return picture
+    canvas = _white(height, width)
+    top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas
+
+
+def _grid(cells: list[Picture], columns: int, gap: int) -> Picture:
+    height, width = max(cell.shape[0] for cell in cells), cells[0].shape[1]
+    rows = math.ceil(len(cells) / columns)
+    canvas = _white(rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for index, cell in enumerate(cells):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        canvas[top : top + cell.shape[0], left : left + width] = cell
+    return canvas
+
+
+def _captions(captions: list[str], width: int, size: int) -> list[Picture]:
+    """Captions of one size for all tiles: the largest at which the longest fits on one line, within reason."""
+    largest = min(size, max(9, width // 5))
+    smallest = min(largest, max(9, width // 9))
+    longest = max((_printable(caption) for caption in captions), key=_font(largest).getlength)
+    sizes = range(largest, smallest, -1)
+    size = next((size for size in sizes if _font(size).getlength(longest) <= width), smallest)
+    return [_text(caption, width, size, lines=2, centred=True) for caption in captions]
+
+
+def _text(
+    text: str, width: int, size: int, *, lines: int, bold: bool = False, centred: bool = False, ink: str = _INK
+) -> Picture:
+    """A strip of text as wide as told and as high as needed, of no height where there is nothing to say."""
+    font = _font(size, bold)
+    wrapped = _wrapped(_printable(text), font, width, lines)
+    if not wrapped:
+        return _white(0, width)
+    pitch = sum(font.getmetrics())
+    image = Image.new("RGB", (width, pitch * len(wrapped)), "white")
+    draw = ImageDraw.Draw(image)
+    for row, line in enumerate(wrapped):
+        x = (width - font.getlength(line)) / 2 if centred else 0.0
+        if line[0] in _MARKS:
+            draw.text((x, row * pitch), line[0], fill=_MARKS[line[0]], font=font)
+            x += font.getlength(line[0])
+            line = line[1:]
+        draw.text((x, row * pitch), line, fill=ink, font=font)
+    return np.asarray(image)
+
+
+@lru_cache(maxsize=32)
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    # matplotlib ships this font, so the picture is the same on every machine; so is the basic layout.
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
+    """Break between words, inside a word only where it is longer than a line; an ellipsis ends what does not fit."""
+    wrapped: list[str] = []
+    while text and len(wrapped) < lines:
+        if font.getlength(text) <= width:
+            return [*wrapped, text]
+        last = len(wrapped) == lines - 1
+        fits = bisect_right(range(1, len(text)), width, key=lambda n: math.ceil(font.getlength(text[:n] + "…" * last)))
+        line = text[: max(1, fits)]
+        if not last and " " in text[1 : fits + 1]:
+            line = text[: text.rindex(" ", 1, fits + 1)]
+        wrapped.append(line.rstrip() + "…" * last)
+        text = text[len(line) :].lstrip()
+    return wrapped
+
+
+def _short(name: str | None) -> str:
+    return _printable(name or "", 32)
+
+
+def _printable(text: str, length: int = 400) -> str:
+    """One line of at most `length` characters that every font can be asked for: no control or direction marks."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * length]).split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,0 +1,37 @@
+"""The report, written when training ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vis_callbacks._lightning import LightningModule, Trainer
+from vis_callbacks.callback import RunMember
+from vis_callbacks.output import Output
+from vis_callbacks.report.html import write_report
+from vis_callbacks.run import Run
+
+
+class Report(RunMember):
+    """Writes one self-contained HTML page with all pictures and metrics of the run when it ends, however it ends.
+
+    The page is ``<log_dir>/visualizations/report.html``. It needs no network. After a killed process,
+    ``vis-callbacks report <log_dir>`` makes it from the picture store.
+
+    Attributes:
+        path: Where the last report was written; None before.
+
+    Example:
+        >>> Report().path is None
+        True
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Join the run."""
+        Run.of(trainer).join(self, at_end=self._write)
+
+    def _write(self, output: Output) -> None:
+        self.path = write_report(output.directory)

@@ -1,0 +1,193 @@
+"""What the page shows of the pictures: sections, cards, and the data of its script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import median
+from typing import Any
+
+from vis_callbacks.report.charts import Chart, Scale, path_of, scale_of
+from vis_callbacks.report.history import History, Picture, Row, shorten
+from vis_callbacks.report.pictures import Album, Packed
+
+NAME, SENTENCE, REASON = 120, 400, 600  # longest texts shown, in characters
+
+_MOST_SCALARS = 4
+
+
+@dataclass(frozen=True)
+class Spark:
+    """A number of a row through time, drawn small; `heights` and `values` are by event."""
+
+    name: str
+    path: str
+    values: tuple[float | None, ...]
+    heights: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row of the history as the page shows it.
+
+    Attributes:
+        name: Name of the sample, layer or class.
+        aspect: Width of its pictures by their height.
+        frames: What the page's script shows, by event.
+        sparks: Its numbers through time.
+        right: SVG path of the events at which the prediction was right.
+        wrong: The same for those at which it was wrong.
+    """
+
+    name: str
+    aspect: float
+    frames: tuple[dict[str, Any] | None, ...]
+    sparks: tuple[Spark, ...]
+    right: str
+    wrong: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One callback as the page shows it; `width` is what a card wants, in CSS pixels."""
+
+    name: str
+    anchor: str
+    cards: tuple[Card, ...]
+    width: int
+    square: bool
+
+
+def sections_of(history: History, album: Album) -> list[Section]:
+    """Return what the page shows, a section for every callback."""
+    return [
+        _section(f"section-{number}", callback, rows, len(history.events), album)
+        for number, (callback, rows) in enumerate(history.sections.items(), start=1)
+    ]
+
+
+def _section(anchor: str, callback: str, rows: Sequence[Row], events: int, album: Album) -> Section:
+    aspects = [_aspect(row, album) for row in rows]
+    usual = median([aspect for aspect in aspects if aspect is not None] or [1.0])
+    cards = tuple(
+        _card(shorten(row.name or callback, NAME), row, aspect or usual, sparks, events, album)
+        for row, aspect, sparks in zip(rows, aspects, _sparks(rows, events), strict=True)
+    )
+    wide = 340 * usual**0.5 if len(cards) <= 2 else 170 * usual**0.75
+    return Section(
+        name=shorten(callback, NAME),
+        anchor=anchor,
+        cards=cards,
+        width=round(min(max(wide, 150), 640)),
+        square=usual < 1.4 and len(cards) > 1,
+    )
+
+
+def _card(name: str, row: Row, aspect: float, sparks: tuple[Spark, ...], events: int, album: Album) -> Card:
+    frames = tuple(_frame(row.pictures.get(index), album) for index in range(events))
+    return Card(
+        name=name,
+        aspect=aspect,
+        frames=frames,
+        sparks=sparks,
+        right=_cells(frames, right=True),
+        wrong=_cells(frames, right=False),
+    )
+
+
+def _cells(frames: Sequence[dict[str, Any] | None], *, right: bool) -> str:
+    """Boxes side by side in a 100 by 100 square, one for each event that was right or wrong; wrong ones are lower."""
+    width, top = 100 / max(1, len(frames)), 0 if right else 60
+    return "".join(
+        f"M{index * width:.2f} {top}h{width * 0.8:.2f}V100h{-width * 0.8:.2f}z"
+        for index, frame in enumerate(frames)
+        if frame is not None and frame.get("right") is right
+    )
+
+
+def _packed(picture: Picture | None, album: Album) -> Packed | None:
+    place = album.index.get(picture.file) if picture is not None and picture.file is not None else None
+    return album.pictures[place] if place is not None else None
+
+
+def _aspect(row: Row, album: Album) -> float | None:
+    shown = filter(None, (_packed(picture, album) for picture in row.pictures.values()))
+    return next((packed.width / packed.height for packed in shown), None)
+
+
+def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
+    """What the page's script needs to show a picture; empty entries are left away."""
+    if picture is None:
+        return None
+    record, gap = picture.record, picture.gap
+    if picture.file is not None and picture.file not in album.index:
+        gap = album.damaged.get(picture.file, "the picture is not shown")
+    frame = {
+        "image": album.index.get(picture.file) if picture.file is not None else None,
+        "gap": None if gap is None else shorten(gap, REASON),
+        "caption": shorten(record.caption, SENTENCE),
+        "tiles": [shorten(text, NAME) for text in record.captions] if any(record.captions) else None,
+        "label": None if record.label is None else shorten(record.label, NAME),
+        "predicted": None if record.predicted is None else shorten(record.predicted, NAME),
+        "right": None if record.label is None or record.predicted is None else record.label == record.predicted,
+        "probability": record.probability,
+    }
+    return {key: value for key, value in frame.items() if value is not None and value != ""}
+
+
+def _sparks(rows: Sequence[Row], events: int) -> list[tuple[Spark, ...]]:
+    """Curves of the rows' numbers; the rows of a callback share the scale of each, so that they can be compared."""
+    pictures = [picture for row in rows for picture in row.pictures.values()]
+    names = dict.fromkeys(name for picture in pictures for name in picture.record.scalars)
+    sparks: list[list[Spark]] = [[] for _ in rows]
+    for name in islice(names, _MOST_SCALARS):
+        scale = scale_of([picture.record.scalars[name] for picture in pictures if name in picture.record.scalars])
+        for row, row_sparks in zip(rows, sparks, strict=True):
+            values = tuple(_scalar(row.pictures.get(index), name) for index in range(events))
+            if any(value is not None for value in values):
+                row_sparks.append(_spark(name, values, scale))
+    return [tuple(row_sparks) for row_sparks in sparks]
+
+
+def _spark(name: str, values: tuple[float | None, ...], scale: Scale) -> Spark:
+    heights = tuple(None if value is None else round(scale.height(value), 4) for value in values)
+    last = max(1, len(values) - 1)
+    known = [(index / last, height) for index, height in enumerate(heights) if height is not None]
+    return Spark(shorten(name, NAME), path_of(known), values, heights)
+
+
+def _scalar(picture: Picture | None, name: str) -> float | None:
+    return None if picture is None else picture.record.scalars.get(name)
+
+
+def data_of(history: History, sections: Sequence[Section], metrics: Sequence[Chart]) -> dict[str, Any]:
+    """Return all that the page's script needs, but for the pictures; cards and charts in the order of the page."""
+    return {
+        "events": [{"name": event.name, "label": event.label, "step": event.step} for event in history.events],
+        "rows": [
+            {
+                "section": section.name,
+                "name": card.name,
+                "frames": card.frames,
+                "sparks": [{"values": spark.values, "heights": spark.heights} for spark in card.sparks],
+            }
+            for section in sections
+            for card in section.cards
+        ],
+        "charts": [
+            {
+                "first": chart.first_step,
+                "last": chart.last_step,
+                "lines": [
+                    {"steps": line.steps, "values": line.values, "heights": line.heights} for line in chart.lines
+                ],
+            }
+            for chart in metrics
+        ],
+    }
+
+
+def picture_data(picture: Packed) -> dict[str, Any]:
+    """Return a picture as the page's script takes it."""
+    return {"source": picture.source, "width": picture.width, "height": picture.height, "crisp": picture.crisp}

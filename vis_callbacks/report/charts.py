@@ -1,0 +1,203 @@
+"""Lines over training steps, as numbers between 0 and 1 that a stretched SVG and a few labels can show."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from vis_callbacks.report.history import Point
+
+_MOST_POINTS = 600
+_FEW_POINTS = 40  # up to here each point is worth a dot
+_STAGE = re.compile(r"(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test)(?![a-z])[\W_]*", re.IGNORECASE)
+_STAGE_NAMES = {"train": "train", "training": "train", "val": "validation", "test": "test"}
+_STAGE_ORDER = ("validation", "train", "test", "")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values become heights.
+
+    Example:
+        >>> Scale(0.0, 2.0).height(0.5)
+        0.25
+    """
+
+    low: float
+    high: float
+    logarithmic: bool = False
+
+    def height(self, value: float) -> float:
+        """Return the height of a value, 0 at the low end of the scale and 1 at the high end."""
+        low, high, value = (math.log10(v) if self.logarithmic else v for v in (self.low, self.high, value))
+        return (value - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve of a chart.
+
+    Attributes:
+        name: What the legend calls it.
+        metric: Full name of the metric.
+        style: What kind of line: ``"validation"``, ``"train"``, ``"test"`` or ``"other"``.
+        steps: Steps of its points.
+        values: Their values; None breaks the line.
+        path: The SVG path in a unit square, y downwards.
+        dots: Whether its points are marked.
+        heights: Heights of the points in the unit square.
+    """
+
+    name: str
+    metric: str
+    style: str
+    steps: tuple[int, ...]
+    values: tuple[float | None, ...]
+    path: str
+    dots: str
+    heights: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Metrics that belong together, such as the loss in training and in validation."""
+
+    title: str
+    lines: tuple[Line, ...]
+    first_step: int
+    last_step: int
+    ticks: tuple[tuple[float, str], ...]
+    logarithmic: bool
+
+
+def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
+    """Return a chart for every quantity; the stages of one quantity share a chart.
+
+    Example:
+        >>> [chart.title for chart in charts({"train_loss": [Point(1, 9, 0.5)], "val_loss": [Point(1, 9, 0.6)]})]
+        ['loss']
+    """
+    groups: dict[str, list[tuple[str, str, Sequence[Point]]]] = {}
+    for name, points in metrics.items():
+        if any(point.value is not None for point in points):
+            title, stage = split_stage(name)
+            groups.setdefault(title, []).append((stage, name, points))
+    return [_chart(title, members) for title, members in groups.items()]
+
+
+def split_stage(name: str) -> tuple[str, str]:
+    """Split the name of a metric into the quantity and the stage.
+
+    Example:
+        >>> split_stage("val/acc"), split_stage("train_loss_epoch"), split_stage("lr-Adam")
+        (('acc', 'validation'), ('loss', 'train'), ('lr-Adam', ''))
+    """
+    found = _STAGE.search(name.removesuffix("_epoch"))
+    if not found:
+        return name, ""
+    word = found.group(1).lower()
+    quantity = (name.removesuffix("_epoch")[: found.start()] + name.removesuffix("_epoch")[found.end() :]).strip(
+        "_-/. "
+    )
+    return (quantity, _STAGE_NAMES.get(word, "validation")) if quantity else (name, "")
+
+
+def path_of(points: Sequence[tuple[float, float | None]]) -> str:
+    """Return an SVG path through points of a unit square whose y grows upwards; None breaks the line."""
+    parts, pen_down = [], False
+    for x, height in points:
+        if height is None:
+            pen_down = False
+            continue
+        parts.append(f"{'L' if pen_down else 'M'}{x * 100:.2f} {(1 - height) * 100:.2f}")
+        pen_down = True
+    return "".join(parts)
+
+
+def scale_of(values: Sequence[float]) -> Scale:
+    """Return a scale with room for all values.
+
+    It is logarithmic where one large value would press all others flat, as with the first losses of a run.
+    """
+    low, high = min(values), max(values)
+    if low > 0 and high / low >= 100 and high / median(values) >= 10:
+        return Scale(low / 1.1, high * 1.1, logarithmic=True)
+    room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    return Scale(low - room, high + room)
+
+
+def _chart(title: str, members: list[tuple[str, str, Sequence[Point]]]) -> Chart:
+    members = sorted(members, key=lambda member: _STAGE_ORDER.index(member[0]))
+    stages = [stage for stage, _, _ in members]
+    scale = scale_of([point.value for _, _, points in members for point in points if point.value is not None])
+    steps = [point.step for _, _, points in members for point in points]
+    first, last = min(steps), max(steps)
+    lines = tuple(
+        _line(stage if stage and stages.count(stage) == 1 else name, name, stage, _thinned(points), scale, first, last)
+        for stage, name, points in members
+    )
+    ticks = tuple((scale.height(value), number(value)) for value in _ticks(scale))
+    return Chart(title, lines, first, last, ticks, scale.logarithmic)
+
+
+def _line(name: str, metric: str, stage: str, points: Sequence[Point], scale: Scale, first: int, last: int) -> Line:
+    heights = tuple(None if point.value is None else round(scale.height(point.value), 4) for point in points)
+    places = [(0.5 if last == first else (point.step - first) / (last - first)) for point in points]
+    marks = [(x, height) for x, height in zip(places, heights, strict=True) if height is not None]
+    dots = "".join(f"M{x * 100:.2f} {(1 - height) * 100:.2f}h0" for x, height in marks)
+    return Line(
+        name=name,
+        metric=metric,
+        style=stage or "other",
+        steps=tuple(point.step for point in points),
+        values=tuple(point.value for point in points),
+        path=path_of(list(zip(places, heights, strict=True))),
+        dots=dots if len(marks) <= _FEW_POINTS else "",
+        heights=heights,
+    )
+
+
+def _thinned(points: Sequence[Point]) -> Sequence[Point]:
+    """Keep the lowest and the highest point of each stretch, so that no spike gets lost."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    stretch = math.ceil(2 * len(points) / _MOST_POINTS)
+    kept: dict[int, Point] = {points[-1].step: points[-1]}
+    for start in range(0, len(points), stretch):
+        known = [point for point in points[start : start + stretch] if point.value is not None]
+        for pick in (min, max):
+            if known:
+                point = pick(known, key=lambda point: point.value or 0.0)
+                kept[point.step] = point
+    return [kept[step] for step in sorted(kept)]
+
+
+def _ticks(scale: Scale) -> list[float]:
+    if scale.logarithmic:
+        powers = range(math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high)) + 1)
+        return [10.0**power for power in powers][:: max(1, len(powers) // 4)]
+    rough = (scale.high - scale.low) / 4.5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(scale.low / step)
+    return [count * step for count in range(first, math.floor(scale.high / step) + 1)]
+
+
+def number(value: float) -> str:
+    """Return a number as it is written at an axis or in a sentence.
+
+    Example:
+        >>> number(0.25), number(1e-5), number(12000.0), number(0.30000000000000004)
+        ('0.25', '1e-5', '12,000', '0.3')
+    """
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3 or abs(value) >= 1e7:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,359 @@
+"""What the callbacks of one Trainer share: one leader, fixed samples, one pass an event, one store, one ledger."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vis_callbacks._lightning import (
+    LightningModule,
+    Trainer,
+    data_holders,
+    fits,
+    log_dir,
+    metric_step,
+    stage_of,
+    validates,
+)
+from vis_callbacks.chooser import Chooser, find_class_names
+from vis_callbacks.event import Event, Moment, SharedPass
+from vis_callbacks.ledger import Ledger
+from vis_callbacks.metrics import MetricReader
+from vis_callbacks.model.classifier import classifier_in, unwrapped
+from vis_callbacks.model.undisturbed import device_of, seed_all, undisturbed
+from vis_callbacks.model.weights import copied_weights, swapped_weights
+from vis_callbacks.output import Output
+from vis_callbacks.panel import Panel
+from vis_callbacks.samples import Samples
+from vis_callbacks.sinks.record import Record
+
+if TYPE_CHECKING:
+    from vis_callbacks.callback import VisualizationCallback
+
+DRAIN_SECONDS = 120.0
+
+
+class VisualizationWarning(UserWarning):
+    """A picture could not be made or written; training goes on."""
+
+
+class Run:
+    """What the callbacks of one Trainer share. Get it with `Run.of`.
+
+    Every callback hands its hooks on to the run. The first one leads: the run acts on its hooks alone, so that all
+    techniques due at one moment share one guard, one pass and one event.
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.chooser = Chooser()
+        self.callbacks: list[VisualizationCallback] = []
+        self._members: list[object] = []
+        self._at_end: list[Callable[[Output], object]] = []
+        self._output: Output | None = None
+        self._log_dir: str | None = None
+        self._metrics = MetricReader()
+        self._warned: set[str] = set()
+        self._initial: dict[str, Tensor] | None = None
+        self._waiting: list[VisualizationCallback] = []
+        self._training_since: float | None = None
+        self._facts: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Run:
+        """Return the run of a Trainer; it is made for the first callback that asks."""
+        run: Run = vars(trainer).setdefault("_vis_callbacks_run", cls())
+        return run
+
+    def join(self, member: object, *, at_end: Callable[[Output], object] | None = None) -> None:
+        """Add a callback.
+
+        Args:
+            member: The callback; the first one leads.
+            at_end: Called with the output, in the writing thread, when all else is written.
+        """
+        if member not in self._members:
+            self._members.append(member)
+            if at_end is not None:
+                self._at_end.append(at_end)
+
+    def add(self, callback: VisualizationCallback) -> None:
+        """Add a callback that makes pictures."""
+        if callback not in self.callbacks:
+            self.callbacks.append(callback)
+        if callback.uses_samples:
+            self.chooser.request(callback.sample_request)
+
+    def led_by(self, member: object) -> bool:
+        """Whether a callback is the one on whose hooks the run acts."""
+        return bool(self._members) and self._members[0] is member
+
+    # The moments of a run, in the order in which a Trainer reaches them.
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """A fit, validation or test starts and its model is built. All processes must call this."""
+        self._log_dir = log_dir(trainer)
+        for callback in self.callbacks:
+            callback.check(classifier_in(module))
+            if callback.restored_samples:
+                self.chooser.load_state_dict(callback.restored_samples)
+                callback.restored_samples = {}
+        if not fits(trainer):
+            self._open(trainer, module, fresh=False)
+
+    def train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Training starts: make the first pictures, or keep the weights until there are samples for them."""
+        fresh = trainer.global_step == 0 and trainer.current_epoch == 0
+        self._open(trainer, module, fresh=fresh)
+        class_names = find_class_names(classifier_in(module), data_holders(trainer, module))
+        for callback in self.callbacks:
+            callback.check_classes(class_names)
+        self._training_since = time.perf_counter()
+        if fresh and self._output is not None:
+            self._waiting = [callback for callback in self.callbacks if callback.schedule.starts]
+            self._make_initial(trainer, module)
+            if self._waiting:
+                self._initial = copied_weights(module)
+
+    def offer(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
+        """A batch passes by; samples are taken from validation where there is any, and from its first loader."""
+        wanted = stage == "validation" or (not validates(trainer) if stage == "train" else not fits(trainer))
+        if not (trainer.is_global_zero and loader == 0 and wanted and self.chooser.wants_batches):
+            return
+        with self.ledger.time("samples"):
+            try:
+                self.chooser.offer(batch)
+            except Exception as error:
+                self._warn("The callbacks found no samples", error, "give batch_to_images=, or samples=")
+        if stage == "train" and self._waiting and trainer.global_step == 0:
+            self._make_initial(trainer, module)
+
+    def stage_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """An epoch of training, validation or test ends."""
+        if trainer.sanity_checking:
+            return
+        # Without validation, the end of a training epoch stands in for it.
+        ending = {stage, "validation"} if stage == "train" and not validates(trainer) else {stage}
+        epoch = trainer.current_epoch + (1 if fits(trainer) else 0)
+        due = [
+            callback
+            for callback in self.callbacks
+            if ending & set(callback.schedule.on) and (not fits(trainer) or callback.schedule.due_epoch(epoch))
+        ]
+        step = metric_step(trainer) - (1 if stage == "train" else 0)
+        self._make(due, trainer, module, Moment(epoch, max(step, 0), stage_of(trainer)), enough=True)
+
+    def step_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """A training batch ends."""
+        due = [callback for callback in self.callbacks if callback.schedule.due_step(trainer.global_step)]
+        self._make(due, trainer, module, Moment(trainer.current_epoch + 1, metric_step(trainer)), enough=False)
+
+    def read_metrics(self, trainer: Trainer, moment: str) -> None:
+        """Metrics are complete, or about to be made. All processes must call this: reading may synchronise them."""
+        if trainer.sanity_checking:
+            return
+        values = self._metrics.read(trainer.callback_metrics, moment)
+        if values and self._output is not None:
+            after_epoch = moment == "train" or not fits(trainer)
+            step = metric_step(trainer) - (1 if moment == "train" else 0)
+            self._output.add_metrics(trainer.current_epoch + (0 if after_epoch else 1), max(step, 0), values)
+
+    def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
+        """Bring everything to the disk. Never raises, makes no pass, talks to no other process; may be called twice."""
+        output = self._output
+        if output is None or not output.unfinished:
+            return
+        try:
+            if error is not None:
+                self._facts["status"] = f"stopped by {type(error).__name__} in epoch {trainer.current_epoch + 1}"
+            elif self._facts["status"] == "running":
+                self._facts["status"] = "finished"
+            output.end_event(self._current_facts(trainer))
+            for task in self._at_end:
+                output.at_end(task)
+            done = output.drain(DRAIN_SECONDS)
+            self._warn_of_writing()
+            if not done:
+                self._warn("Pictures are still being written", TimeoutError(f"after {DRAIN_SECONDS:.0f} s"), "wait")
+        except Exception as problem:
+            # Anything raised while the Trainer handles an exception would hide the user's own error.
+            print(f"vis_callbacks could not finish its pictures: {type(problem).__name__}: {problem}")
+
+    # How pictures are made.
+
+    def _open(self, trainer: Trainer, module: LightningModule, *, fresh: bool) -> None:
+        # One process writes; a fast development run leaves nothing behind.
+        if not trainer.is_global_zero or trainer.fast_dev_run or self._log_dir is None:
+            return
+        if self._output is None or fresh:
+            self._output = Output(self._log_dir, list(trainer.loggers), fresh=fresh)
+            self._facts = _facts(module)
+        self._facts.update(status="running", max_epochs=trainer.max_epochs)
+
+    def _make_initial(self, trainer: Trainer, module: LightningModule) -> None:
+        ready = [callback for callback in self._waiting if self._has_samples(callback, trainer, module)]
+        self._waiting = [callback for callback in self._waiting if callback not in ready]
+        self._make(ready, trainer, module, Moment(0, 0), enough=False)
+
+    def _has_samples(self, callback: VisualizationCallback, trainer: Trainer, module: LightningModule) -> bool:
+        try:
+            return not callback.uses_samples or self._samples(callback, trainer, module, enough=False) is not None
+        except Exception:
+            return True  # it is asked again when the picture is made, and said there
+
+    def _samples(
+        self, callback: VisualizationCallback, trainer: Trainer, module: LightningModule, *, enough: bool
+    ) -> Samples | None:
+        holders = data_holders(trainer, module)
+        return self.chooser.samples(callback.sample_request, classifier_in(module), holders, enough=enough)
+
+    def _make(
+        self,
+        due: Sequence[VisualizationCallback],
+        trainer: Trainer,
+        module: LightningModule,
+        moment: Moment,
+        *,
+        enough: bool,
+    ) -> None:
+        if self._output is None:
+            return
+        if self._initial is not None and enough:
+            initial, waiting, self._initial, self._waiting = self._initial, self._waiting, None, []
+            with swapped_weights(module, initial):
+                self._make(waiting, trainer, module, Moment(0, 0), enough=True)
+        if not due:
+            return
+        raised: list[Exception] = []
+        with self.ledger.time("guard"):
+            try:
+                with undisturbed(module):
+                    self._make_undisturbed(due, trainer, module, moment, raised, enough=enough)
+            except Exception as error:
+                for callback in due:
+                    self._fail(callback, moment, error, raised)
+        for callback in due:
+            callback.schedule.fired(moment.epoch, trainer.global_step)
+        self._warn_of_writing()
+        self._output.end_event(self._current_facts(trainer))
+        if raised:
+            raise raised[0]
+
+    def _make_undisturbed(
+        self,
+        due: Sequence[VisualizationCallback],
+        trainer: Trainer,
+        module: LightningModule,
+        moment: Moment,
+        raised: list[Exception],
+        *,
+        enough: bool,
+    ) -> None:
+        model, device = classifier_in(module), device_of(module)
+        passes: dict[tuple[int, object], SharedPass] = {}
+        events: list[tuple[VisualizationCallback, Event]] = []
+        for callback in due:
+            try:
+                shared = None
+                if callback.uses_samples:
+                    samples = self._samples(callback, trainer, module, enough=enough)
+                    if samples is None:
+                        raise LookupError("no images have passed by yet; give samples= as a tensor or image files")
+                    key = (id(samples), callback.targets)
+                    if key not in passes:
+                        passes[key] = SharedPass(model, samples.to(device), callback.targets, self.ledger)
+                    shared = passes[key]
+                event = Event(model, moment, callback.seed, shared)
+                if shared is not None:
+                    shared.add(callback.needs(event))
+                events.append((callback, event))
+            except Exception as error:
+                self._fail(callback, moment, error, raised)
+        for callback, event in events:
+            start = time.perf_counter()
+            try:
+                with self.ledger.time(callback.name):
+                    seed_all(callback.seed, device)
+                    panels = list(callback.visualize(event))
+                self._put(callback, moment, panels, time.perf_counter() - start)
+            except Exception as error:
+                self._fail(callback, moment, error, raised)
+
+    def _put(self, callback: VisualizationCallback, moment: Moment, panels: Sequence[Panel], seconds: float) -> None:
+        assert self._output is not None
+        with self.ledger.time("handing over"):
+            for index, panel in enumerate(panels):
+                if not all(torch.isfinite(tile.values).all() for tile in panel.tiles):
+                    raise ArithmeticError(f"the picture of {panel.name!r} holds NaN or Inf: look at the model's weights")
+                record = Record(
+                    tag=f"{callback.name}/{panel.name}",
+                    callback=callback.name,
+                    epoch=moment.epoch,
+                    step=moment.step,
+                    stage=moment.stage,
+                    sample=panel.sample,
+                    label=panel.label,
+                    predicted=panel.predicted,
+                    probability=panel.probability,
+                    seconds=round(seconds / len(panels), 4),
+                    caption=panel.caption,
+                    captions=tuple(tile.caption for tile in panel.tiles),
+                    scalars=dict(panel.scalars),
+                )
+                self._output.put(index, record, panel, callback.destinations, callback.transform)
+
+    def _fail(self, callback: VisualizationCallback, moment: Moment, error: Exception, raised: list[Exception]) -> None:
+        assert self._output is not None
+        if callback.on_error == "raise":
+            raised.append(error)
+        cause = f"{type(error).__name__}: {error}"
+        self._output.note(
+            Record(callback.name, callback.name, moment.epoch, moment.step, moment.stage, error=cause)
+        )
+        self._warn(f"{callback.name} made no pictures in epoch {moment.epoch}", error, "on_error='raise' stops there")
+
+    def _warn(self, what: str, error: Exception, remedy: str) -> None:
+        cause = f"{type(error).__name__}: {error}"
+        who = what.split()[0]
+        if f"{who} {type(error).__name__}" not in self._warned:
+            self._warned.add(f"{who} {type(error).__name__}")
+            text = f"{what}: {cause}. Training goes on, and it is tried again ({remedy})."
+            warnings.warn(text, VisualizationWarning, stacklevel=2)
+
+    def _warn_of_writing(self) -> None:
+        for error in self._output.errors() if self._output is not None else ():
+            self._warn("Pictures could not be written", error, "look at the disk's space and the folder's rights")
+
+    def _current_facts(self, trainer: Trainer) -> dict[str, Any]:
+        assert self._output is not None
+        pictures = self.ledger.total
+        elapsed = time.perf_counter() - self._training_since if self._training_since is not None else 0.0
+        return {
+            **self._facts,
+            "updated": time.time(),
+            "epochs": trainer.current_epoch,
+            "training_seconds": round(max(elapsed - pictures, 0.0), 3),
+            "picture_seconds": {part: round(value, 3) for part, value in self.ledger.seconds.items()},
+            "thread_seconds": round(self._output.thread_seconds, 3),
+        }
+
+
+def _facts(module: LightningModule) -> dict[str, Any]:
+    model = unwrapped(classifier_in(module))
+    inner = max(model.children(), key=_size, default=model) if type(model) is type(module) else model
+    name = type(module).__name__ if inner is model else f"{type(module).__name__} ({type(unwrapped(inner)).__name__})"
+    return {
+        "model": name,
+        "parameters": _size(module),
+        "started": time.time(),
+        "versions": {"torch": torch.__version__},
+    }
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

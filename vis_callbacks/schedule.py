@@ -1,0 +1,77 @@
+"""When a callback makes its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vis_callbacks.errors import ConfigurationError
+
+Stage = Literal["train", "validation", "test"]
+
+
+@dataclass
+class Schedule:
+    """Every n epochs at the end of some stages, every n optimizer steps, or both.
+
+    Attributes:
+        on: Stages at whose end pictures are made.
+        every_n_epochs: Epochs between pictures. None: not by epochs.
+        every_n_steps: Optimizer steps between pictures. None: not by steps.
+        last_epoch: The epoch of the last pictures, -1 before the first.
+        last_step: The step of the last pictures, 0 before the first.
+
+    Raises:
+        ConfigurationError: If a stage is unknown or a number is not positive.
+    """
+
+    on: tuple[Stage, ...] = ("validation",)
+    every_n_epochs: int | None = 1
+    every_n_steps: int | None = None
+    last_epoch: int = -1
+    last_step: int = 0
+
+    @classmethod
+    def of(cls, on: Stage | Sequence[Stage], every_n_epochs: int | None, every_n_steps: int | None) -> Schedule:
+        """Make a schedule from a callback's arguments; each epoch unless a number of steps is asked for."""
+        if every_n_epochs is None and every_n_steps is None:
+            every_n_epochs = 1
+        return cls((on,) if isinstance(on, str) else tuple(on), every_n_epochs, every_n_steps)
+
+    def __post_init__(self) -> None:
+        for stage in self.on:
+            if stage not in get_args(Stage):
+                raise ConfigurationError(f"on={stage!r}: expected one of {', '.join(map(repr, get_args(Stage)))}")
+        for name in ("every_n_epochs", "every_n_steps"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigurationError(f"{name}={value!r}: expected a whole number from 1")
+
+    @property
+    def starts(self) -> bool:
+        """Whether pictures are made before training too, so that change is seen from the start."""
+        return self.on != ("test",)
+
+    def due_epoch(self, epoch: int) -> bool:
+        """Whether pictures are due at the end of an epoch (1 is the first).
+
+        Due is the first end after a multiple of `every_n_epochs`, so that a schedule also works where validation itself
+        runs every few epochs; a second validation in the same epoch is due like the first.
+
+        Example:
+            >>> schedule = Schedule(every_n_epochs=2)
+            >>> [epoch for epoch in range(1, 7) if schedule.due_epoch(epoch) and schedule.fired(epoch, 0) is None]
+            [2, 4, 6]
+        """
+        every = self.every_n_epochs
+        return every is not None and (epoch == self.last_epoch or epoch // every > max(self.last_epoch, 0) // every)
+
+    def due_step(self, step: int) -> bool:
+        """Whether pictures are due after an optimizer step."""
+        every = self.every_n_steps
+        return every is not None and step // every > self.last_step // every
+
+    def fired(self, epoch: int, step: int) -> None:
+        """Remember that pictures were made."""
+        self.last_epoch, self.last_step = epoch, step

@@ -1,0 +1,1 @@
+"""Where pictures go: the picture store on disk, and the loggers."""

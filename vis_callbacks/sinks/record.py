@@ -1,0 +1,82 @@
+"""One line of the picture store: what is known about a picture without looking at it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """What ``panels.jsonl`` says about one picture, or about one that could not be made.
+
+    Attributes:
+        tag: TensorBoard tag, ``<callback>/<name>``.
+        callback: Name of the callback.
+        epoch: Completed epochs at an epoch's end; 0 before training; in the middle of an epoch, the epoch under way.
+        step: The x-axis of the metrics that Lightning logs at the same moment.
+        stage: ``"fit"``, ``"validate"`` or ``"test"``.
+        sample: Index of the sample, where the picture shows one.
+        label: True class by name.
+        predicted: Predicted class by name.
+        probability: Probability of the predicted class, in [0, 1].
+        file: Image file, relative to the store. None: the picture failed, see `error`.
+        seconds: Time the picture took on the training thread.
+        caption: One line about the picture.
+        captions: What stands under each tile, left to right.
+        scalars: Numbers that belong to the picture.
+        error: Why there is no picture.
+        time: Seconds since 1970 when the record was written.
+    """
+
+    tag: str
+    callback: str
+    epoch: int
+    step: int
+    stage: str = "fit"
+    sample: int | None = None
+    label: str | None = None
+    predicted: str | None = None
+    probability: float | None = None
+    file: str | None = None
+    seconds: float = 0.0
+    caption: str = ""
+    captions: tuple[str, ...] = ()
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    time: float = 0.0
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON; numbers that JSON cannot hold become null."""
+        return json.dumps(_finite(asdict(self)), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        """Read a line back.
+
+        Raises:
+            ValueError: If the line is not a whole record.
+        """
+        data = json.loads(line)
+        if not isinstance(data, dict):
+            raise ValueError(f"expected a JSON object, found {type(data).__name__}")
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{key: _tupled(value) for key, value in data.items() if key in known})
+        except TypeError as error:
+            raise ValueError(f"not a picture record: {error}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

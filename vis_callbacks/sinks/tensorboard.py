@@ -1,0 +1,44 @@
+"""Pictures and their scalars in TensorBoard."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vis_callbacks.sinks.record import Record
+
+
+class TensorBoardSink:
+    """Writes to the summary writer of a logger that has one.
+
+    Args:
+        writer: A ``SummaryWriter``, or anything with its ``add_image``, ``add_scalar`` and ``flush``.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def add(self, record: Record, picture: npt.NDArray[np.uint8]) -> None:
+        """Log a picture ``(H, W, 3)`` under its tag, and its scalars under ``<tag>/<scalar>``."""
+        tag = _clean(record.tag)
+        self._writer.add_image(tag, picture, record.step, dataformats="HWC")
+        for name, value in record.scalars.items():
+            self._writer.add_scalar(f"{tag}/{_clean(name)}", value, record.step)
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        self._writer.flush()
+
+
+def tensorboard_sinks(loggers: list[Any]) -> list[TensorBoardSink]:
+    """Return a sink for every logger whose experiment takes images as TensorBoard does."""
+    writers = [getattr(logger, "experiment", None) for logger in loggers]
+    return [TensorBoardSink(writer) for writer in writers if hasattr(writer, "add_image") and hasattr(writer, "flush")]
+
+
+def _clean(tag: str) -> str:
+    # TensorBoard replaces these characters itself, with a line on the console for each tag.
+    return re.sub(r"[^-/\w.]", "_", tag)[:200].lstrip("/")

@@ -1,0 +1,66 @@
+"""Drawing and writing, off the training thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+Task = Callable[[], object]
+
+MOST_WAITING = 1024
+
+
+class Worker:
+    """Runs tasks one after the other on a daemon thread, which starts with the first task.
+
+    A task that raises stops nothing: its error is kept until it is asked for.
+
+    Example:
+        >>> worker, done = Worker(), []
+        >>> worker.submit(lambda: done.append(1))
+        >>> worker.drain(timeout=5), done
+        (True, [1])
+    """
+
+    def __init__(self) -> None:
+        self._tasks: queue.Queue[Task | None] = queue.Queue(MOST_WAITING)
+        self._thread: threading.Thread | None = None
+        self._errors: list[Exception] = []
+        self.seconds = 0.0
+
+    def submit(self, task: Task) -> None:
+        """Run a task later. Waits only when very many are waiting already."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="vis-callbacks", daemon=True)
+            self._thread.start()
+        self._tasks.put(task)
+
+    @property
+    def running(self) -> bool:
+        """Whether a task was submitted since the last `drain`."""
+        return self._thread is not None
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all tasks are done, at most so many seconds, and end the thread; say whether they are."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return True
+        self._tasks.put(None)
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def errors(self) -> list[Exception]:
+        """Return what tasks raised since this was last asked."""
+        errors, self._errors = self._errors, []
+        return errors
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            start = time.perf_counter()
+            try:
+                task()
+            except Exception as error:  # kept for the training thread, which warns
+                self._errors.append(error)
+            self.seconds += time.perf_counter() - start

@@ -1,0 +1,229 @@
+"""Ways to write images down as free numbers, so that ascent on the numbers gives good images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.synthesis.statistics import BANDS, ImageStatistics, band_index, frequencies, hermitian_weight
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What images are to be made, and on what ground.
+
+    Attributes:
+        shape: ``(N, C, H, W)``.
+        normalization: Between pixels in [0, 1] and the model's input space.
+        statistics: Those of natural images.
+        generator: Source of everything random, on the CPU so that all devices get the same.
+        device: Where the images are made.
+        init: Images ``(N, C, H, W)`` in [0, 1] to go on from. None: the parameterisation's own start.
+    """
+
+    shape: tuple[int, int, int, int]
+    normalization: Normalization
+    statistics: ImageStatistics
+    generator: torch.Generator
+    device: torch.device
+    init: Tensor | None = None
+
+    def noise(self, *shape: int) -> Tensor:
+        """Return standard normal noise."""
+        return torch.randn(shape, generator=self.generator).to(self.device)
+
+
+class Image(ABC):
+    """N images as free parameters.
+
+    Attributes:
+        parameters: The tensors that an optimizer changes; the first dimension of each is that of the images.
+    """
+
+    parameters: list[Tensor]
+
+    @abstractmethod
+    def pixels(self) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1], differentiable with respect to the parameters."""
+
+    def project(self) -> None:  # noqa: B027  (most kinds of image need nothing)
+        """Bring the parameters back to what stands for a valid image, after a step of the optimizer."""
+
+
+class Pixels(Image):
+    """One parameter for each pixel and channel, in the model's own input space, kept to colours that exist.
+
+    Args:
+        canvas: What to make.
+        noise: Standard deviation of the first image around the mean image, in model space.
+    """
+
+    def __init__(self, canvas: Canvas, *, noise: float = 0.0) -> None:
+        self._normalization = canvas.normalization
+        start = noise * canvas.noise(*canvas.shape)
+        if canvas.init is not None:
+            start = canvas.normalization.to_model(canvas.init).clone()
+        self.parameters = [start]
+        self.project()
+        start.requires_grad_()
+
+    def pixels(self) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1]."""
+        return self._normalization.to_pixels(self.parameters[0])
+
+    def project(self) -> None:
+        """Clip to colours that exist."""
+        with torch.no_grad():
+            self.parameters[0].copy_(self._normalization.to_model(self.pixels().clamp(0, 1)))
+
+
+class SigmoidPixels(Image):
+    """One parameter for each pixel and channel, made a colour by a sigmoid.
+
+    Args:
+        canvas: What to make.
+        noise: Standard deviation of the first parameters; 0 is mid-gray.
+    """
+
+    def __init__(self, canvas: Canvas, *, noise: float = 0.0) -> None:
+        start = noise * canvas.noise(*canvas.shape) if canvas.init is None else _logits(canvas.init)
+        self.parameters = [start.requires_grad_()]
+
+    def pixels(self) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1]."""
+        return self.parameters[0].sigmoid()
+
+
+class _Spectral(Image):
+    """Images as a spectrum of decorrelated colours; the sigmoid of the mixed colours are the pixels."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._size = canvas.shape[-2:]
+        self._colours = canvas.statistics.colours().to(canvas.device)
+        self._mean = canvas.statistics.mean().to(canvas.device).view(-1, 1, 1)
+
+    def _mixed(self, spectrum: Tensor) -> Tensor:
+        planes = torch.fft.irfft2(spectrum, s=self._size, norm="ortho")
+        mixed = torch.einsum("dc,nchw->ndhw", self._colours, planes)
+        return (mixed + self._mean).sigmoid()
+
+    def _unmixed(self, pixels: Tensor) -> Tensor:
+        """Return the spectrum ``(N, C, H, W // 2 + 1)`` of the decorrelated colours of pixels."""
+        planes = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(self._colours), _logits(pixels) - self._mean)
+        return torch.fft.rfft2(planes, norm="ortho")
+
+
+class Fourier(_Spectral):
+    """A spectrum scaled by 1/f, of decorrelated colours (Olah et al., "Feature visualization", Distill 2017).
+
+    Args:
+        canvas: What to make.
+        noise: Standard deviation of the first coefficients.
+    """
+
+    def __init__(self, canvas: Canvas, *, noise: float = 0.01) -> None:
+        super().__init__(canvas)
+        count, channels, height, width = canvas.shape
+        # A quarter, as in Lucid, from where the usual learning rates come.
+        self._scale = 0.25 / frequencies(height, width).clamp_min(1 / max(height, width)).to(canvas.device)
+        if canvas.init is None:
+            start = noise * canvas.noise(count, channels, height, width // 2 + 1, 2)
+        else:
+            start = torch.view_as_real(self._unmixed(canvas.init) / self._scale).contiguous()
+        self.parameters = [start.requires_grad_()]
+
+    def pixels(self) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1]."""
+        return self._mixed(torch.view_as_complex(self.parameters[0]) * self._scale)
+
+
+class Maco(_Spectral):
+    """Free phases only; the magnitudes are those of natural images (Fel et al., "MACO", arXiv 2306.06805).
+
+    Args:
+        canvas: What to make.
+        gain: Contrast, as a multiple of that of natural images.
+    """
+
+    def __init__(self, canvas: Canvas, *, gain: float = 1.0) -> None:
+        super().__init__(canvas)
+        count, channels, height, width = canvas.shape
+        bands = _Bands(canvas)
+        self._magnitude = gain * bands.spread(bands.energies / bands.sizes).sqrt()
+        if canvas.init is None:
+            shape = (count, channels, height, width // 2 + 1)
+            start = (torch.rand(shape, generator=canvas.generator) * 2 - 1).mul(torch.pi).to(canvas.device)
+        else:
+            start = self._unmixed(canvas.init).angle()
+        self.parameters = [start.requires_grad_()]
+
+    def pixels(self) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1]."""
+        return self._mixed(torch.polar(self._magnitude.expand_as(self.parameters[0]), self.parameters[0]))
+
+
+class BandEnergy(_Spectral):
+    """A free spectrum whose energy in each band of each decorrelated colour is pinned to that of natural images.
+
+    Between white noise, which has too much fine detail, and fixed magnitudes, which leave no freedom: where within a
+    band the energy goes is up to the ascent.
+
+    Args:
+        canvas: What to make.
+        gain: Contrast, as a multiple of that of natural images.
+    """
+
+    def __init__(self, canvas: Canvas, *, gain: float = 1.0) -> None:
+        super().__init__(canvas)
+        self._bands = _Bands(canvas)
+        self._wanted = gain**2 * self._bands.energies
+        if canvas.init is None:
+            count, channels, height, width = canvas.shape
+            start = canvas.noise(count, channels, height, width // 2 + 1, 2)
+        else:
+            start = torch.view_as_real(self._flattened(self._unmixed(canvas.init))).contiguous()
+        self.parameters = [start.requires_grad_()]
+
+    def pixels(self) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1]."""
+        found = self._bands.energy(self.parameters[0].square().sum(-1))
+        factor = self._bands.spread((self._wanted / found.clamp_min(1e-12)).sqrt())
+        return self._mixed(torch.view_as_complex(self.parameters[0] * factor.unsqueeze(-1)))
+
+    def _flattened(self, spectrum: Tensor) -> Tensor:
+        # Coefficients of every band get a mean square of 2, as noise has: one learning rate then suits all bands.
+        mean_square = self._bands.energy(spectrum.abs().square()) / self._bands.sizes
+        return spectrum * self._bands.spread((2 / mean_square.clamp_min(1e-12)).sqrt())
+
+
+class _Bands:
+    """Sums over frequency bands, and back."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        height, width = canvas.shape[-2:]
+        index = band_index(height, width).flatten()
+        weight = hermitian_weight(width).expand(height, -1).flatten() / (height * width)
+        one_hot = torch.nn.functional.one_hot(index, BANDS + 1).float() * weight[:, None]
+        self._size = (height, width // 2 + 1)
+        self._index = index.to(canvas.device)
+        self._one_hot = one_hot[:, 1:].to(canvas.device)
+        self.sizes = self._one_hot.sum(dim=0).clamp_min(1e-12)
+        self.energies = canvas.statistics.energies(height, width).to(canvas.device)
+
+    def energy(self, power: Tensor) -> Tensor:
+        """Return the energy in each band, ``(..., BANDS)``, of powers ``(..., H, W // 2 + 1)``."""
+        return power.flatten(-2) @ self._one_hot
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Give each frequency its band's value, ``(..., H, W // 2 + 1)``, and the mean 0."""
+        padded = torch.nn.functional.pad(values, (1, 0))
+        return padded.index_select(-1, self._index).view(*values.shape[:-1], *self._size)
+
+
+def _logits(pixels: Tensor) -> Tensor:
+    # A pixel at 0 or 1 would have an infinite logit, from which no gradient leads back.
+    return pixels.detach().clamp(0.005, 0.995).logit()

@@ -1,0 +1,102 @@
+"""Feature statistics as a prior: an image should look natural to every block of the network, not only to its head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.model.classifier import logits_of
+from vis_callbacks.model.layers import filter_layers, named_layers
+from vis_callbacks.synthesis.objectives import Objective, View, channels_first
+
+Statistics = Mapping[str, tuple[Tensor, Tensor]]
+"""Mean and variance ``(C,)`` of the inputs of layers, by full name."""
+
+T = TypeVar("T")
+
+_SMALL_BLOCK = 4
+_EPSILON = 1e-5
+
+
+def batchnorm_statistics(model: nn.Module) -> Statistics:
+    """Return the running statistics of the BatchNorms that a prior should watch; empty where there are none.
+
+    These are all of the first block and the last of every block: as good as all of them at a fraction of the time.
+
+    Args:
+        model: Any module; what counts is a running mean and variance, so re-implementations are found too.
+    """
+    norms = {
+        name: (module.running_mean, module.running_var)
+        for name, module in named_layers(model).items()
+        if isinstance(getattr(module, "running_mean", None), Tensor)
+        and isinstance(getattr(module, "running_var", None), Tensor)
+    }
+    return {name: (mean.detach().float(), var.detach().float()) for name, (mean, var) in _watched(norms).items()}
+
+
+def collect_statistics(model: nn.Module, images: Tensor) -> Statistics:
+    """Measure the statistics that BatchNorm would keep, for a model that has none. To be called inside `undisturbed`.
+
+    Args:
+        model: From images to logits.
+        images: Real images ``(N, C, H, W)`` in model space; a few dozen are enough.
+
+    Returns:
+        Statistics of the inputs of the normalisation layers, or where there are none, of the filter layers.
+    """
+    layers = {name: layer for name, layer in named_layers(model).items() if "Norm" in type(layer).__name__}
+    layers = _watched(layers or filter_layers(model))
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            features = channels_first(inputs[0].detach()).transpose(0, 1).flatten(1)
+            found[name] = (features.mean(dim=1), features.var(dim=1, unbiased=False))
+
+        return module.register_forward_pre_hook(hook)
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in layers.items():
+            stack.callback(watch(name, module).remove)
+        logits_of(model, images)
+    return found
+
+
+def feature_prior(statistics: Statistics) -> Objective:
+    """How far the features of each image are from the statistics of real images (Yin et al., "DeepInversion", 2020).
+
+    The sum over layers of the mean over channels of (μ − μ₀)²/σ₀² + (σ/σ₀ − 1)². Each image is judged by itself, so a
+    batch of one is fine.
+
+    Args:
+        statistics: Those of the layers to watch.
+    """
+    known = {name: (mean, (var + _EPSILON).sqrt()) for name, (mean, var) in statistics.items()}
+
+    def score(view: View) -> Tensor:
+        total: Tensor = torch.zeros(len(view.pixels), device=view.pixels.device)
+        for name, (mean, std) in known.items():
+            features = channels_first(view.entries[name]).flatten(2)
+            var, found = torch.var_mean(features, dim=2, correction=0)
+            apart = ((found - mean) / std).square() + ((var + _EPSILON).sqrt() / std - 1).square()
+            total = total + apart.mean(dim=1)
+        return total
+
+    return Objective(score, entries=frozenset(known))
+
+
+def _watched(layers: Mapping[str, T]) -> dict[str, T]:
+    """Keep all layers of the first block and of small flat networks, and the last of every other block."""
+    blocks: dict[str, list[str]] = {}
+    for name in layers:
+        blocks.setdefault(name.rpartition(".")[0], []).append(name)
+    kept: set[str] = set()
+    for index, (parent, names) in enumerate(blocks.items()):
+        flat = len(names) > _SMALL_BLOCK
+        kept.update(names if flat or not parent or index <= 1 else names[-1:])
+    return {name: layer for name, layer in layers.items() if name in kept}

@@ -1,0 +1,148 @@
+"""What natural images have in common: their mean colour, and how much energy each scale of each colour has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vis_callbacks.errors import ConfigurationError
+
+BANDS = 14
+"""Number of log-radial frequency bands."""
+
+_CLIP = 0.05
+"""Pixels are kept this far from 0 and 1, whose logits are infinite."""
+
+# Principal colour axes of ImageNet photographs with their standard deviations, from the Lucid project.
+_COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+_LOGITS_PER_PIXEL = 5.0
+"""Slope of the logit, averaged over the pixel values of photographs."""
+
+
+class ImageStatistics:
+    """Colour and frequency statistics of images, gathered batch by batch.
+
+    They describe the logits of pixel values, so that a sigmoid of what they describe is an image. Without any batch
+    they are those of photographs: the colours of ImageNet and a power of 1/f².
+
+    Args:
+        channels: Channels of the images.
+
+    Example:
+        >>> statistics = ImageStatistics(3)
+        >>> statistics.update(torch.rand(4, 3, 16, 16))
+        >>> again = ImageStatistics(3)
+        >>> again.load_state_dict(statistics.state_dict())
+        >>> again.count
+        4
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        self._count = torch.zeros((), dtype=torch.long)
+        self._mean = torch.zeros(channels)
+        self._bands = torch.zeros(BANDS, channels, channels)
+
+    @property
+    def count(self) -> int:
+        """How many images were seen."""
+        return int(self._count)
+
+    def update(self, pixels: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            pixels: ``(N, C, H, W)`` in [0, 1]; values outside are clipped.
+
+        Raises:
+            ConfigurationError: If the number of channels is another.
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != self.channels:
+            raise ConfigurationError(f"images of shape {tuple(pixels.shape)}: expected (N, {self.channels}, H, W)")
+        logits = pixels.detach().to("cpu", torch.float32).clamp(_CLIP, 1 - _CLIP).logit()
+        mean = logits.mean(dim=(0, 2, 3))
+        height, width = logits.shape[-2:]
+        spectrum = torch.fft.rfft2(logits - mean.view(-1, 1, 1), norm="ortho").flatten(2)
+        weight = (hermitian_weight(width).expand(height, -1) / (height * width)).flatten()
+        one_hot = torch.nn.functional.one_hot(band_index(height, width).flatten(), BANDS + 1)[:, 1:].float()
+        # Cross-spectra of the channels, so that any later choice of colour axes can be served.
+        cross = torch.einsum("ncf,ndf,fb->bcd", spectrum * weight, spectrum.conj(), one_hot.to(spectrum.dtype)).real
+        share = len(pixels) / (self.count + len(pixels))
+        self._mean = self._mean + share * (mean - self._mean)
+        self._bands = self._bands + share * (cross / len(pixels) - self._bands)
+        self._count = self._count + len(pixels)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that was gathered, as tensors."""
+        return {"count": self._count, "mean": self._mean, "bands": self._bands}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._count, self._mean, self._bands = (state[name].detach().cpu() for name in ("count", "mean", "bands"))
+        self.channels = len(self._mean)
+
+    def mean(self) -> Tensor:
+        """Return the mean logit of each channel, ``(C,)``."""
+        return self._mean
+
+    def colours(self) -> Tensor:
+        """Return ``(C, C)``: a column for each principal colour axis, as long as its standard deviation in logits."""
+        if not self.count:
+            return _photograph_colours(self.channels)
+        variances, axes = torch.linalg.eigh(self._bands.sum(dim=0).double())
+        floor = variances.max().clamp_min(1e-6) * 1e-4
+        order = variances.argsort(descending=True)
+        return (axes * variances.clamp_min(floor).sqrt())[:, order].float()
+
+    def energies(self, height: int, width: int) -> Tensor:
+        """Return the variance that each band of each decorrelated colour has, ``(C, BANDS)``; each row sums to 1.
+
+        Args:
+            height: Height of the image to be made.
+            width: Its width. Bands that such an image does not have get 0.
+        """
+        index = band_index(height, width)
+        weight = hermitian_weight(width).expand(height, -1)
+        if self.count:
+            unmix = torch.linalg.inv(self.colours())
+            energies = torch.einsum("ic,bcd,id->ib", unmix, self._bands, unmix).clamp_min(0)
+        else:
+            power = weight / frequencies(height, width).clamp_min(1e-9).square()
+            energies = torch.zeros(BANDS + 1).index_add_(0, index.flatten(), power.flatten())[1:]
+            energies = energies.expand(self.channels, -1)
+        present = torch.zeros(BANDS + 1).index_add_(0, index.flatten(), weight.flatten())[1:] > 0
+        energies = energies * present
+        total = energies.sum(dim=1, keepdim=True)
+        even = present / present.sum().clamp_min(1)
+        return torch.where(total > 0, energies / total.clamp_min(1e-12), even)
+
+
+def frequencies(height: int, width: int) -> Tensor:
+    """Return the radial frequency of each entry of ``rfft2``, ``(H, W // 2 + 1)``, in cycles per pixel."""
+    return torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+
+
+def band_index(height: int, width: int) -> Tensor:
+    """Return the band of each entry of ``rfft2``, ``(H, W // 2 + 1)``: 0 for the mean, else 1 to `BANDS`."""
+    radius = frequencies(height, width)
+    lowest, highest = 1 / max(height, width, 2), float(radius.max().clamp_min(1e-9))
+    span = max(torch.tensor(highest / lowest).log().item(), 1e-9)
+    place = (radius.clamp_min(lowest) / lowest).log() / span
+    return torch.where(radius > 0, (place * BANDS).long().clamp_max(BANDS - 1) + 1, 0)
+
+
+def hermitian_weight(width: int) -> Tensor:
+    """Return how many entries of the full spectrum each column of ``rfft2`` stands for, ``(W // 2 + 1,)``."""
+    weight = torch.full((width // 2 + 1,), 2.0)
+    weight[0] = 1
+    if width % 2 == 0:
+        weight[-1] = 1
+    return weight
+
+
+def _photograph_colours(channels: int) -> Tensor:
+    if channels == 3:
+        return torch.tensor(_COLOURS) * _LOGITS_PER_PIXEL
+    return torch.eye(channels) * (torch.tensor(_COLOURS)[:, 0].mean() * _LOGITS_PER_PIXEL)

@@ -1,0 +1,105 @@
+"""From a recipe and an objective to images: what class and feature appearance share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.normalization import IDENTITY, Normalization, normalization_of
+from vis_callbacks.synthesis.ascent import Ascent, Goal, Method, OptimizerFactory, SchedulerFactory, ascend
+from vis_callbacks.synthesis.images import Canvas
+from vis_callbacks.synthesis.objectives import Objective
+from vis_callbacks.synthesis.priors import Statistics, batchnorm_statistics, feature_prior
+from vis_callbacks.synthesis.recipes import Recipe, find_recipe
+from vis_callbacks.synthesis.regularizers import l2
+from vis_callbacks.synthesis.sizes import image_shape, takes_shape
+from vis_callbacks.synthesis.statistics import ImageStatistics
+
+
+def synthesise(
+    model: nn.Module,
+    objective: Objective,
+    count: int,
+    *,
+    image_size: int | Sequence[int],
+    recipe: str | Recipe,
+    steps: int | None = None,
+    decay: float | None = None,
+    normalization: Normalization | None = None,
+    init: Tensor | None = None,
+    optimizer: OptimizerFactory | None = None,
+    scheduler: SchedulerFactory | None = None,
+    goal: Goal | None = None,
+    image_statistics: ImageStatistics | None = None,
+    feature_statistics: Statistics | None = None,
+    seed: int = 0,
+    what: str,
+    progress: bool,
+) -> Ascent:
+    """Make images that an objective loves, by a recipe. To be called inside `undisturbed`.
+
+    The arguments are those of `class_appearance`.
+    """
+    chosen = find_recipe(recipe)
+    shape = image_shape(model, image_size)
+    device = device_of(model)
+    normalization = normalization_for(model, shape[0], normalization)
+    generator = torch.Generator().manual_seed(seed)
+    statistics = image_statistics or ImageStatistics(shape[0])
+    if statistics.channels != shape[0]:
+        raise ConfigurationError(f"image_statistics of {statistics.channels} channels: expected {shape[0]}")
+    full = (count, *shape)
+    canvas = Canvas(full, normalization, statistics, generator, device, _fitted(init, full, device))
+    if decay is not None:
+        objective = objective - decay * l2()
+    elif chosen.penalty is not None:
+        objective = objective - chosen.penalty
+    if chosen.prior:
+        known = feature_statistics if feature_statistics is not None else batchnorm_statistics(model)
+        if known:
+            objective = objective - chosen.prior * feature_prior(known)
+    method = Method(
+        chosen.steps if steps is None else steps,
+        optimizer or chosen.optimizer,
+        scheduler or chosen.scheduler,
+        chosen.transforms,
+        chosen.edits,
+    )
+    smaller = (shape[0], *(max(side // 2, 1) for side in shape[1:]))
+    return ascend(
+        model,
+        chosen.image(canvas),
+        objective,
+        method,
+        normalization=normalization,
+        generator=generator,
+        any_size=takes_shape(model, smaller, device),
+        goal=goal,
+        what=what,
+        progress=progress,
+    )
+
+
+def normalization_for(model: nn.Module, channels: int, given: Normalization | None) -> Normalization:
+    """Return the given normalization, else the model's own if it fits the channels, else identity."""
+    if given is not None:
+        return given
+    found = normalization_of(model)
+    return found if found is not None and found.fits(channels) else IDENTITY
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's first parameter or buffer is; the CPU if it has none."""
+    tensor: Tensor | None = next(model.parameters(), next(model.buffers(), None))
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _fitted(init: Tensor | None, shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:
+    if init is None:
+        return None
+    if tuple(init.shape) not in (shape, shape[1:]):
+        raise ConfigurationError(f"init of shape {tuple(init.shape)}: expected {shape} or {shape[1:]} in [0, 1]")
+    return init.detach().to(device, torch.float32).expand(shape)
