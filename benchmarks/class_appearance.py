@@ -83,7 +83,8 @@ class Judges:
         """Return top-1 hits and probabilities, each ``(judges, N)``."""
         hits, found = [], []
         for model, size in self._judges:
-            batch = torch.stack([pil_to_tensor(image.resize((size, size), Image.Resampling.BICUBIC)) for image in images])
+            resized = [image.resize((size, size), Image.Resampling.BICUBIC) for image in images]
+            batch = torch.stack([pil_to_tensor(image) for image in resized])
             with torch.no_grad():
                 logits = model(batch.float() / 127.5 - 1)
             target = torch.tensor(classes)
@@ -189,7 +190,8 @@ def class_names(classes: list[int]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=["best:256"], metavar="NAME:STEPS", help=f"of {', '.join(MAKERS)}")
+    choices = f"of {', '.join(MAKERS)}"
+    parser.add_argument("--recipes", nargs="+", default=["best:256"], metavar="NAME:STEPS", help=choices)
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
     parser.add_argument("--held-out", action="store_true", help="the 30 classes that no recipe was tuned on")
     parser.add_argument("--seed", type=int, default=0)

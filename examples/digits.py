@@ -56,7 +56,7 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--model", default="resnet10t", help="any timm model that takes 28x28 images")
+    parser.add_argument("--model", default="test_resnet", help="any timm model, by name")
     parser.add_argument("--output", type=Path, default=Path("runs/digits"))
     arguments = parser.parse_args()
 
@@ -66,7 +66,7 @@ def main() -> None:
     trainer = pl.Trainer(
         max_epochs=arguments.epochs,
         default_root_dir=arguments.output,
-        callbacks=[Filters(), Saliency(samples="per_class"), ClassAppearance(), report],
+        callbacks=[Filters(), Saliency(samples="per_class"), ClassAppearance(steps=16), report],
         log_every_n_steps=10,
     )
     trainer.fit(
@@ -76,7 +76,7 @@ def main() -> None:
     )
     accuracy = float(trainer.callback_metrics["val_accuracy"])
     print(f"\nvalidation accuracy {accuracy:.1%}")
-    print(f"watch it:  tensorboard --samples_per_plugin images=0 --logdir {arguments.output}")
+    print(f"watch it:  tensorboard --samples_per_plugin images=1000 --logdir {arguments.output}")
     print(f"report:    {report.path}")
 
 

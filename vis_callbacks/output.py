@@ -61,7 +61,7 @@ class Output:
             plain = _draw(panel, transform, text=False)
             self._store.add(stamped, plain)
             destinations.write_files(stamped, index, plain)
-            captioned = _draw(panel, transform, text=True) if sinks else plain
+            captioned = _draw(_dated(panel, record), transform, text=True) if sinks else plain
             for sink in sinks:
                 sink.add(stamped, captioned)
 
@@ -114,3 +114,9 @@ class Output:
 def _draw(panel: Panel, transform: Transform | None, *, text: bool) -> Picture:
     picture = render(panel, text=text)
     return picture if transform is None else to_picture(transform(to_tensor(picture)))
+
+
+def _dated(panel: Panel, record: Record) -> Panel:
+    # TensorBoard tells the step alone.
+    moment = f"epoch {record.epoch} · step {record.step}" if record.epoch else "before training"
+    return dataclasses.replace(panel, caption=f"{panel.caption} · {moment}" if panel.caption else moment)

@@ -32,7 +32,7 @@ class Tile:
         alpha: Opacity of the tile over its backdrop, in [0, 1].
 
     Raises:
-        ValueError: If a shape is not that of a picture.
+        ValueError: If a shape is not that of a picture, or `alpha` is out of range.
     """
 
     values: Tensor
@@ -43,6 +43,8 @@ class Tile:
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"tile alpha {self.alpha}: expected a number from 0 to 1")
         object.__setattr__(self, "values", _as_picture(self.values, "values"))
         if self.backdrop is not None:
             object.__setattr__(self, "backdrop", _as_picture(self.backdrop, "backdrop"))
@@ -83,12 +85,14 @@ class Panel:
         tiles = (self.tiles,) if isinstance(self.tiles, Tile) else tuple(self.tiles)
         if not tiles:
             raise ValueError(f"panel {self.name!r} has no tile: give at least one")
+        if self.columns is not None and self.columns < 1:
+            raise ValueError(f"panel {self.name!r} has columns={self.columns}: expected a number from 1, or None")
         object.__setattr__(self, "tiles", tiles)
 
 
 def _as_picture(values: Tensor, what: str) -> Tensor:
     if values.ndim == 2:
         values = values.unsqueeze(0)
-    if values.ndim != 3 or values.shape[0] not in (1, 3):
+    if values.ndim != 3 or values.shape[0] not in (1, 3) or not values.numel():
         raise ValueError(f"tile {what} of shape {tuple(values.shape)}: expected (H, W), (1, H, W) or (3, H, W)")
     return values.detach().to("cpu", torch.float32)

@@ -203,6 +203,14 @@ def test_the_slider_stays_in_reach(seen: Visit) -> None:
     expect(seen.page.locator("#slider")).to_be_in_viewport()
 
 
+@pytest.mark.parametrize(("motion", "scrolling"), [("reduce", "auto"), ("no-preference", "smooth")])
+def test_nothing_glides_where_less_motion_is_asked_for(
+    chromium: Browser, report: str, motion: str, scrolling: str
+) -> None:
+    with visit(chromium, report, reduced_motion=motion) as seen:
+        assert seen.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == scrolling
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_follows_the_colour_scheme_with_readable_contrast(chromium: Browser, report: str, scheme: str) -> None:
     with visit(chromium, report, color_scheme=scheme) as seen:
@@ -284,6 +292,8 @@ def test_fifty_epochs_of_forty_photographs_stay_small_and_open_at_once(chromium:
         list(pool.map(add, range(2000)))
     path = write_report(tmp_path)
     assert 5e6 < path.stat().st_size < 25e6
+    for picture in store.directory.rglob("*.png"):
+        picture.unlink()  # pytest would keep 400 MB; and the report stands alone
     start = time.perf_counter()
     with visit(chromium, path.as_uri()) as seen:
         seen.page.evaluate("document.querySelector('.card img').decode()")

@@ -139,6 +139,11 @@ def test_the_report_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     blocked.write_text("in the way")
     with pytest.raises(OSError, match="file"):
         write_report(tmp_path, blocked / "report.html")
+    taken = tmp_path / "taken"
+    (taken / "report.html").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        write_report(tmp_path, taken)
+    assert [path.name for path in taken.iterdir()] == ["report.html"]
     target = tmp_path / "reports"
     assert write_report(tmp_path, target / "mine.html") == target / "mine.html"
     assert write_report(tmp_path, target) == target / "report.html"

@@ -64,6 +64,17 @@ def test_quality_gives_way_until_all_fit(tmp_path: Path, allowed: int) -> None:
     assert {(picture.width, picture.height) for picture in album.pictures} == {(448, 224)}
 
 
+def test_a_sample_that_misleads_is_put_right(tmp_path: Path) -> None:
+    files = []
+    for number in range(64):
+        hard = number % 2 == 1 and number < 63  # every other one, so that a sample spread evenly sees none
+        pixels = photograph(number) if hard else photograph(number, 16, 32)
+        files.append(saved(tmp_path / f"{number}.png", pixels))
+    album = pack(files, 500_000)
+    assert album.fits
+    assert sum(len(picture.source) for picture in album.pictures) <= 500_000
+
+
 def test_what_cannot_fit_is_said(tmp_path: Path) -> None:
     files = [saved(tmp_path / f"{number}.png", photograph(number)) for number in range(4)]
     assert not pack(files, 5000).fits

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import activation_in, cam_layout, to_image_size, weighted_sum
+from vis_callbacks.attribution.cam import CamCallback, activation_in, cam_layout, to_image_size, weighted_sum
 from vis_callbacks.attribution.chunks import in_chunks, is_out_of_memory, pixels_of, scores_of
+from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
@@ -144,3 +145,15 @@ def _channels_first(tensor: Tensor, layout: Layout) -> Tensor:
 
 def _batch_and_channels(layout: Layout) -> tuple[int, int]:
     return layout.axes.index("N"), layout.channel_axis
+
+
+class AblationCAM(CamCallback):
+    """Shows a layer's channels weighted by the drop of the logit without each. See `ablation_cam` and `CamCallback`."""
+
+    def needs(self, event: Event) -> Needs:
+        """The layer's activation."""
+        return Needs(activations=(self.layout(event).layer,))
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, 1, H, W)``, at least 0."""
+        return ablation_cam_in(event.model, event.trace, self.layout(event))

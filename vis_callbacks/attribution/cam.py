@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vis_callbacks.attribution.callback import AttributionCallback, Display
 from vis_callbacks.attribution.inputs import check_images
+from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.survey import Survey, survey
 from vis_callbacks.model.trace import Trace, trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
@@ -48,3 +57,58 @@ def weighted_sum(activation: Tensor, weights: Tensor) -> Tensor:
 def to_image_size(maps: Tensor, images: Tensor) -> Tensor:
     """Resize maps ``(N, 1, h, w)`` bilinearly to the images' size."""
     return F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class CamCallback(AttributionCallback):
+    """Shows the class activation map of one layer.
+
+    Args:
+        layer: The layer's name; None: the last one with a map that the logits depend on.
+        options: See `AttributionCallback`.
+    """
+
+    default_display: Display = "overlay"
+
+    def __init__(self, *, layer: str | None = None, **options: Unpack[AttributionOptions]) -> None:
+        super().__init__(**options)
+        self.layer = layer
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if the layer is not found."""
+        super().check(model)
+        if self.layer is not None:
+            find_layer(model, self.layer)
+
+    def layout(self, event: Event) -> Layout:
+        """Return the layout of the layer that is looked at."""
+        return event_layout(event, self.layer)
+
+
+class GradientCamCallback(CamCallback):
+    """Shows the class activation map of one layer by a rule that reads its activation and its gradient."""
+
+    rule: CamRule
+
+    def needs(self, event: Event) -> Needs:
+        """The layer's activation and gradient."""
+        return Needs(gradients=(self.layout(event).layer,))
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, 1, H, W)``, at least 0."""
+        return cam_in(event.trace, self.layout(event), self.rule)
+
+
+_surveys: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Survey]] = WeakKeyDictionary()
+
+
+def event_layout(event: Event, layer: str | None) -> Layout:
+    """Return the layout of a layer in the model of an event.
+
+    A model is surveyed once for each image size: all events show the same layer, and later ones save the passes.
+    """
+    images = event.samples.images
+    of_model = _surveys.setdefault(event.model, {})
+    found = of_model.get(images.shape[1:])
+    if found is None:
+        found = of_model[images.shape[1:]] = survey(event.model, images)
+    return found.layout(found.default_layer() if layer is None else find_layer(event.model, layer)[0])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import activation_in, cam_layout, to_image_size
+from vis_callbacks.attribution.cam import CamCallback, activation_in, cam_layout, to_image_size
+from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
@@ -72,3 +73,20 @@ def _first_projection(values: Tensor) -> Tensor:
     vectors: Tensor
     squares, vectors = torch.linalg.eigh(values.mT @ values)
     return vectors[:, :, -1] * squares[:, -1:].clamp(min=0).sqrt()
+
+
+class EigenCAM(CamCallback):
+    """Shows the strongest pattern in a layer, whatever the class. See `eigen_cam` and `CamCallback`."""
+
+    def needs(self, event: Event) -> Needs:
+        """The layer's activation."""
+        return Needs(activations=(self.layout(event).layer,))
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, 1, H, W)``, at least 0."""
+        return eigen_cam_in(event.trace, self.layout(event))
+
+    def caption(self, event: Event, index: int) -> str:
+        """Say nothing: no class is explained."""
+        del event, index
+        return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import gradient_cam, weighted_sum
+from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam, weighted_sum
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -46,3 +46,9 @@ def grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: s
 def grad_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
     """Return the map ``(N, 1, h, w)`` of an activation and its gradient, both ``(N, C, h, w)``."""
     return weighted_sum(activation, gradient.mean(dim=(2, 3)))
+
+
+class GradCAM(GradientCamCallback):
+    """Shows a layer's channels weighted by their mean gradients. See `grad_cam` and `CamCallback`."""
+
+    rule = staticmethod(grad_cam_rule)

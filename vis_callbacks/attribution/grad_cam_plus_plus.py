@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import gradient_cam, weighted_sum
+from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam, weighted_sum
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -49,3 +49,9 @@ def grad_cam_plus_plus_rule(activation: Tensor, gradient: Tensor) -> Tensor:
     denominator = 2 + activation.sum(dim=(2, 3), keepdim=True) * gradient
     share = torch.where(denominator == 0, 0, 1 / denominator)
     return weighted_sum(activation, (share * gradient.relu()).sum(dim=(2, 3)))
+
+
+class GradCAMPlusPlus(GradientCamCallback):
+    """Shows a layer's channels weighted by their positive gradients. See `grad_cam_plus_plus` and `CamCallback`."""
+
+    rule = staticmethod(grad_cam_plus_plus_rule)

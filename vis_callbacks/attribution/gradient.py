@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vis_callbacks.attribution.callback import AttributionCallback
+from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
@@ -77,3 +79,31 @@ def gradient_in(seen: Trace) -> Tensor:
 def gradient_x_input_in(seen: Trace) -> Tensor:
     """Return gradient x input of a trace that has an input gradient."""
     return gradient_in(seen) * seen.images.float()
+
+
+class Gradient(AttributionCallback):
+    """Shows the gradient of the target logit at the image. See `gradient` and `AttributionCallback`."""
+
+    default_display = "color"
+
+    def needs(self, event: Event) -> Needs:
+        """The input gradient."""
+        del event
+        return Needs(input_gradient=True)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, C, H, W)``, signed."""
+        return gradient_in(event.trace)
+
+
+class GradientXInput(AttributionCallback):
+    """Shows the gradient of the target logit times the image. See `gradient_x_input` and `AttributionCallback`."""
+
+    def needs(self, event: Event) -> Needs:
+        """The input gradient."""
+        del event
+        return Needs(input_gradient=True)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, C, H, W)``, signed."""
+        return gradient_x_input_in(event.trace)

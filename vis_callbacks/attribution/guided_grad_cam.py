@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import cam_in, cam_layout
+from vis_callbacks.attribution.cam import CamCallback, cam_in, cam_layout
 from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.relu_rules import guided_backprop
+from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
@@ -47,3 +48,17 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
 def guided_grad_cam_in(model: nn.Module, seen: Trace, layout: Layout) -> Tensor:
     """Return the map ``(N, C, H, W)`` from a trace that has the layer's gradient, by one guided pass more."""
     return guided_backprop(model, seen.images, seen.targets) * cam_in(seen, layout, grad_cam_rule)
+
+
+class GuidedGradCAM(CamCallback):
+    """Shows guided backpropagation where Grad-CAM sees the class. See `guided_grad_cam` and `CamCallback`."""
+
+    default_display = "color"
+
+    def needs(self, event: Event) -> Needs:
+        """The layer's activation and gradient."""
+        return Needs(gradients=(self.layout(event).layer,))
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, C, H, W)``, signed."""
+        return guided_grad_cam_in(event.model, event.trace, self.layout(event))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import gradient_cam
+from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -45,3 +45,9 @@ def hires_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: 
 def hires_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
     """Return the map ``(N, 1, h, w)`` of an activation and its gradient, both ``(N, C, h, w)``."""
     return (activation * gradient).sum(dim=1, keepdim=True).relu()
+
+
+class HiResCAM(GradientCamCallback):
+    """Shows a layer's activation times its gradient. See `hires_cam` and `CamCallback`."""
+
+    rule = staticmethod(hires_cam_rule)

@@ -17,6 +17,13 @@ def check_images(images: Tensor) -> None:
         raise ConfigurationError(f"images of dtype {images.dtype}: expected floating point, in the model's input space")
 
 
+def check_positive(name: str, value: int) -> int:
+    """Return a count, or raise a `ConfigurationError` if it is below 1."""
+    if value < 1:
+        raise ConfigurationError(f"{name}={value}: expected at least 1")
+    return value
+
+
 def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
     """Return the targets of images whose passes come later, by a forward pass only where they depend on the logits.
 

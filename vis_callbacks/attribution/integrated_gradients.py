@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.chunks import add_by_row, gradients_of, in_chunks, pixels_of
-from vis_callbacks.attribution.inputs import baseline_for, fixed_targets
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.attribution.inputs import baseline_for, check_positive, fixed_targets
+from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @leaves_no_trace
@@ -52,8 +59,7 @@ def integrated_gradients(
         >>> torch.allclose(integrated_gradients(model, images, 4).sum((1, 2, 3)), rise, atol=1e-5)
         True
     """
-    if steps < 1:
-        raise ConfigurationError(f"steps {steps}: expected at least 1")
+    check_positive("steps", steps)
     chosen = fixed_targets(model, images, targets)
     start = baseline_for(images, baseline)
     way = images.float() - start
@@ -66,3 +72,23 @@ def integrated_gradients(
     for items, found in in_chunks(gradients, len(images) * steps, pixels=pixels_of(images), chunk_size=chunk_size):
         add_by_row(total, items // steps, found)
     return way * total / steps
+
+
+class IntegratedGradients(AttributionCallback):
+    """Shows integrated gradients from a baseline of zero in model space. See `integrated_gradients`.
+
+    Args:
+        steps: Gradients on the way.
+        options: See `AttributionCallback`.
+
+    Raises:
+        ConfigurationError: If there are no steps.
+    """
+
+    def __init__(self, *, steps: int = 32, **options: Unpack[AttributionOptions]) -> None:
+        super().__init__(**options)
+        self.steps = check_positive("steps", steps)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, C, H, W)``, signed."""
+        return integrated_gradients(event.model, event.samples.images, event.trace.targets, steps=self.steps)

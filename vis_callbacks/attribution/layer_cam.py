@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import cam_in, cam_layout
+from vis_callbacks.attribution.callback import AttributionCallback
+from vis_callbacks.attribution.cam import cam_in, cam_layout, event_layout
+from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @leaves_no_trace
@@ -70,3 +78,37 @@ def _scaled_rule(activation: Tensor, gradient: Tensor) -> Tensor:
     maps = layer_cam_rule(activation, gradient)
     largest = maps.amax(dim=(1, 2, 3), keepdim=True)
     return torch.tanh(2 * maps / torch.where(largest == 0, 1, largest))
+
+
+class LayerCAM(AttributionCallback):
+    """Shows activation times positive gradient of one layer, or of several joined. See `layer_cam`.
+
+    Args:
+        layers: Name of a layer, or names of several; None: the last one with a map that the logits depend on.
+        options: See `AttributionCallback`.
+
+    Raises:
+        ConfigurationError: If the list of layers is empty.
+    """
+
+    default_display = "overlay"
+
+    def __init__(self, *, layers: str | Sequence[str] | None = None, **options: Unpack[AttributionOptions]) -> None:
+        super().__init__(**options)
+        self.layers = (layers,) if layers is None or isinstance(layers, str) else tuple(layers)
+        if not self.layers:
+            raise ConfigurationError("layers=[]: name at least one, or None for the default")
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if a layer is not found."""
+        super().check(model)
+        for layer in filter(None, self.layers):
+            find_layer(model, layer)
+
+    def needs(self, event: Event) -> Needs:
+        """The layers' activations and gradients."""
+        return Needs(gradients=tuple(event_layout(event, layer).layer for layer in self.layers))
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, 1, H, W)``, at least 0."""
+        return layer_cam_in(event.trace, [event_layout(event, layer) for layer in self.layers])

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.chunks import in_chunks, pixels_of
 from vis_callbacks.attribution.inputs import baseline_for, check_images
+from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.model.undisturbed import leaves_no_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Score = Literal["logit", "probability"]
 
@@ -61,6 +67,7 @@ def occlusion(
         torch.Size([2, 1, 4, 4])
     """
     check_images(images)
+    _checked(score)
     height, width = images.shape[-2:]
     windows = (max(1, height // 8), max(1, width // 8)) if window is None else _pair(window)
     strides = (math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)) if stride is None else _pair(stride)
@@ -103,3 +110,51 @@ def _covered(length: int, window: int, stride: int, side: str) -> Tensor:
     starts = torch.arange(1 + math.ceil((length - window) / stride))[:, None] * stride
     pixels = torch.arange(length)
     return (pixels >= starts) & (pixels < starts + window)
+
+
+class Occlusion(AttributionCallback):
+    """Shows how far the target's score drops when a window of the image is covered. See `occlusion`.
+
+    Args:
+        window: Height and width in pixels, or one number for both; None: an eighth of the image's.
+        stride: Pixels between windows, down and across, or one number for both; None: half a window.
+        pixel: The pixel value that covers, in [0, 1]; None: zero in model space, for most models the mean colour.
+        score: ``"logit"`` or ``"probability"``.
+        options: See `AttributionCallback`.
+
+    Raises:
+        ConfigurationError: If the score is unknown or the pixel value out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int | tuple[int, int] | None = None,
+        stride: int | tuple[int, int] | None = None,
+        pixel: float | None = None,
+        score: Score = "logit",
+        **options: Unpack[AttributionOptions],
+    ) -> None:
+        super().__init__(**options)
+        if pixel is not None and not 0 <= pixel <= 1:
+            raise ConfigurationError(f"pixel={pixel}: expected a number from 0 to 1")
+        self.window = window
+        self.stride = stride
+        self.pixel = pixel
+        self.score = _checked(score)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, 1, H, W)``, signed."""
+        samples = event.samples
+        baseline = None
+        if self.pixel is not None:
+            baseline = samples.normalization.to_model(torch.full_like(samples.images[0], self.pixel))
+        return occlusion(
+            event.model, samples.images, event.trace.targets, self.window, self.stride, baseline, score=self.score
+        )
+
+
+def _checked(score: Score) -> Score:
+    if score not in get_args(Score):
+        raise ConfigurationError(f"score={score!r}: expected one of {', '.join(map(repr, get_args(Score)))}")
+    return score

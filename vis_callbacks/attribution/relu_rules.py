@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.gradient import gradient_in
 from vis_callbacks.attribution.inputs import check_images
+from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets, logits_of
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import captured, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Rule = Literal["guided", "deconv"]
 
@@ -190,6 +196,60 @@ def deconvnet(
         torch.Size([2, 3, 8, 8])
     """
     return _by_rule("deconv", model, images, targets, layer, channel)
+
+
+class _RuleCallback(AttributionCallback):
+    """Shows gradients that follow another rule.
+
+    Args:
+        layer: A layer whose channel is explained instead of a logit.
+        channel: The channel; None: all of the layer.
+        options: See `AttributionCallback`.
+
+    Raises:
+        ConfigurationError: If a channel is given without a layer, or is negative.
+    """
+
+    default_display = "color"
+    rule: Rule
+
+    def __init__(
+        self, *, layer: str | None = None, channel: int | None = None, **options: Unpack[AttributionOptions]
+    ) -> None:
+        super().__init__(**options)
+        if channel is not None and (layer is None or channel < 0):
+            raise ConfigurationError(f"channel={channel} with layer={layer!r}: expected a layer and a channel from 0")
+        self.layer = layer
+        self.channel = channel
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if the layer is not found."""
+        super().check(model)
+        if self.layer is not None:
+            find_layer(model, self.layer)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, C, H, W)``, signed."""
+        images = event.samples.images
+        return _by_rule(self.rule, event.model, images, event.trace.targets, self.layer, self.channel)
+
+    def caption(self, event: Event, index: int) -> str:
+        """Say what is explained, where it is not the predicted class."""
+        if self.layer is None:
+            return super().caption(event, index)
+        return f"for {self.layer}" if self.channel is None else f"for channel {self.channel} of {self.layer}"
+
+
+class GuidedBackprop(_RuleCallback):
+    """Shows guided backpropagation of the target logit, or of one channel of a layer. See `guided_backprop`."""
+
+    rule = "guided"
+
+
+class Deconvnet(_RuleCallback):
+    """Shows the deconvnet's gradient of the target logit, or of one channel of a layer. See `deconvnet`."""
+
+    rule = "deconv"
 
 
 def _by_rule(

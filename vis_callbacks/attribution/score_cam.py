@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import activation_in, cam_layout, to_image_size, weighted_sum
+from vis_callbacks.attribution.cam import CamCallback, activation_in, cam_layout, to_image_size, weighted_sum
 from vis_callbacks.attribution.chunks import in_chunks, pixels_of, scores_of
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.attribution.inputs import check_positive
+from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @leaves_no_trace
@@ -85,12 +92,37 @@ def _varying(activation: Tensor, top_k: int | None) -> Tensor:
     varying = values.amax(dim=2) > values.amin(dim=2)
     if top_k is None:
         return varying
-    if top_k < 1:
-        raise ConfigurationError(f"top_k {top_k}: expected at least 1")
-    top = values.var(dim=2, correction=0).topk(min(top_k, values.shape[1]), dim=1).indices
+    top = values.var(dim=2, correction=0).topk(min(check_positive("top_k", top_k), values.shape[1]), dim=1).indices
     return varying & torch.zeros_like(varying).scatter(1, top, True)
 
 
 def _scaled(masks: Tensor) -> Tensor:
     low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
     return (masks - low) / (high - low).clamp(min=torch.finfo(masks.dtype).tiny)
+
+
+class ScoreCAM(CamCallback):
+    """Shows a layer's channels weighted by the logit of the image seen through each. See `score_cam`.
+
+    Args:
+        top_k: How many channels count, those that vary most over positions; each costs a forward pass. None: all.
+        layer: The layer's name; None: the last one with a map that the logits depend on.
+        options: See `AttributionCallback`.
+
+    Raises:
+        ConfigurationError: If `top_k` is below 1.
+    """
+
+    def __init__(
+        self, *, top_k: int | None = 32, layer: str | None = None, **options: Unpack[AttributionOptions]
+    ) -> None:
+        super().__init__(layer=layer, **options)
+        self.top_k = None if top_k is None else check_positive("top_k", top_k)
+
+    def needs(self, event: Event) -> Needs:
+        """The layer's activation."""
+        return Needs(activations=(self.layout(event).layer,))
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, 1, H, W)``, at least 0."""
+        return score_cam_in(event.model, event.trace, self.layout(event), self.top_k)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.chunks import add_by_row, gradients_of, in_chunks, pixels_of
-from vis_callbacks.attribution.inputs import fixed_targets
+from vis_callbacks.attribution.inputs import check_positive, fixed_targets
+from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @leaves_no_trace
@@ -51,10 +59,8 @@ def smoothgrad(
         >>> smoothgrad(model, torch.rand(2, 3, 2, 2), targets=4).shape
         torch.Size([2, 3, 2, 2])
     """
-    if samples < 1:
-        raise ConfigurationError(f"samples {samples}: expected at least 1")
-    if noise_level < 0:
-        raise ConfigurationError(f"noise_level {noise_level}: expected 0 or above")
+    check_positive("samples", samples)
+    _check_level(noise_level)
     chosen = fixed_targets(model, images, targets)
     clean = images.float()
     sigma = noise_level * (clean.amax((1, 2, 3), keepdim=True) - clean.amin((1, 2, 3), keepdim=True))
@@ -69,3 +75,35 @@ def smoothgrad(
     for items, found in in_chunks(gradients, len(images) * samples, pixels=pixels_of(images), chunk_size=chunk_size):
         add_by_row(total, items // samples, found)
     return total / samples
+
+
+class SmoothGrad(AttributionCallback):
+    """Shows the gradient averaged over noisy copies of the image. See `smoothgrad`.
+
+    Args:
+        noisy_samples: Noisy copies of each image.
+        noise_level: Standard deviation of the noise, as a part of the image's range of values.
+        options: See `AttributionCallback`.
+
+    Raises:
+        ConfigurationError: If there are no copies, or the noise level is negative.
+    """
+
+    def __init__(
+        self, *, noisy_samples: int = 25, noise_level: float = 0.15, **options: Unpack[AttributionOptions]
+    ) -> None:
+        super().__init__(**options)
+        self.noisy_samples = check_positive("noisy_samples", noisy_samples)
+        self.noise_level = _check_level(noise_level)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return ``(N, C, H, W)``, signed."""
+        return smoothgrad(
+            event.model, event.samples.images, event.trace.targets, self.noisy_samples, self.noise_level, event.seed
+        )
+
+
+def _check_level(level: float) -> float:
+    if level < 0:
+        raise ConfigurationError(f"noise_level={level}: expected 0 or above")
+    return level

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import gradient_cam, weighted_sum
+from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam, weighted_sum
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -49,3 +49,9 @@ def xgrad_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
     empty = total.abs() <= torch.finfo(total.dtype).eps * activation.abs().sum(dim=(2, 3))
     weights = torch.where(empty, 0, (activation * gradient).sum(dim=(2, 3)) / torch.where(empty, 1, total))
     return weighted_sum(activation, weights)
+
+
+class XGradCAM(GradientCamCallback):
+    """Shows a layer's channels weighted by their activation-weighted gradients. See `xgrad_cam` and `CamCallback`."""
+
+    rule = staticmethod(xgrad_cam_rule)

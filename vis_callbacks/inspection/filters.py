@@ -127,8 +127,8 @@ class Filters(VisualizationCallback):
         name, _ = find_filter_layer(event.model, self.layer)
         weight = filters(event.model, name).cpu()
         if self.limit is None:
-            # Trained filters outgrow initial ones: twice the first range shows both.
-            self.limit = 2 * max(float(weight.abs().max()), 1e-12)
+            # Trained filters outgrow initial ones: the scale leaves them a little room.
+            self.limit = 1.25 * max(float(weight.abs().max()), 1e-12)
         chosen = seeded_subset(len(weight), self.max_filters, self.seed)
         dead, duplicates = int(dead_filters(weight).sum()), int(duplicate_filters(weight).sum())
         shown = weight[chosen]

@@ -76,7 +76,9 @@ def classifier_in(module: nn.Module) -> nn.Module:
         return module
     children = [child for child in module.children() if _has_forward(child)]
     if not children:
-        raise ConfigurationError(f"{type(module).__name__} has no forward, nor a child that has: define forward(images)")
+        raise ConfigurationError(
+            f"{type(module).__name__} has no forward, nor a child that has: define forward(images)"
+        )
     return max(children, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
 
 

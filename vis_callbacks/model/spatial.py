@@ -23,6 +23,7 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
         LayerError: If no layer has a spatial map.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
         >>> default_layer(net, torch.rand(1, 3, 16, 16))
         '1'
@@ -42,6 +43,7 @@ def layers_across_depth(model: nn.Module, images: Tensor, count: int = 4) -> lis
         LayerError: If no layer has a spatial map.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.Flatten(),
         ...                     nn.Linear(200, 5))
         >>> layers_across_depth(net, torch.rand(1, 3, 16, 16), count=2)
@@ -65,6 +67,7 @@ def find_layout(model: nn.Module, images: Tensor, layer: str | None = None) -> L
         LayerError: If there is no such layer, it did not run, or it has no spatial map.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1568, 5))
         >>> find_layout(net, torch.rand(1, 3, 16, 16), "1").to_map(torch.rand(4, 8, 14, 14)).shape
         torch.Size([4, 8, 14, 14])

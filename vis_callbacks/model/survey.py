@@ -179,16 +179,15 @@ class _Seen:
     layout: Layout | None
     shape: tuple[int, ...]
     passes_through: bool
-    gradient: Tensor | None = None
+    nonzero: list[Tensor]
 
     def as_layer(self, name: str, output: int) -> SurveyedLayer:
-        reaches = self.gradient is not None and bool(self.gradient)
         return SurveyedLayer(
             name=name,
             kind=type(self.module).__name__,
             shape=self.shape,
             layout=self.layout,
-            reaches_logit=reaches,
+            reaches_logit=any(map(bool, self.nonzero)),
             output=output,
             token_mixer=isinstance(self.module, nn.Linear),
             passes_through=self.passes_through,
@@ -205,15 +204,16 @@ def _observe(name: str, reader: LayoutReader, seen: dict[str, _Seen]) -> Any:
         layout = reader.read(name, module, tensor.shape)
         # The version tells a tensor from what an in-place ReLU makes of it.
         key = (id(tensor), 0 if tensor.is_inference() else tensor._version)
-        shape = tuple(tensor.shape) if tensor.shape[:1] != (2,) else (1, *tensor.shape[1:])
+        shape = (1, *tensor.shape[1:]) if tensor.shape[:1] == (reader.batch,) else tuple(tensor.shape)
         same = any(tensor is given for given in inputs) and any(key == earlier.key for earlier in seen.values())
-        one = seen[name] = _Seen(module, tensor, key, layout, shape, passes_through=same)
+        # Not the tensor itself: with its hook it would be a ring that Python cannot free.
+        nonzero: list[Tensor] = []
+        seen[name] = _Seen(module, tensor, key, layout, shape, same, nonzero)
         if layout is not None and tensor.requires_grad:
-
-            def keep(gradient: Tensor) -> None:
-                one.gradient = layout.to_map(gradient).ne(0).any()
-
-            tensor.register_hook(keep)  # type: ignore[no-untyped-call]
+            to_map = layout.to_map
+            tensor.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: nonzero.append(to_map(gradient).ne(0).any())
+            )
 
     return hook
 

@@ -75,7 +75,9 @@ def trace(
         logits = logits_of(model, inputs)
     for full, module in names.values():
         if full not in outputs:
-            raise LayerError(f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another")
+            raise LayerError(
+                f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another"
+            )
     chosen = resolve_targets(targets, logits)
     wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
     found: Sequence[Tensor | None] = ()

@@ -17,7 +17,7 @@ from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Goal, OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.objectives import logit
-from vis_callbacks.synthesis.priors import Statistics
+from vis_callbacks.synthesis.priors import FeatureStatistics
 from vis_callbacks.synthesis.recipes import Recipe
 from vis_callbacks.synthesis.statistics import ImageStatistics
 from vis_callbacks.synthesis.synthesis import synthesise
@@ -42,7 +42,7 @@ def class_appearance(
     scheduler: SchedulerFactory | None = None,
     min_probability: float | None = None,
     image_statistics: ImageStatistics | None = None,
-    feature_statistics: Statistics | None = None,
+    feature_statistics: FeatureStatistics | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Tensor:

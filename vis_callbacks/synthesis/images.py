@@ -81,6 +81,31 @@ class Pixels(Image):
             self.parameters[0].copy_(self._normalization.to_model(self.pixels().clamp(0, 1)))
 
 
+class NearPixels(Pixels):
+    """Pixels that stay within a distance of given images.
+
+    Args:
+        canvas: What to make.
+        center: The images ``(N, C, H, W)`` in [0, 1].
+        linf: Largest change of a pixel, in pixel units. None: no bound.
+        l2: Largest L2 norm of the change, in pixel units. None: no bound.
+    """
+
+    def __init__(self, canvas: Canvas, center: Tensor, *, linf: float | None = None, l2: float | None = None) -> None:
+        self._center, self._linf, self._l2 = center, linf, l2
+        super().__init__(canvas)
+
+    def project(self) -> None:
+        """Move to the nearest image within the bounds, then clip to colours that exist."""
+        with torch.no_grad():
+            change = self.pixels() - self._center
+            if self._linf is not None:
+                change = change.clamp(-self._linf, self._linf)
+            if self._l2 is not None:
+                change = change.renorm(2, 0, self._l2)
+            self.parameters[0].copy_(self._normalization.to_model((self._center + change).clamp(0, 1)))
+
+
 class SigmoidPixels(Image):
     """One parameter for each pixel and channel, made a colour by a sigmoid.
 
@@ -114,7 +139,8 @@ class _Spectral(Image):
     def _unmixed(self, pixels: Tensor) -> Tensor:
         """Return the spectrum ``(N, C, H, W // 2 + 1)`` of the decorrelated colours of pixels."""
         planes = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(self._colours), _logits(pixels) - self._mean)
-        return torch.fft.rfft2(planes, norm="ortho")
+        spectrum: Tensor = torch.fft.rfft2(planes, norm="ortho")
+        return spectrum
 
 
 class Fourier(_Spectral):
@@ -151,12 +177,10 @@ class Maco(_Spectral):
 
     def __init__(self, canvas: Canvas, *, gain: float = 1.0) -> None:
         super().__init__(canvas)
-        count, channels, height, width = canvas.shape
         bands = _Bands(canvas)
         self._magnitude = gain * bands.spread(bands.energies / bands.sizes).sqrt()
         if canvas.init is None:
-            shape = (count, channels, height, width // 2 + 1)
-            start = (torch.rand(shape, generator=canvas.generator) * 2 - 1).mul(torch.pi).to(canvas.device)
+            start = torch.fft.rfft2(canvas.noise(*canvas.shape)).angle()
         else:
             start = self._unmixed(canvas.init).angle()
         self.parameters = [start.requires_grad_()]
@@ -181,12 +205,9 @@ class BandEnergy(_Spectral):
         super().__init__(canvas)
         self._bands = _Bands(canvas)
         self._wanted = gain**2 * self._bands.energies
-        if canvas.init is None:
-            count, channels, height, width = canvas.shape
-            start = canvas.noise(count, channels, height, width // 2 + 1, 2)
-        else:
-            start = torch.view_as_real(self._flattened(self._unmixed(canvas.init))).contiguous()
-        self.parameters = [start.requires_grad_()]
+        # Noise as an image, not as a spectrum: the spectra of real images are symmetric in their first column.
+        start = torch.fft.rfft2(canvas.noise(*canvas.shape)) if canvas.init is None else self._unmixed(canvas.init)
+        self.parameters = [torch.view_as_real(self._flattened(start)).contiguous().requires_grad_()]
 
     def pixels(self) -> Tensor:
         """Return the images ``(N, C, H, W)`` in [0, 1]."""
@@ -226,4 +247,4 @@ class _Bands:
 
 def _logits(pixels: Tensor) -> Tensor:
     # A pixel at 0 or 1 would have an infinite logit, from which no gradient leads back.
-    return pixels.detach().clamp(0.005, 0.995).logit()
+    return pixels.detach().clamp(0.002, 0.998).logit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import resolve_targets, target_scores
 from vis_callbacks.model.normalization import IDENTITY, Normalization
+from vis_callbacks.synthesis.layer_axes import batch_and_channels_first
 
 
 @dataclass(frozen=True)
@@ -93,95 +94,88 @@ def logit(classes: Tensor) -> Objective:
     )
 
 
-def channel(layer: str, channels: Tensor, position: Literal["all", "center"] | tuple[int, int] = "all") -> Objective:
+def channel(
+    layer: str, axes: str, channels: Tensor, position: Literal["all", "center"] | tuple[int, int] = "all"
+) -> Objective:
     """The mean of one channel of a layer for each image, or one unit of it.
 
     Args:
         layer: Full name of the layer.
+        axes: Order of the axes of its output, see `axes_of`.
         channels: ``(N,)`` long.
         position: "all" for the mean of the channel, "center" for its middle unit, or a unit's row and column.
     """
 
     def score(view: View) -> Tensor:
-        maps = channels_first(view.outputs[layer])
-        if len(wrong := channels[(channels < 0) | (channels >= maps.shape[1])]):
-            raise ConfigurationError(f"channel {int(wrong[0])} of {layer!r}: expected 0 to {maps.shape[1] - 1}")
+        maps = batch_and_channels_first(view.outputs[layer], axes)
+        for wrong in channels[(channels < 0) | (channels >= maps.shape[1])]:
+            raise ConfigurationError(f"channel {int(wrong)} of layer {layer!r}: expected 0 to {maps.shape[1] - 1}")
         chosen = maps[torch.arange(len(maps), device=maps.device), channels.to(maps.device)]
         if position == "all" or chosen.ndim == 1:
-            return chosen.flatten(1).mean(dim=1) if chosen.ndim > 1 else chosen
+            return chosen.mean(dim=tuple(range(1, chosen.ndim))) if chosen.ndim > 1 else chosen
         sizes = tuple(chosen.shape[1:])
         at = tuple(size // 2 for size in sizes) if position == "center" else position
         if len(at) != len(sizes) or not all(0 <= i < n for i, n in zip(at, sizes, strict=True)):
-            raise ConfigurationError(f"position {at} in {layer!r}: expected one in maps of {sizes}")
+            raise ConfigurationError(f"position {at} in layer {layer!r}: expected one in maps of {sizes}")
         return chosen.flatten(1)[:, int(torch.arange(math.prod(sizes)).view(sizes)[at])]
 
     return Objective(score, outputs=frozenset([layer]))
 
 
-def activation_norm(layer: str, channel: int | None = None) -> Objective:
+def activation_norm(layer: str, axes: str, channel: int | None = None) -> Objective:
     """Half the mean square of a layer's activations, or of one channel's: whatever the layer sees, more of it.
 
     Args:
         layer: Full name of the layer.
+        axes: Order of the axes of its output, see `axes_of`.
         channel: One channel. None: all.
     """
 
     def score(view: View) -> Tensor:
-        maps = channels_first(view.outputs[layer])
+        maps = batch_and_channels_first(view.outputs[layer], axes)
         if channel is not None:
             if not 0 <= channel < maps.shape[1]:
-                raise ConfigurationError(f"channel {channel} of {layer!r}: expected 0 to {maps.shape[1] - 1}")
+                raise ConfigurationError(f"channel {channel} of layer {layer!r}: expected 0 to {maps.shape[1] - 1}")
             maps = maps[:, channel : channel + 1]
         return maps.flatten(1).square().mean(dim=1) / 2
 
     return Objective(score, outputs=frozenset([layer]))
 
 
-def feature_distance(layer: str, features: Tensor) -> Objective:
+def feature_distance(layer: str, axes: str, features: Tensor) -> Objective:
     """‖Φ − Φ0‖² / ‖Φ0‖², how far a layer's output is from given features.
 
     Args:
         layer: Full name of the layer.
-        features: Φ0, the layer's output ``(N, ...)`` for the images to be found again.
+        axes: Order of the axes of its output, see `axes_of`.
+        features: Φ0, the layer's output for the images to be found again.
     """
-    wanted = features.detach().float()
-    size = wanted.flatten(1).square().sum(dim=1).clamp_min(1e-12)
-    return Objective(
-        lambda view: (view.outputs[layer].float() - wanted).flatten(1).square().sum(dim=1) / size,
-        outputs=frozenset([layer]),
-    )
+    wanted = batch_and_channels_first(features.detach(), axes).flatten(1)
+    size = wanted.square().sum(dim=1).clamp_min(1e-12)
+
+    def score(view: View) -> Tensor:
+        found = batch_and_channels_first(view.outputs[layer], axes).flatten(1)
+        return (found - wanted).square().sum(dim=1) / size
+
+    return Objective(score, outputs=frozenset([layer]))
 
 
-def similarity(layer: str, groups: Sequence[int]) -> Objective:
-    """How alike the textures of images of one group are: the mean cosine of their Gram matrices (Olah et al. 2017).
+def similarity(layer: str, axes: str, groups: Tensor) -> Objective:
+    """How alike the textures of the images of one group are: the mean cosine of their Gram matrices (Olah et al. 2017).
 
     To be subtracted, so that several images of one channel show different things that it answers to.
 
     Args:
         layer: Full name of the layer.
-        groups: The group of each image.
+        axes: Order of the axes of its output, see `axes_of`.
+        groups: The group of each image, ``(N,)``.
     """
-    member = torch.as_tensor(groups)
-    others = (member[:, None] == member[None]).float().fill_diagonal_(0)
+    others = (groups[:, None] == groups[None]).float().fill_diagonal_(0)
 
     def score(view: View) -> Tensor:
-        maps = channels_first(view.outputs[layer]).flatten(2)
+        maps = batch_and_channels_first(view.outputs[layer], axes).flatten(2)
         gram = torch.nn.functional.normalize((maps @ maps.mT).flatten(1), dim=1)
         weight = others.to(gram)
         return ((gram @ gram.mT) * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
 
     return Objective(score, outputs=frozenset([layer]))
-
-
-def channels_first(features: Tensor) -> Tensor:
-    """Return features in float32 with the channels as their second dimension.
-
-    Tokens ``(N, T, C)`` become ``(N, C, T)``; maps that are channels-last, as Swin's, are known by their equal first
-    sides. Anything else is taken as it is.
-    """
-    features = features.float()
-    if features.ndim == 3:
-        return features.transpose(1, 2)
-    if features.ndim == 4 and features.shape[1] == features.shape[2] != features.shape[3]:
-        return features.permute(0, 3, 1, 2)
-    return features

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.layers import filter_layers, named_layers
-from vis_callbacks.synthesis.objectives import Objective, View, channels_first
+from vis_callbacks.synthesis.objectives import Objective, View
 
-Statistics = Mapping[str, tuple[Tensor, Tensor]]
-"""Mean and variance ``(C,)`` of the inputs of layers, by full name."""
+
+class FeatureMoments(NamedTuple):
+    """What the features that enter one layer look like for real images.
+
+    Attributes:
+        mean: ``(C,)``.
+        var: ``(C,)``.
+        axis: The axis of the channels.
+    """
+
+    mean: Tensor
+    var: Tensor
+    axis: int = 1
+
+
+FeatureStatistics = Mapping[str, FeatureMoments]
+"""By the full name of the layer."""
 
 T = TypeVar("T")
 
@@ -22,7 +37,7 @@ _SMALL_BLOCK = 4
 _EPSILON = 1e-5
 
 
-def batchnorm_statistics(model: nn.Module) -> Statistics:
+def batchnorm_statistics(model: nn.Module) -> FeatureStatistics:
     """Return the running statistics of the BatchNorms that a prior should watch; empty where there are none.
 
     These are all of the first block and the last of every block: as good as all of them at a fraction of the time.
@@ -30,16 +45,15 @@ def batchnorm_statistics(model: nn.Module) -> Statistics:
     Args:
         model: Any module; what counts is a running mean and variance, so re-implementations are found too.
     """
-    norms = {
-        name: (module.running_mean, module.running_var)
-        for name, module in named_layers(model).items()
-        if isinstance(getattr(module, "running_mean", None), Tensor)
-        and isinstance(getattr(module, "running_var", None), Tensor)
-    }
-    return {name: (mean.detach().float(), var.detach().float()) for name, (mean, var) in _watched(norms).items()}
+    norms: dict[str, FeatureMoments] = {}
+    for name, module in named_layers(model).items():
+        mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+        if isinstance(mean, Tensor) and isinstance(var, Tensor):
+            norms[name] = FeatureMoments(mean.detach().float(), var.detach().float())
+    return _watched(norms)
 
 
-def collect_statistics(model: nn.Module, images: Tensor) -> Statistics:
+def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
     """Measure the statistics that BatchNorm would keep, for a model that has none. To be called inside `undisturbed`.
 
     Args:
@@ -47,16 +61,19 @@ def collect_statistics(model: nn.Module, images: Tensor) -> Statistics:
         images: Real images ``(N, C, H, W)`` in model space; a few dozen are enough.
 
     Returns:
-        Statistics of the inputs of the normalisation layers, or where there are none, of the filter layers.
+        Statistics of the inputs of the normalisation layers, or where there are none, of the filter or linear layers.
     """
-    layers = {name: layer for name, layer in named_layers(model).items() if "Norm" in type(layer).__name__}
-    layers = _watched(layers or filter_layers(model))
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    every = named_layers(model).items()
+    norms = {name: layer for name, layer in every if "Norm" in type(layer).__name__}
+    linear = {name: layer for name, layer in every if isinstance(layer, nn.Linear)}
+    layers = _watched(norms or filter_layers(model) or linear)
+    axes = {name: _channel_axis(layer) for name, layer in layers.items()}
+    found: dict[str, FeatureMoments] = {}
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            features = channels_first(inputs[0].detach()).transpose(0, 1).flatten(1)
-            found[name] = (features.mean(dim=1), features.var(dim=1, unbiased=False))
+            features = _by_channel(inputs[0].detach(), axes[name]).transpose(0, 1).flatten(1)
+            found[name] = FeatureMoments(features.mean(dim=1), features.var(dim=1, correction=0), axes[name])
 
         return module.register_forward_pre_hook(hook)
 
@@ -67,7 +84,7 @@ def collect_statistics(model: nn.Module, images: Tensor) -> Statistics:
     return found
 
 
-def feature_prior(statistics: Statistics) -> Objective:
+def feature_prior(statistics: FeatureStatistics) -> Objective:
     """How far the features of each image are from the statistics of real images (Yin et al., "DeepInversion", 2020).
 
     The sum over layers of the mean over channels of (μ − μ₀)²/σ₀² + (σ/σ₀ − 1)². Each image is judged by itself, so a
@@ -76,18 +93,28 @@ def feature_prior(statistics: Statistics) -> Objective:
     Args:
         statistics: Those of the layers to watch.
     """
-    known = {name: (mean, (var + _EPSILON).sqrt()) for name, (mean, var) in statistics.items()}
+    known = {name: (one.mean, (one.var + _EPSILON).sqrt(), one.axis) for name, one in statistics.items()}
 
     def score(view: View) -> Tensor:
         total: Tensor = torch.zeros(len(view.pixels), device=view.pixels.device)
-        for name, (mean, std) in known.items():
-            features = channels_first(view.entries[name]).flatten(2)
+        for name, (mean, std, axis) in known.items():
+            features = _by_channel(view.entries[name], axis)
             var, found = torch.var_mean(features, dim=2, correction=0)
             apart = ((found - mean) / std).square() + ((var + _EPSILON).sqrt() / std - 1).square()
             total = total + apart.mean(dim=1)
         return total
 
     return Objective(score, entries=frozenset(known))
+
+
+def _by_channel(features: Tensor, axis: int) -> Tensor:
+    """Return ``(N, C, positions)`` in float32."""
+    return features.float().movedim(axis, 1).reshape(len(features), features.shape[axis], -1)
+
+
+def _channel_axis(layer: nn.Module) -> int:
+    name = type(layer).__name__
+    return -1 if ("LayerNorm" in name or "RMSNorm" in name) and not name.endswith("2d") else 1
 
 
 def _watched(layers: Mapping[str, T]) -> dict[str, T]:

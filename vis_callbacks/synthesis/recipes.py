@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch.optim import SGD, Adam, NAdam, Optimizer
@@ -82,6 +82,8 @@ BEST = Recipe(
 
 RECIPES: Mapping[str, Recipe] = {
     "best": BEST,
+    # The same without the prior, whose size suits logits and not activations.
+    "feature": replace(BEST, prior=0.0),
     # Simonyan et al., arXiv 1312.6034; torchbearer's ClassAppearanceModel.
     "simonyan": Recipe(Pixels, partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l2()),
     # timm-vis's generate_image, with the numbers of its notebook.

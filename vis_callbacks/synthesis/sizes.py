@@ -1,15 +1,16 @@
-"""Which image sizes a model takes."""
+"""What a model takes: image shapes, their place and their normalization."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.layers import filter_layers, filter_weight
+from vis_callbacks.model.normalization import IDENTITY, Normalization, normalization_of
 
 
 def image_shape(model: nn.Module, image_size: int | Sequence[int]) -> tuple[int, int, int]:
@@ -48,6 +49,20 @@ def takes_shape(model: nn.Module, shape: Sequence[int], device: torch.device) ->
     except (RuntimeError, ValueError, AssertionError, IndexError):
         return False
     return True
+
+
+def normalization_for(model: nn.Module, channels: int, given: Normalization | None) -> Normalization:
+    """Return the given normalization, else the model's own if it fits the channels, else identity."""
+    if given is not None:
+        return given
+    found = normalization_of(model)
+    return found if found is not None and found.fits(channels) else IDENTITY
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's first parameter or buffer is; the CPU if it has none."""
+    tensor: Tensor | None = next(model.parameters(), next(model.buffers(), None))
+    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def _channels(model: nn.Module) -> int:

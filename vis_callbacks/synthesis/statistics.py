@@ -15,17 +15,22 @@ BANDS = 14
 _CLIP = 0.05
 """Pixels are kept this far from 0 and 1, whose logits are infinite."""
 
-# Principal colour axes of ImageNet photographs with their standard deviations, from the Lucid project.
+# Mean colour and principal colour axes of ImageNet photographs, the axes as long as their standard deviations and taken
+# from the Lucid project.
+_MEAN = (0.485, 0.456, 0.406)
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _LOGITS_PER_PIXEL = 5.0
 """Slope of the logit, averaged over the pixel values of photographs."""
+
+_FALL = 2.5
+"""Power is proportional to frequency to the minus this, as measured on photographs of 224 pixels."""
 
 
 class ImageStatistics:
     """Colour and frequency statistics of images, gathered batch by batch.
 
     They describe the logits of pixel values, so that a sigmoid of what they describe is an image. Without any batch
-    they are those of photographs: the colours of ImageNet and a power of 1/f².
+    they are those of photographs: the colours of ImageNet, and a power that falls with the frequency.
 
     Args:
         channels: Channels of the images.
@@ -85,6 +90,8 @@ class ImageStatistics:
 
     def mean(self) -> Tensor:
         """Return the mean logit of each channel, ``(C,)``."""
+        if not self.count and self.channels == 3:
+            return torch.tensor(_MEAN).logit()
         return self._mean
 
     def colours(self) -> Tensor:
@@ -94,7 +101,8 @@ class ImageStatistics:
         variances, axes = torch.linalg.eigh(self._bands.sum(dim=0).double())
         floor = variances.max().clamp_min(1e-6) * 1e-4
         order = variances.argsort(descending=True)
-        return (axes * variances.clamp_min(floor).sqrt())[:, order].float()
+        colours: Tensor = axes * variances.clamp_min(floor).sqrt()
+        return colours[:, order].float()
 
     def energies(self, height: int, width: int) -> Tensor:
         """Return the variance that each band of each decorrelated colour has, ``(C, BANDS)``; each row sums to 1.
@@ -109,7 +117,7 @@ class ImageStatistics:
             unmix = torch.linalg.inv(self.colours())
             energies = torch.einsum("ic,bcd,id->ib", unmix, self._bands, unmix).clamp_min(0)
         else:
-            power = weight / frequencies(height, width).clamp_min(1e-9).square()
+            power = weight * frequencies(height, width).clamp_min(1e-9).pow(-_FALL)
             energies = torch.zeros(BANDS + 1).index_add_(0, index.flatten(), power.flatten())[1:]
             energies = energies.expand(self.channels, -1)
         present = torch.zeros(BANDS + 1).index_add_(0, index.flatten(), weight.flatten())[1:] > 0

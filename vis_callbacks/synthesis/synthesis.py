@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.normalization import IDENTITY, Normalization, normalization_of
+from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.synthesis.ascent import Ascent, Goal, Method, OptimizerFactory, SchedulerFactory, ascend
 from vis_callbacks.synthesis.images import Canvas
 from vis_callbacks.synthesis.objectives import Objective
-from vis_callbacks.synthesis.priors import Statistics, batchnorm_statistics, feature_prior
+from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, feature_prior
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.regularizers import l2
-from vis_callbacks.synthesis.sizes import image_shape, takes_shape
+from vis_callbacks.synthesis.sizes import device_of, image_shape, normalization_for, takes_shape
 from vis_callbacks.synthesis.statistics import ImageStatistics
 
 
@@ -34,7 +34,7 @@ def synthesise(
     scheduler: SchedulerFactory | None = None,
     goal: Goal | None = None,
     image_statistics: ImageStatistics | None = None,
-    feature_statistics: Statistics | None = None,
+    feature_statistics: FeatureStatistics | None = None,
     seed: int = 0,
     what: str,
     progress: bool,
@@ -81,20 +81,6 @@ def synthesise(
         what=what,
         progress=progress,
     )
-
-
-def normalization_for(model: nn.Module, channels: int, given: Normalization | None) -> Normalization:
-    """Return the given normalization, else the model's own if it fits the channels, else identity."""
-    if given is not None:
-        return given
-    found = normalization_of(model)
-    return found if found is not None and found.fits(channels) else IDENTITY
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's first parameter or buffer is; the CPU if it has none."""
-    tensor: Tensor | None = next(model.parameters(), next(model.buffers(), None))
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def _fitted(init: Tensor | None, shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:

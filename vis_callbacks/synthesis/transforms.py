@@ -90,19 +90,24 @@ class Affine:
 
 @dataclass(frozen=True)
 class Colour:
-    """Change the contrast and the brightness of each channel of each image.
+    """Change the contrast and the brightness of each channel of each image, and take some of the colour out.
 
     Attributes:
         gain: Largest relative change of contrast.
         offset: Largest change of brightness, in pixel units.
+        fade: Largest part of the colour that is taken out, in [0, 1].
     """
 
     gain: float = 0.2
     offset: float = 0.2
+    fade: float = 0.0
 
     def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
         """Return the recoloured pixels; a little outside of [0, 1] is possible."""
         shape = (*pixels.shape[:2], 1, 1)
+        if self.fade and pixels.shape[1] > 1:
+            kept = 1 - moment.uniform(0, self.fade, len(pixels), 1, 1, 1).to(pixels)
+            pixels = torch.lerp(pixels.mean(dim=1, keepdim=True), pixels, kept)
         gain = moment.uniform(1 - self.gain, 1 + self.gain, *shape).to(pixels)
         return (pixels - 0.5) * gain + (0.5 + moment.uniform(-self.offset, self.offset, *shape).to(pixels))
 
@@ -120,6 +125,22 @@ class Noise:
     def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
         """Return the noisy pixels."""
         return pixels + self.std * torch.randn(pixels.shape, generator=moment.generator).to(pixels)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Bring the images to a size.
+
+    Attributes:
+        size: ``(H, W)``.
+    """
+
+    size: tuple[int, int]
+
+    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+        """Return the resized pixels."""
+        del moment
+        return F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)

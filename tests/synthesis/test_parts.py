@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.normalization import IDENTITY
+from vis_callbacks.model.undisturbed import undisturbed
+from vis_callbacks.synthesis.class_appearance import class_appearance
+from vis_callbacks.synthesis.dead_units import RedirectedGradients
+from vis_callbacks.synthesis.images import BandEnergy, Canvas, Fourier, Image, Maco, Pixels, SigmoidPixels
+from vis_callbacks.synthesis.objectives import Objective, View
+from vis_callbacks.synthesis.priors import batchnorm_statistics, collect_statistics, feature_prior
+from vis_callbacks.synthesis.regularizers import (
+    Blur,
+    GradientClipping,
+    GradientScaling,
+    alpha_norm,
+    gaussian_blur,
+    l1,
+    l2,
+    total_variation,
+)
+from vis_callbacks.synthesis.statistics import BANDS, ImageStatistics, band_index
+from vis_callbacks.synthesis.transforms import Affine, Colour, Jitter, Moment, Noise, Resolution
+
+KINDS = [Pixels, SigmoidPixels, Fourier, Maco, BandEnergy]
+
+
+def canvas(shape: tuple[int, int, int, int] = (2, 3, 16, 20), **options: object) -> Canvas:
+    values = {
+        "normalization": IDENTITY,
+        "statistics": ImageStatistics(shape[1]),
+        "generator": torch.Generator().manual_seed(0),
+        "device": torch.device("cpu"),
+    }
+    return Canvas(shape, **{**values, **options})
+
+
+def moment(**options: object) -> Moment:
+    return Moment(torch.Generator().manual_seed(0), **options)
+
+
+def smooth(*shape: int) -> torch.Tensor:
+    return gaussian_blur(torch.rand(shape, generator=torch.Generator().manual_seed(1)), 2.0) * 0.8 + 0.1
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 20), (1, 1, 8, 8), (1, 3, 9, 15), (2, 1, 1, 7), (1, 5, 6, 6)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_is_in_range_and_differentiable(kind: type[Image], shape):
+    image = kind(canvas(shape))
+    pixels = image.pixels()
+    assert pixels.shape == shape
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+    (gradient,) = torch.autograd.grad((pixels * torch.rand(shape)).sum(), image.parameters)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("kind", [Pixels, SigmoidPixels, Fourier])
+def test_an_image_to_go_on_from_comes_back(kind):
+    init = smooth(2, 3, 16, 20)
+    assert torch.allclose(kind(canvas(init=init)).pixels(), init, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Maco, BandEnergy])
+def test_what_such_an_image_became_comes_back(kind):
+    first = kind(canvas()).pixels().detach()
+    assert (kind(canvas(init=first)).pixels() - first).abs().mean() < 0.01
+
+
+def test_band_energies_are_those_of_the_statistics():
+    statistics = ImageStatistics(3)
+    statistics.update(smooth(8, 3, 32, 32))
+    made = ImageStatistics(3)
+    made.update(BandEnergy(canvas((8, 3, 32, 32), statistics=statistics)).pixels().detach())
+    contrasts = (made.colours().square().sum(dim=1), statistics.colours().square().sum(dim=1))
+    assert torch.allclose(*contrasts, rtol=0.2)
+    assert torch.allclose(made.energies(32, 32), statistics.energies(32, 32), atol=0.06)
+
+
+def test_statistics_of_batches_are_those_of_all_images_and_survive_a_checkpoint():
+    images = smooth(6, 3, 16, 16)
+    whole, parts = ImageStatistics(3), ImageStatistics(3)
+    whole.update(images)
+    parts.update(images[:2])
+    again = ImageStatistics(3)
+    again.load_state_dict(parts.state_dict())
+    again.update(images[2:])
+    assert again.count == whole.count == 6
+    assert torch.allclose(again.energies(16, 16), whole.energies(16, 16), atol=0.05)
+
+
+def test_statistics_are_even_where_nothing_is_known():
+    statistics = ImageStatistics(1)
+    statistics.update(torch.zeros(4, 1, 8, 8))
+    assert torch.isfinite(statistics.energies(8, 8)).all()
+    assert torch.isfinite(statistics.colours()).all()
+    assert ImageStatistics(3).energies(8, 8).sum(dim=1).allclose(torch.ones(3))
+    assert band_index(8, 8).max() <= BANDS
+    with pytest.raises(ConfigurationError, match="expected \\(N, 1, H, W\\)"):
+        statistics.update(torch.zeros(4, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "transform", [Jitter(0.3), Affine((0.8, 1.2), 15, 0.1, flip=True), Colour(), Noise(), Resolution(least=4)]
+)
+def test_transforms_are_random_differentiable_and_repeatable(transform):
+    pixels = smooth(2, 3, 16, 24).requires_grad_()
+    once, again = transform(pixels, moment()), transform(pixels, moment())
+    assert torch.equal(once, again)
+    assert once.shape[:2] == pixels.shape[:2]
+    assert not torch.equal(once, pixels)
+    (gradient,) = torch.autograd.grad(once.square().sum(), pixels)
+    assert gradient.abs().sum() > 0
+
+
+def test_an_affine_of_nothing_changes_nothing_and_a_turn_of_90_degrees_keeps_proportions():
+    pixels = smooth(1, 1, 16, 24)
+    assert torch.allclose(Affine()(pixels, moment()), pixels, atol=1e-5)
+    square = torch.zeros(1, 1, 21, 41)
+    square[..., 8:13, 18:23] = 1
+    turned = Affine(degrees=90)(square, moment()).detach()
+    assert abs(float(turned.sum()) - 25) < 4
+
+
+def test_a_resolution_for_models_of_one_size_keeps_the_size():
+    pixels = smooth(1, 3, 64, 64)
+    assert Resolution()(pixels, moment(any_size=False)).shape == pixels.shape
+    assert Resolution()(pixels, moment()).shape[-1] < 64
+    assert Resolution()(pixels, moment(done=0.9)) is pixels
+
+
+def test_penalties():
+    view = View(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
+    assert l1().score(view).item() == 2
+    assert l2().score(view).item() == 2
+    assert alpha_norm().score(view).item() == 0.5
+    assert total_variation().score(view).item() == 0.5
+
+
+def test_objectives_add_and_scale():
+    one, two = (Objective(lambda view, value=value: view.pixels.new_full((2,), value)) for value in (1.0, 2.0))
+    assert (2 * one - two + two * 0.5).score(View(torch.zeros(2, 1, 2, 2))).tolist() == [1.0, 1.0]
+
+
+def test_edits():
+    image = Pixels(canvas((2, 1, 8, 8), init=torch.rand(2, 1, 8, 8)))
+    image.parameters[0].grad = torch.ones(2, 1, 8, 8)
+    GradientClipping(0.1).before_step(image)
+    assert torch.allclose(image.parameters[0].grad.flatten(1).norm(dim=1), torch.tensor(0.1))
+    GradientScaling().before_step(image)
+    assert torch.allclose(image.parameters[0].grad, torch.ones(2, 1, 8, 8))
+    before = image.pixels().detach().clone()
+    Blur(every=2).after_step(image, 1)
+    assert torch.equal(image.pixels(), before)
+    Blur(every=2).after_step(image, 2)
+    assert image.pixels().std() < before.std()
+
+
+def test_the_prior_is_small_for_what_the_statistics_were_taken_from(case):
+    model, shape, _ = case
+    images = torch.rand(16, *shape)
+    with undisturbed(model):
+        statistics = collect_statistics(model, images)
+        assert statistics
+        seen: dict[str, torch.Tensor] = {}
+        layers = dict(model.named_modules())
+        for name in statistics:
+            layers[name].register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
+        prior = feature_prior(statistics)
+        values = []
+        for batch in (images, 5 * images + 3):
+            model(batch)
+            values.append(prior.score(View(batch, entries=dict(seen))).mean())
+    assert values[0] < values[1]
+    made = class_appearance(model, [0], image_size=shape, steps=2, feature_statistics=statistics)
+    assert torch.isfinite(made).all()
+
+
+def test_batchnorm_is_found_and_only_some_of_it_is_watched():
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+
+    model = nn.Sequential(nn.BatchNorm2d(4), block(), block(), block())
+    assert list(batchnorm_statistics(model)) == ["0", "1.1", "1.3", "2.3", "3.3"]
+    assert not batchnorm_statistics(nn.Sequential(nn.Conv2d(3, 3, 1)))
+
+
+@pytest.mark.parametrize(
+    "relu", [nn.ReLU(), nn.ReLU(inplace=True), torch.relu, nn.functional.relu, torch.relu_, nn.ReLU6()]
+)
+def test_dead_relus_pass_what_raises_them_and_living_ones_are_left_alone(relu):
+    dead = torch.full((1, 3), -1.0, requires_grad=True)
+    living = torch.tensor([[-1.0, 1.0, 1.0]], requires_grad=True)
+    for inputs, wanted in ((dead, [-1.0, -1.0, -1.0]), (living, [0.0, -1.0, -1.0])):
+        with RedirectedGradients():
+            outputs = relu(inputs.clone())
+        assert torch.equal(outputs, inputs.detach().clamp(0))
+        assert torch.autograd.grad(-outputs.sum(), inputs)[0][0].tolist() == wanted

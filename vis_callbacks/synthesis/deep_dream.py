@@ -1,0 +1,124 @@
+"""An image changed into more of whatever a layer sees in it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.model.layers import find_layer, named_layers
+from vis_callbacks.model.normalization import IDENTITY, Normalization
+from vis_callbacks.model.spatial import layers_across_depth
+from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
+from vis_callbacks.synthesis.images import Canvas, Pixels
+from vis_callbacks.synthesis.layer_axes import axes_of
+from vis_callbacks.synthesis.objectives import activation_norm
+from vis_callbacks.synthesis.regularizers import GradientScaling
+from vis_callbacks.synthesis.sizes import normalization_for, takes_shape
+from vis_callbacks.synthesis.statistics import ImageStatistics
+from vis_callbacks.synthesis.transforms import Jitter, Resize, Transform
+
+
+@leaves_no_trace
+def deep_dream(
+    model: nn.Module,
+    images: Tensor,
+    layer: str | None = None,
+    channel: int | None = None,
+    *,
+    octaves: int = 4,
+    octave_scale: float = 1.4,
+    steps: int = 10,
+    normalization: Normalization | None = None,
+    optimizer: OptimizerFactory | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Tensor:
+    """Change images so that a layer, or one channel of it, is more active, from coarse to fine.
+
+    Ascends half the mean square of the activations, with each gradient divided by its mean magnitude (Mordvintsev, Olah
+    and Tyka, "Inceptionism", 2015). What an octave changed is enlarged and added to the image of the next, so that no
+    detail of the original is lost.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        layer: Name of the layer. None: one at two thirds of the depth.
+        channel: One channel of it. None: all.
+        octaves: Number of sizes, the last being that of the images.
+        octave_scale: Ratio of one size to the next smaller.
+        steps: Steps in each octave; each is one forward and one backward.
+        normalization: Between pixels and the model's input. None: found from the model, else identity.
+        optimizer: From parameters, which are pixels in [0, 1], to a torch optimizer. None: SGD of learning rate 0.01.
+        seed: Seed of the random shifts.
+        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+
+    Returns:
+        ``(N, C, H, W)`` float32 in [0, 1]; the images themselves for zero steps.
+
+    Raises:
+        LayerError: If there is no such layer.
+        ConfigurationError: If the channel or a number does not fit.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> deep_dream(model, torch.rand(1, 3, 15, 20), "1", octaves=2, steps=2).shape
+        torch.Size([1, 3, 15, 20])
+    """
+    if octaves < 1 or octave_scale <= 1:
+        raise ConfigurationError(f"octaves={octaves}, octave_scale={octave_scale}: expected at least 1 and above 1")
+    name = _middle_layer(model, images) if layer is None else find_layer(model, layer)[0]
+    objective = activation_norm(name, axes_of(model, images, name), channel)
+    normalization = normalization_for(model, images.shape[1], normalization)
+    original = normalization.to_pixels(images.detach().float()).clamp(0, 1)
+    generator = torch.Generator().manual_seed(seed)
+    height, width = original.shape[-2:]
+    change = torch.zeros_like(original)
+    for octave in reversed(range(octaves)):
+        factor = octave_scale**-octave
+        size = (max(round(height * factor), 1), max(round(width * factor), 1))
+        fits = octave == 0 or takes_shape(model, (original.shape[1], *size), original.device)
+        base = _resized(original, size)
+        start = (base + _resized(change, size)).clamp(0, 1)
+        canvas = Canvas(
+            (len(start), start.shape[1], *size),
+            IDENTITY,
+            ImageStatistics(start.shape[1]),
+            generator,
+            start.device,
+            start,
+        )
+        transforms: tuple[Transform, ...] = (Jitter(0.1),) if fits else (Jitter(0.1), Resize((height, width)))
+        method = Method(
+            steps, optimizer or partial(torch.optim.SGD, lr=0.01), transforms=transforms, edits=(GradientScaling(),)
+        )
+        made = ascend(
+            model,
+            Pixels(canvas),
+            objective,
+            method,
+            normalization=normalization,
+            generator=generator,
+            what=f"deep dream, octave {octaves - octave} of {octaves}",
+            progress=progress,
+        )
+        change = made.pixels - base
+    return (original + change).clamp(0, 1) if steps else original
+
+
+def _middle_layer(model: nn.Module, images: Tensor) -> str:
+    try:
+        return layers_across_depth(model, images, 3)[:2][-1]
+    except LayerError:
+        # Without maps any layer will do, but the logits.
+        return list(named_layers(model))[:-1][-1]
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)

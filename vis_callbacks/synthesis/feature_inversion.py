@@ -1,0 +1,95 @@
+"""What of an image is still there at a layer: an image made to give the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
+from vis_callbacks.synthesis.images import Canvas, Pixels
+from vis_callbacks.synthesis.layer_axes import axes_of
+from vis_callbacks.synthesis.objectives import Objective, feature_distance
+from vis_callbacks.synthesis.passes import watching
+from vis_callbacks.synthesis.recipes import warm_hold_cosine
+from vis_callbacks.synthesis.regularizers import alpha_norm, total_variation
+from vis_callbacks.synthesis.sizes import normalization_for
+from vis_callbacks.synthesis.statistics import ImageStatistics
+
+
+@leaves_no_trace
+def feature_inversion(
+    model: nn.Module,
+    images: Tensor,
+    layers: str | Sequence[str],
+    *,
+    steps: int = 200,
+    alpha: float = 6.0,
+    alpha_weight: float = 1e-5,
+    variation_weight: float = 0.02,
+    normalization: Normalization | None = None,
+    optimizer: OptimizerFactory | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Tensor]:
+    """Find images that give a layer the same features as the given ones, for each of several layers.
+
+    Minimises ‖Φ − Φ0‖² / ‖Φ0‖² plus an alpha-norm and total variation (Mahendran and Vedaldi, "Understanding deep image
+    representations by inverting them", arXiv 1412.0035). Passes end at the layer.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        layers: Names of layers, see `find_layer`.
+        steps: Steps of the optimizer for each layer; each is one forward and one backward.
+        alpha: Power of the alpha-norm.
+        alpha_weight: Weight of the mean of |I|^alpha in model space.
+        variation_weight: Weight of the mean difference of neighbouring pixels.
+        normalization: Between pixels and the model's input. None: found from the model, else identity.
+        optimizer: From parameters to a torch optimizer. None: Adam of learning rate 0.05.
+        seed: Seed of the noise that the images begin with.
+        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+
+    Returns:
+        By the name given, ``(N, C, H, W)`` float32 in [0, 1].
+
+    Raises:
+        LayerError: If there is no such layer, or it does not run.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+        >>> found = feature_inversion(model, torch.rand(1, 3, 8, 8), ["0", "1"], steps=4)
+        >>> list(found), found["0"].shape
+        (['0', '1'], torch.Size([1, 3, 8, 8]))
+    """
+    names = {layer: find_layer(model, layer)[0] for layer in ([layers] if isinstance(layers, str) else layers)}
+    normalization = normalization_for(model, images.shape[1], normalization)
+    reading = Objective(lambda view: view.pixels, outputs=frozenset(names.values()))
+    with watching(model, reading) as run, torch.no_grad():
+        _, features, _ = run(images)
+    penalty = alpha_weight * alpha_norm(alpha) + variation_weight * total_variation()
+    count, channels, height, width = images.shape
+    found: dict[str, Tensor] = {}
+    for layer, name in names.items():
+        generator = torch.Generator().manual_seed(seed)
+        canvas = Canvas(
+            (count, channels, height, width), normalization, ImageStatistics(channels), generator, images.device
+        )
+        distance = feature_distance(name, axes_of(model, images, name), features[name])
+        made = ascend(
+            model,
+            Pixels(canvas, noise=0.1),
+            -(distance + penalty),
+            Method(steps, optimizer or partial(torch.optim.Adam, lr=0.05), warm_hold_cosine),
+            normalization=normalization,
+            generator=generator,
+            what=f"inversion of {name}",
+            progress=progress,
+        )
+        found[layer] = made.pixels
+    return found

@@ -1,0 +1,37 @@
+"""Where batch and channels are in what a layer gives."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vis_callbacks.errors import LayerError
+from vis_callbacks.model.spatial import find_layout
+
+
+def axes_of(model: nn.Module, images: Tensor, layer: str) -> str:
+    """Return the order of the axes of a layer's output, as ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"LNC"`` or ``"NC"``.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` in model space.
+        layer: Full name of the layer.
+    """
+    try:
+        return find_layout(model, images, layer).axes
+    except LayerError:
+        # No map: a vector for each image, with the channels second.
+        return "NC"
+
+
+def batch_and_channels_first(features: Tensor, axes: str) -> Tensor:
+    """Return features as ``(N, C, ...)`` in float32.
+
+    Example:
+        >>> import torch
+        >>> batch_and_channels_first(torch.rand(2, 7, 7, 5), "NHWC").shape
+        torch.Size([2, 5, 7, 7])
+    """
+    if len(axes) != features.ndim:
+        return features.float()
+    first = [axes.index("N"), axes.index("C")]
+    return features.permute(*first, *(at for at in range(len(axes)) if at not in first)).float()
