@@ -29,7 +29,8 @@ class ShiftSensitivity(VisualizationCallback):
 class Classifier(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 2))
+        features = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.model = nn.Sequential(features, nn.Linear(128, 2))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.model(images)
@@ -58,7 +59,8 @@ def bars(count: int) -> TensorDataset:
 def main() -> None:
     pl.seed_everything(0)
     report = Report()
-    trainer = pl.Trainer(max_epochs=3, default_root_dir="runs/custom_technique", callbacks=[ShiftSensitivity(samples=4), report])
+    callbacks = [ShiftSensitivity(samples=4), report]
+    trainer = pl.Trainer(max_epochs=3, default_root_dir="runs/custom_technique", callbacks=callbacks)
     trainer.fit(Classifier(), DataLoader(bars(512), batch_size=32, shuffle=True), DataLoader(bars(64), batch_size=64))
     print(f"report: {report.path}")
 

@@ -89,7 +89,8 @@ def test_the_store_holds_every_epoch_of_every_tag(digits: tuple[Path, str]) -> N
 
 @needs_browser
 def test_tensorboard_shows_the_pictures_of_every_epoch(tensorboard: str) -> None:
-    with launched() as browser, visit(browser, f"{tensorboard}/#images", viewport={"width": 1400, "height": 1200}) as seen:
+    window = {"width": 1400, "height": 1200}
+    with launched() as browser, visit(browser, f"{tensorboard}/#images", viewport=window) as seen:
         seen.page.wait_for_selector("tf-image-loader img", timeout=60_000)
         for section in ("Saliency", "Filters", "ClassAppearance"):
             assert seen.page.get_by_text(section, exact=True).count() >= 1

@@ -82,12 +82,16 @@ class Panel:
     scalars: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        tiles = (self.tiles,) if isinstance(self.tiles, Tile) else tuple(self.tiles)
-        if not tiles:
+        if not self.all_tiles:
             raise ValueError(f"panel {self.name!r} has no tile: give at least one")
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"panel {self.name!r} has columns={self.columns}: expected a number from 1, or None")
-        object.__setattr__(self, "tiles", tiles)
+        object.__setattr__(self, "tiles", self.all_tiles)
+
+    @property
+    def all_tiles(self) -> tuple[Tile, ...]:
+        """The tiles as a tuple, also where one alone was given."""
+        return (self.tiles,) if isinstance(self.tiles, Tile) else tuple(self.tiles)
 
 
 def _as_picture(values: Tensor, what: str) -> Tensor:

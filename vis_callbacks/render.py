@@ -64,7 +64,7 @@ def render(panel: Panel, *, text: bool = True) -> Picture:
         >>> render(Panel("digit", [digit, evidence], label="7", predicted="9"), text=False).shape
         (224, 458, 3)
     """
-    tiles = (panel.tiles,) if isinstance(panel.tiles, Tile) else panel.tiles
+    tiles = panel.all_tiles
     columns = min(panel.columns or len(tiles), len(tiles), _MAX_COLUMNS)
     pictures = [_drawn(tile) for tile in tiles]
     height, width = _cell_size(pictures, columns)

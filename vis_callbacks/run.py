@@ -188,7 +188,7 @@ class Run:
 
     def _open(self, trainer: Trainer, module: LightningModule, *, fresh: bool) -> None:
         # One process writes; a fast development run leaves nothing behind.
-        if not trainer.is_global_zero or trainer.fast_dev_run or self._log_dir is None:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or self._log_dir is None:
             return
         if self._output is None or fresh:
             self._output = Output(self._log_dir, list(trainer.loggers), fresh=fresh)
@@ -288,7 +288,7 @@ class Run:
         assert self._output is not None
         with self.ledger.time("handing over"):
             for index, panel in enumerate(panels):
-                if not all(torch.isfinite(tile.values).all() for tile in panel.tiles):
+                if not all(torch.isfinite(tile.values).all() for tile in panel.all_tiles):
                     raise ArithmeticError(f"the picture of {panel.name!r} holds NaN or Inf: look at the model's weights")
                 record = Record(
                     tag=f"{callback.name}/{panel.name}",
@@ -302,7 +302,7 @@ class Run:
                     probability=panel.probability,
                     seconds=round(seconds / len(panels), 4),
                     caption=panel.caption,
-                    captions=tuple(tile.caption for tile in panel.tiles),
+                    captions=tuple(tile.caption for tile in panel.all_tiles),
                     scalars=dict(panel.scalars),
                 )
                 self._output.put(index, record, panel, callback.destinations, callback.transform)

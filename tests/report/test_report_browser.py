@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from browser import Visit, needs_browser, visit
+from browser import Visit, launched, needs_browser, visit
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 from report_stores import FACTS, photograph, record, small_run, squares
 
@@ -15,6 +15,12 @@ pytestmark = needs_browser
 
 PHONE = {"width": 360, "height": 740}
 SCRIPT = "</script><script>document.title = 'owned'</script>"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

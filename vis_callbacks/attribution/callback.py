@@ -60,7 +60,7 @@ class AttributionCallback(VisualizationCallback):
 
     @abstractmethod
     def attribute(self, event: Event) -> Tensor:
-        """Return a map for each sample, ``(N, 1, H, W)`` or ``(N, C, H, W)``; negative values speak against the target."""
+        """Return a map for each sample: ``(N, 1 or C, H, W)``; negative values speak against the target."""
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample with its map, label, prediction and probability."""

@@ -172,7 +172,11 @@ class Filters(VisualizationCallback):
 
     def _caption(self, weight: Tensor, shown: int, dead: int, duplicates: int) -> str:
         count, depth, height, width = weight.shape
-        scale = {"fixed": f"±{self.limit:.2g}", "layer": f"±{weight.abs().max():.2g}", "filter": "± each filter's largest"}
+        scale = {
+            "fixed": f"±{self.limit:.2g}",
+            "layer": f"±{weight.abs().max():.2g}",
+            "filter": "± each filter's largest",
+        }
         which = f"{count} filters" if shown == count else f"{shown} of {count} filters"
         return (
             f"{which} of {height}×{width}×{depth}; scale {scale[self.scale]} around zero; "

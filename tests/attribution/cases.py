@@ -1,0 +1,154 @@
+"""All techniques in one table, and small networks of many kinds to try them on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vis_callbacks.attribution.ablation_cam import ablation_cam
+from vis_callbacks.attribution.eigen_cam import eigen_cam
+from vis_callbacks.attribution.grad_cam import grad_cam
+from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus
+from vis_callbacks.attribution.gradient import gradient, gradient_x_input
+from vis_callbacks.attribution.guided_grad_cam import guided_grad_cam
+from vis_callbacks.attribution.hires_cam import hires_cam
+from vis_callbacks.attribution.integrated_gradients import integrated_gradients
+from vis_callbacks.attribution.layer_cam import layer_cam
+from vis_callbacks.attribution.occlusion import occlusion
+from vis_callbacks.attribution.relu_rules import deconvnet, guided_backprop
+from vis_callbacks.attribution.saliency import saliency
+from vis_callbacks.attribution.score_cam import score_cam
+from vis_callbacks.attribution.smoothgrad import smoothgrad
+from vis_callbacks.attribution.xgrad_cam import xgrad_cam
+
+
+@dataclass(frozen=True)
+class Technique:
+    function: Callable[..., Tensor]
+    signed: bool = True
+    one_channel: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    chunked: bool = False
+
+    def __call__(self, model: nn.Module, images: Tensor, targets: Any = None, **options: Any) -> Tensor:
+        return self.function(model, images, targets, **{**self.options, **options})
+
+    def __repr__(self) -> str:
+        return self.function.__name__
+
+
+def _cam(function: Callable[..., Tensor], **more: Any) -> Technique:
+    return Technique(function, signed=False, one_channel=True, **more)
+
+
+TECHNIQUES = (
+    Technique(gradient),
+    Technique(gradient_x_input),
+    Technique(saliency, signed=False, one_channel=True),
+    Technique(integrated_gradients, options={"steps": 5}, chunked=True),
+    Technique(smoothgrad, options={"samples": 5}, chunked=True),
+    Technique(guided_backprop),
+    Technique(deconvnet),
+    Technique(guided_grad_cam),
+    _cam(grad_cam),
+    _cam(grad_cam_plus_plus),
+    _cam(hires_cam),
+    _cam(layer_cam),
+    _cam(xgrad_cam),
+    _cam(eigen_cam),
+    _cam(score_cam, chunked=True),
+    _cam(ablation_cam, chunked=True),
+    Technique(occlusion, one_channel=True, chunked=True),
+)
+
+
+class ReusedReLU(nn.Module):
+    """Its rectifiers are modules; one is used three times."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(channels, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3)])
+        self.act: nn.Module = nn.ReLU()
+        self.head = nn.Linear(8, 5)
+
+    def rectified(self, x: Tensor) -> Tensor:
+        return self.act(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        for conv in self.convs:
+            x = self.rectified(conv(x))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+class FunctionalReLU(ReusedReLU):
+    """The same network with a function, of which hooks on modules see nothing."""
+
+    function: Callable[[Tensor], Tensor] = staticmethod(F.relu)
+
+    def rectified(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def small_net(channels: int = 3) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 12, 3, stride=2),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    )
+
+
+def _vgg() -> nn.Module:
+    layers = torchvision.models.vgg.make_layers([16, "M", 32, "M", 32, 32, "M"])
+    return nn.Sequential(layers, nn.Flatten(), nn.Linear(32 * 8 * 8, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 10))
+
+
+RELU_NETS: dict[str, Callable[[], nn.Module]] = {
+    "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
+    "vgg": _vgg,
+    "densenet": lambda: torchvision.models.DenseNet(8, (2, 2, 2), 16, num_classes=10),
+    "squeezenet": lambda: torchvision.models.squeezenet1_1(num_classes=10),
+    "shufflenet": lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=10),
+    "regnet": lambda: timm.create_model("regnetx_002", num_classes=10),
+}
+OTHER_NETS: dict[str, Callable[[], nn.Module]] = {
+    "mobilenetv3": lambda: timm.create_model("mobilenetv3_small_050", num_classes=10),
+    "efficientnet_lite0": lambda: timm.create_model("tf_efficientnet_lite0", num_classes=10),
+    "convnext": lambda: timm.create_model("convnext_atto", num_classes=10, ls_init_value=1.0),
+    "vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, depth=3, num_classes=10),
+    "swin": lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=64, depths=(1, 1, 1), num_classes=10),
+}
+
+
+@cache
+def network(name: str) -> nn.Module:
+    """A network with seeded random weights, in double precision and eval mode; 10 classes, images of 64 pixels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = {**RELU_NETS, **OTHER_NETS}[name]()
+    return model.double().eval()
+
+
+def random_images(count: int = 2, channels: int = 3, height: int = 64, width: int = 64) -> Tensor:
+    return torch.randn(count, channels, height, width, generator=torch.Generator().manual_seed(3))
+
+
+def same(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
+    """Whether two maps agree, up to a part of the largest value."""
+    scale = expected.abs().max().clamp(min=1e-30)
+    return found.shape == expected.shape and bool(((found - expected).abs() <= tolerance * scale).all())

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+# What Lightning, torch and TensorBoard say about small runs on a CPU; whatever else is said fails a test.
+_WELL_KNOWN = (
+    r"ignore:The '\w+' does not have many workers",
+    r"ignore:The number of training batches",
+    r"ignore:You passed `dataloader_iter`",
+    r"ignore:.*`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"ignore:Starting from v1.9.0, `tensorboardX` has been removed",
+    r"ignore:.*`_get_pg_default_device` will be deprecated",
+    r"ignore:The `srun` command is available",
+    r"ignore:Checkpoint directory .* exists and is not empty",
+    r"ignore:Experiment logs directory .* exists and is not empty",
+    r"ignore:Your `val_dataloader`'s sampler has shuffling enabled",
+    r"ignore:Your `test_dataloader`'s sampler has shuffling enabled",
+    r"ignore:You have turned on `Trainer\(detect_anomaly=True\)`",
+    r"ignore:Anomaly Detection has been enabled",
+    r"ignore:`trainer.init_module` cannot fully support proper instantiation",
+    r"ignore:The `LightningModule.configure_model",
+    r"ignore:Swapping scheduler",
+    r"ignore:Detected call of `lr_scheduler.step\(\)` before",
+    r"ignore:Trainer already configured with model summary callbacks",
+    r"ignore:You defined a `validation_step` but have no `val_dataloader`",
+    r"ignore:`torch.jit",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+    for line in _WELL_KNOWN:
+        config.addinivalue_line("filterwarnings", line)

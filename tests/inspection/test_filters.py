@@ -1,0 +1,98 @@
+"""Filters: the weights as they are, of every layer that has any, and what is counted about them."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from vis_callbacks import Event, Filters, LayerError, Moment
+from vis_callbacks.functional import filters
+from vis_callbacks.inspection.filters import dead_filters, duplicate_filters
+from vis_callbacks.panel import Panel
+from vis_callbacks.render import render
+
+
+def panel_of(callback: Filters, model: nn.Module) -> Panel:
+    (panel,) = callback.visualize(Event(model, Moment(0, 0)))
+    return panel
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(3, 8, 5), (8, 3, 5, 5)),
+        (nn.Conv2d(8, 8, 3, groups=8), (8, 1, 3, 3)),
+        (nn.Conv2d(4, 6, 1), (6, 4, 1, 1)),
+        (nn.Conv2d(1, 6, (3, 7)), (6, 1, 3, 7)),
+        (nn.Conv2d(1, 1, 3), (1, 1, 3, 3)),
+        (nn.ConvTranspose2d(2, 3, 4), (2, 3, 4, 4)),
+        (nn.Conv1d(2, 5, 9), (5, 2, 1, 9)),
+    ],
+)
+@pytest.mark.parametrize("display", ["auto", "rgb", "channels", "collated"])
+def test_any_kernel_is_drawn(layer: nn.Module, shape: tuple[int, ...], display: str) -> None:
+    model = nn.Sequential(nn.ReLU(), layer)
+    assert filters(model).shape == shape
+    torch.testing.assert_close(filters(model).flatten(), layer.weight.detach().flatten())
+    picture = render(panel_of(Filters(display=display), model))  # type: ignore[arg-type]
+    assert picture.ndim == 3
+    assert len(set(map(tuple, picture.reshape(-1, 3)))) > 2
+
+
+def test_a_transformers_patch_embedding_counts() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, num_classes=2)
+    assert filters(model).shape == (192, 3, 8, 8)
+    assert len(panel_of(Filters(max_filters=16), model).all_tiles) == 16
+
+
+def test_the_subset_is_random_seeded_and_stays() -> None:
+    model = nn.Conv2d(1, 100, 3)
+    first, again = (panel_of(Filters(max_filters=10), nn.Sequential(model)) for _ in range(2))
+    other = panel_of(Filters(max_filters=10, seed=1), nn.Sequential(model))
+    values = [torch.stack([tile.values for tile in panel.all_tiles]) for panel in (first, again, other)]
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+    assert not torch.equal(values[0], model.weight[:10].detach())
+
+
+def test_the_fixed_scale_stays_when_weights_grow() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    callback = Filters()
+    before = panel_of(callback, model)
+    with torch.no_grad():
+        model[0].weight.mul_(0.5)
+    after = panel_of(callback, model)
+    assert {tile.limit for tile in before.all_tiles} == {tile.limit for tile in after.all_tiles}
+    assert (render(before, text=False) != render(after, text=False)).any()
+    own = Filters(scale="layer")
+    assert panel_of(own, model).all_tiles[0].limit == pytest.approx(float(model[0].weight.detach().abs().max()))
+
+
+def test_dead_and_duplicate_filters_are_counted() -> None:
+    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[1] = 0
+    weight[4] = 3 * weight[0] + 0.01 * weight[2]
+    weight[5] = -weight[3]
+    assert dead_filters(weight).tolist() == [False, True, False, False, False, False]
+    assert duplicate_filters(weight).tolist() == [False, False, False, False, True, False]
+    layer = nn.Conv2d(3, 6, 3)
+    layer.weight.data = weight
+    panel = panel_of(Filters(), nn.Sequential(layer))
+    assert dict(panel.scalars) == {"dead": 1.0, "near_duplicates": 1.0}
+    assert "1 dead, 1 near-duplicates" in panel.caption
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "said"),
+    [
+        (nn.Sequential(nn.Linear(2, 2)), None, "no layer with filters"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()), "1", "ReLU and has no filters"),
+        (timm.create_model("test_resnet"), "layer1.0.conv9", "nearest: layer1.0.conv"),
+        (timm.create_model("test_resnet"), "conv2", "ambiguous"),
+    ],
+)
+def test_a_wrong_layer_is_named_with_the_nearest(model: nn.Module, layer: str | None, said: str) -> None:
+    with pytest.raises(LayerError, match=said):
+        filters(model, layer)
