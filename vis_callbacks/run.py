@@ -336,6 +336,7 @@ class Run:
         return {
             **self._facts,
             "updated": time.time(),
+            "about": {callback.name: _first_sentence(callback) for callback in self.callbacks},
             "epochs": trainer.current_epoch,
             "training_seconds": round(max(elapsed - pictures, 0.0), 3),
             "picture_seconds": {part: round(value, 3) for part, value in self.ledger.seconds.items()},
@@ -357,3 +358,7 @@ def _facts(module: LightningModule) -> dict[str, Any]:
 
 def _size(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _first_sentence(callback: VisualizationCallback) -> str:
+    return (type(callback).__doc__ or "").strip().split(". See ")[0].split("\n")[0]

@@ -83,8 +83,8 @@ def cheap(callback: type[VisualizationCallback], **options: Any) -> Visualizatio
     return callback(**(given | options))
 
 
-def train(case: Case, package: str, ours: Sequence[Any], folder: Path) -> dict[str, str]:
-    """Train and return a fingerprint of everything that matters, by name."""
+def train(case: Case, package: str, ours: Callable[[], Sequence[Any]], folder: Path) -> dict[str, str]:
+    """Train with new callbacks and return a fingerprint of everything that matters, by name."""
     pl = import_module(package)
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     module = _modules(package)[case.module](tiny.Net(**case.net))
@@ -92,7 +92,7 @@ def train(case: Case, package: str, ours: Sequence[Any], folder: Path) -> dict[s
     loggers = [pl.loggers.TensorBoardLogger(folder, version=0), pl.loggers.CSVLogger(folder, version=0)]
 
     def trainer(**options: Any) -> Any:
-        callbacks = [*case.callbacks(pl), *ours]
+        callbacks = [*case.callbacks(pl), *ours()]
         return tiny.trainer(folder, callbacks, package=package, **{"logger": loggers, **case.trainer, **options})
 
     def fit(trainer: Any, **options: Any) -> None:
@@ -104,7 +104,6 @@ def train(case: Case, package: str, ours: Sequence[Any], folder: Path) -> dict[s
         fit(first)
         first.save_checkpoint(folder / "first.ckpt")
         module = _modules(package)[case.module](tiny.Net(**case.net))
-        ours = [type(one)(**one.made_with) if hasattr(one, "made_with") else one for one in ours]
     last = trainer()
     fit(last, **({"ckpt_path": folder / "first.ckpt"} if case.resumed else {}))
     return dict(_fingerprint(module, last, folder))

@@ -67,14 +67,18 @@ def layers_table(model: nn.Module, images: Tensor) -> str:
         >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
         >>> print(layers_table(net, torch.rand(1, 3, 16, 16)))
-        layer  type               output          map    receptive field
-        0      Conv2d             1 x 8 x 12 x 12  12 x 12  5, stride 1
+        layer  type               output       map      receptive field
+        0      Conv2d             8 x 12 x 12  12 x 12  5, stride 1
+        1 *    ReLU               8 x 12 x 12  12 x 12  5, stride 1
+        2      AdaptiveAvgPool2d  8 x 1 x 1
+        3      Flatten            8
+        4      Linear             5
     """
     rows = [("layer", "type", "output", "map", "receptive field")]
     for layer in describe_layers(model, images):
         seen = "" if layer.map_size is None else str(layer.receptive_field or "whole image")
         size = "" if layer.map_size is None else _times(layer.map_size)
-        rows.append((layer.name + " *" * layer.is_default, layer.kind, _times(layer.shape), size, seen))
+        rows.append((layer.name + " *" * layer.is_default, layer.kind, _times(layer.shape[1:]), size, seen))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

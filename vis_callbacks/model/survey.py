@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.errors import LayerError
+from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.model.classifier import logits_of, resolve_targets, target_scores
 from vis_callbacks.model.layers import named_layers
 from vis_callbacks.model.layout import Layout, LayoutReader
@@ -155,6 +155,8 @@ def survey(model: nn.Module, images: Tensor) -> Survey:
         >>> found.default_layer(), found.layout("0").size
         ('1', (14, 14))
     """
+    if images.ndim != 4:
+        raise ConfigurationError(f"images of shape {tuple(images.shape)}: expected (N, C, H, W)")
     # Two copies of one image: the axis of length two is the batch, also for layers that put it elsewhere.
     pair = images[:1].detach().expand(2, -1, -1, -1).clone().requires_grad_()
     reader = LayoutReader(model, (pair.shape[-2], pair.shape[-1]), batch=2)

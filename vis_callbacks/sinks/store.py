@@ -90,10 +90,11 @@ class PictureStore:
     def _read_known(self) -> set[tuple[str, int, int]]:
         known = set()
         path = self.directory / "panels.jsonl"
-        for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
+        # Not splitlines: class names may hold characters that it takes for line ends.
+        for line in path.read_text("utf-8", "replace").split("\n") if path.exists() else ():
             try:
                 record = Record.from_json(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if record.file is not None:
                 known.add(_key(record))

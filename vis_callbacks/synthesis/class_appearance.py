@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.callback import SharedOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
-from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets, target_scores
+from vis_callbacks.model.classifier import logits_of, probabilities
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Goal, OptimizerFactory, SchedulerFactory
+from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.objectives import logit
 from vis_callbacks.synthesis.priors import FeatureStatistics
-from vis_callbacks.synthesis.recipes import Recipe
+from vis_callbacks.synthesis.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.statistics import ImageStatistics
 from vis_callbacks.synthesis.synthesis import synthesise
+from vis_callbacks.synthesis.trust import trust
 from vis_callbacks.targets import class_index
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_EARLY = 1
+"""The last epoch whose images mean little."""
 
 
 @leaves_no_trace
@@ -106,92 +111,135 @@ def class_appearance(
     return made.pixels
 
 
-class ClassAppearance(VisualizationCallback):
-    """Shows the image that each class's logit loves most, and continues it from epoch to epoch.
+class ClassAppearance(SynthesisCallback):
+    """Shows the image that each class's logit loves most, and goes on with it from one event to the next.
+
+    Under each image stand the class's logit and probability, and the trust in it (see `trust`). In the first epochs
+    the image means little and is marked as early: BatchNorm's statistics still lag behind the weights.
 
     Args:
-        classes: Classes by number or name. None: the first ten.
-        steps: Steps of the optimizer in each event.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: that of the samples.
+        classes: Classes by number or name; ``"rotating"`` for other ones each time, ``"worst"`` for those whose own
+            images have the lowest probability. None: all, or the first ten.
+        count: How many classes are rotating, or worst.
+        steps: Steps of the optimizer in an event that goes on with the last images.
+        fresh_steps: Steps of an event that begins anew: the first after training began, and every `restart_every`.
+        restart_every: Events from one new beginning to the next, so that what the network has forgotten goes.
         recipe: See `class_appearance`.
         decay: Weight of ‖I‖². None: the recipe's.
+        warm_start: Whether to go on from the last event's images, also after a resume, or to begin anew each time.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: that of the samples.
         optimizer: From parameters to a torch optimizer. None: the recipe's.
-        warm_start: Whether to go on from the last event's image, also after a resume, or to start anew each time.
         progress: Whether to show progress on stderr when it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Raises:
+        ConfigurationError: If an argument cannot be meant.
     """
 
     def __init__(
         self,
-        classes: Sequence[int | str] | None = None,
+        classes: Sequence[int | str] | Literal["rotating", "worst"] | None = None,
         *,
-        steps: int = 64,
-        image_size: int | Sequence[int] | None = None,
-        recipe: str = "simonyan",
+        count: int = 10,
+        steps: int = 16,
+        fresh_steps: int = 64,
+        restart_every: int = 5,
+        recipe: str | Recipe = "best",
         decay: float | None = None,
-        optimizer: OptimizerFactory | None = None,
         warm_start: bool = True,
+        image_size: int | Sequence[int] | None = None,
+        optimizer: OptimizerFactory | None = None,
         progress: bool = True,
         **options: Unpack[SharedOptions],
     ) -> None:
-        super().__init__(**options)
-        if steps < 1:
-            raise ConfigurationError(f"steps={steps}: expected a number from 1")
-        self.classes = None if classes is None else tuple(classes)
-        self.steps = steps
-        self.image_size = image_size
+        super().__init__(steps=steps, image_size=image_size, optimizer=optimizer, progress=progress, **options)
+        for label, value in (("count", count), ("fresh_steps", fresh_steps), ("restart_every", restart_every)):
+            if value < 1:
+                raise ConfigurationError(f"{label}={value}: expected a number from 1")
+        if isinstance(classes, str) and classes not in ("rotating", "worst"):
+            raise ConfigurationError(f"classes={classes!r}: expected 'rotating', 'worst', or a list of classes")
+        find_recipe(recipe)
+        self.classes = classes if classes is None or isinstance(classes, str) else tuple(classes)
+        self.count = count
+        self.fresh_steps = fresh_steps
+        self.restart_every = restart_every
         self.recipe = recipe
         self.decay = decay
-        self.optimizer = optimizer
         self.warm_start = warm_start
-        self.progress = progress
-        self.last: Tensor | None = None
+        self._events = 0
+        self._last: dict[int, Tensor] = {}
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
         """Raise a `ConfigurationError` if a class is not there."""
         super().check_classes(class_names)
-        for wanted in self.classes or ():
-            class_index(wanted, self.sample_request.class_names or class_names)
+        if isinstance(self.classes, tuple):
+            for wanted in self.classes:
+                class_index(wanted, self.sample_request.class_names or class_names)
 
     def visualize(self, event: Event) -> Iterable[Panel]:
-        """Show one image for each class, with its logit and probability."""
-        samples = event.samples
-        known = max(event.trace.logits.shape[1], 2)
-        wanted = self.classes if self.classes is not None else range(min(known, 10))
-        classes = [class_index(one, samples.class_names) for one in wanted]
+        """Show one image for each class, with its logit, probability and trust."""
+        samples, moment = event.samples, event.moment
+        in_training = moment.stage == "fit"
+        classes = self._chosen(event)
+        # Of an untrained network no image is worth many steps; the one after is of another network altogether.
+        untrained = in_training and moment.epoch == 0
+        going_on = self.warm_start and all(index in self._last for index in classes)
+        fresh = not going_on or (self._events - 1) % self.restart_every == 0
         images = class_appearance(
             event.model,
             classes,
-            image_size=tuple(samples.images.shape[1:]) if self.image_size is None else self.image_size,
-            steps=self.steps,
+            image_size=self.size(event),
+            steps=self.fresh_steps if fresh and not untrained else self.steps,
             recipe=self.recipe,
             decay=self.decay,
             normalization=samples.normalization,
-            init=self.last if self.warm_start else None,
+            init=None if fresh else torch.stack([self._last[index] for index in classes]).float(),
             optimizer=self.optimizer,
+            image_statistics=self.image_statistics(event),
+            feature_statistics=self.feature_statistics(event),
             seed=event.seed,
             progress=self.progress,
         )
-        self.last = images.cpu()
-        with torch.no_grad():
-            logits = logits_of(event.model, samples.normalization.to_model(images))
-        targets = resolve_targets(torch.tensor(classes), logits)
-        scores = target_scores(logits, targets)
-        likely = probabilities(logits).gather(1, targets[:, None])[:, 0]
+        self._events += 1
+        # Half precision is finer than 8 bit, and checkpoints stay small.
+        self._last = dict(zip(classes, images.half().cpu(), strict=True))
+        seen = trust(event.model, images, torch.tensor(classes), normalization=samples.normalization)
+        early = " (early)" if in_training and moment.epoch <= _EARLY else ""
         for index, number in enumerate(classes):
             name = samples.class_name(number)
+            score, likely, trusted = (float(v[index]) for v in (seen.logits, seen.probabilities, seen.trust))
             yield Panel(
                 name,
-                Tile(images[index, :3] if images.shape[1] > 3 else images[index]),
-                caption=f"{name}: logit {scores[index]:.1f}, probability {likely[index]:.0%}",
-                scalars={"logit": float(scores[index]), "probability": float(likely[index])},
+                Tile(shown(images[index])),
+                caption=f"{name}: logit {score:.1f}, probability {likely:.0%}, trust {trusted:.0%}{early}",
+                scalars={"logit": score, "probability": likely, "trust": trusted},
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the images, to go on from them."""
-        return {**super().state_dict(), "last": self.last}
+        return {**super().state_dict(), "last": dict(self._last), "events": self._events}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the images of a checkpoint."""
         super().load_state_dict(state_dict)
-        self.last = state_dict["last"]
+        self._last, self._events = dict(state_dict["last"]), state_dict["events"]
+
+    def _chosen(self, event: Event) -> list[int]:
+        known = max(event.trace.logits.shape[1], 2)
+        count = min(self.count, known)
+        if isinstance(self.classes, tuple):
+            return [class_index(wanted, event.samples.class_names) for wanted in self.classes]
+        if self.classes == "rotating":
+            return sorted((self._events * count + offset) % known for offset in range(count))
+        if self.classes == "worst":
+            return self._worst(event, known)[:count]
+        return list(range(min(10, known)))
+
+    def _worst(self, event: Event, known: int) -> list[int]:
+        images, labels = self.real_images(event)
+        with torch.no_grad():
+            found = probabilities(logits_of(event.model, images))
+        own = found.gather(1, labels.clamp_min(0)[:, None])[:, 0]
+        # Classes of which no image was seen come last.
+        means = [own[labels == index].mean().nan_to_num(2.0) for index in range(known)]
+        return torch.stack(means).argsort(stable=True).tolist()

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks.errors import ConfigurationError, LayerError
-from vis_callbacks.model.layers import find_layer, named_layers
+from vis_callbacks.callback import SharedOptions
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
+from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.normalization import IDENTITY, Normalization
-from vis_callbacks.model.spatial import layers_across_depth
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
+from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.images import Canvas, Pixels
-from vis_callbacks.synthesis.layer_axes import axes_of
+from vis_callbacks.synthesis.layer_axes import axes_of, middle_layer
 from vis_callbacks.synthesis.objectives import activation_norm
 from vis_callbacks.synthesis.regularizers import GradientScaling
 from vis_callbacks.synthesis.sizes import normalization_for, takes_shape
 from vis_callbacks.synthesis.statistics import ImageStatistics
 from vis_callbacks.synthesis.transforms import Jitter, Resize, Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @leaves_no_trace
@@ -71,7 +79,7 @@ def deep_dream(
     """
     if octaves < 1 or octave_scale <= 1:
         raise ConfigurationError(f"octaves={octaves}, octave_scale={octave_scale}: expected at least 1 and above 1")
-    name = _middle_layer(model, images) if layer is None else find_layer(model, layer)[0]
+    name = middle_layer(model, images) if layer is None else find_layer(model, layer)[0]
     objective = activation_norm(name, axes_of(model, images, name), channel)
     normalization = normalization_for(model, images.shape[1], normalization)
     original = normalization.to_pixels(images.detach().float()).clamp(0, 1)
@@ -110,15 +118,73 @@ def deep_dream(
     return (original + change).clamp(0, 1) if steps else original
 
 
-def _middle_layer(model: nn.Module, images: Tensor) -> str:
-    try:
-        return layers_across_depth(model, images, 3)[:2][-1]
-    except LayerError:
-        # Without maps any layer will do, but the logits.
-        return list(named_layers(model))[:-1][-1]
-
-
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     if images.shape[-2:] == size:
         return images
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+class DeepDream(SynthesisCallback):
+    """Shows samples changed into more of whatever a layer, or one channel of it, sees in them.
+
+    Args:
+        layer: Name of the layer. None: one at two thirds of the depth.
+        channel: One channel of it. None: all.
+        octaves: Number of sizes, the last being that of the images.
+        octave_scale: Ratio of one size to the next smaller.
+        steps: Steps in each octave; each is one forward and one backward.
+        optimizer: From parameters to a torch optimizer. None: see `deep_dream`.
+        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 2 unless given.
+
+    Raises:
+        ConfigurationError: If an argument cannot be meant.
+    """
+
+    def __init__(
+        self,
+        layer: str | None = None,
+        channel: int | None = None,
+        *,
+        octaves: int = 3,
+        octave_scale: float = 1.4,
+        steps: int = 8,
+        optimizer: OptimizerFactory | None = None,
+        progress: bool = True,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        # Each sample takes many passes.
+        options.setdefault("samples", 2)
+        super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
+        if octaves < 1 or octave_scale <= 1:
+            raise ConfigurationError(f"octaves={octaves}, octave_scale={octave_scale}: expected at least 1 and above 1")
+        self.layer = layer
+        self.channel = channel
+        self.octaves = octaves
+        self.octave_scale = octave_scale
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if the layer is not there."""
+        if self.layer is not None:
+            find_layer(model, self.layer)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show each sample and its dream."""
+        samples = event.samples
+        layer = middle_layer(event.model, samples.images) if self.layer is None else self.layer
+        dreams = deep_dream(
+            event.model,
+            samples.images,
+            layer,
+            self.channel,
+            octaves=self.octaves,
+            octave_scale=self.octave_scale,
+            steps=self.steps,
+            normalization=samples.normalization,
+            optimizer=self.optimizer,
+            seed=event.seed,
+            progress=self.progress,
+        )
+        what = layer if self.channel is None else f"channel {self.channel} of {layer}"
+        for index in range(len(samples)):
+            yield event.sample_panel(index, Tile(shown(dreams[index])), caption=f"more of what {what} sees")

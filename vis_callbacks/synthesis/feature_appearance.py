@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.callback import SharedOptions
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import OptimizerFactory, SchedulerFactory
+from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.dead_units import RedirectedGradients
-from vis_callbacks.synthesis.layer_axes import axes_of
-from vis_callbacks.synthesis.objectives import channel, similarity
-from vis_callbacks.synthesis.recipes import Recipe
+from vis_callbacks.synthesis.layer_axes import axes_of, batch_and_channels_first, middle_layer
+from vis_callbacks.synthesis.objectives import Objective, channel, similarity
+from vis_callbacks.synthesis.passes import watching
+from vis_callbacks.synthesis.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.sizes import device_of, image_shape
 from vis_callbacks.synthesis.statistics import ImageStatistics
 from vis_callbacks.synthesis.synthesis import synthesise
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @leaves_no_trace
@@ -98,3 +107,113 @@ def feature_appearance(
             progress=progress,
         )
     return made.pixels
+
+
+class FeatureAppearance(SynthesisCallback):
+    """Shows the image that channels of a layer love most, next to the real images that excite them most.
+
+    Real images say more to people than synthetic ones (Borowski et al., arXiv 2010.12606): look at both.
+
+    Args:
+        layer: Name of the layer. None: one at two thirds of the depth.
+        channels: Channels to show. None: six, evenly spread.
+        images: Synthetic images of each channel, kept apart by `diversity`.
+        real: Real images beside them.
+        position: "all" for the mean over the image, "center" for the unit in the middle, or a unit's row and column.
+        diversity: Weight of the pull that keeps several images of one channel apart.
+        recipe: See `feature_appearance`.
+        steps: Steps of the optimizer; each is one forward and one backward.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: that of the samples.
+        optimizer: From parameters to a torch optimizer. None: the recipe's.
+        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Raises:
+        ConfigurationError: If an argument cannot be meant.
+    """
+
+    def __init__(
+        self,
+        layer: str | None = None,
+        channels: Sequence[int] | None = None,
+        *,
+        images: int = 1,
+        real: int = 3,
+        position: Literal["all", "center"] | tuple[int, int] = "all",
+        diversity: float = 1.0,
+        recipe: str | Recipe = "feature",
+        steps: int = 32,
+        image_size: int | Sequence[int] | None = None,
+        optimizer: OptimizerFactory | None = None,
+        progress: bool = True,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        super().__init__(steps=steps, image_size=image_size, optimizer=optimizer, progress=progress, **options)
+        if images < 1 or real < 0:
+            raise ConfigurationError(f"images={images}, real={real}: expected at least 1 and 0")
+        find_recipe(recipe)
+        self.layer = layer
+        self.channels = None if channels is None else tuple(channels)
+        self.images = images
+        self.real = real
+        self.position = position
+        self.diversity = diversity
+        self.recipe = recipe
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if the layer is not there."""
+        if self.layer is not None:
+            find_layer(model, self.layer)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show the synthetic and the most exciting real images of each channel."""
+        model, normalization = event.model, event.samples.normalization
+        real, _ = self.real_images(event)
+        layer = middle_layer(model, real) if self.layer is None else find_layer(model, self.layer)[0]
+        axes = axes_of(model, real, layer)
+        excited = _excitement(model, real, layer, axes)
+        count = excited.shape[1]
+        channels = self.channels or tuple(sorted({count * part // 6 for part in range(6)}))
+        made = feature_appearance(
+            model,
+            layer,
+            [index for index in channels for _ in range(self.images)],
+            image_size=self.size(event),
+            position=self.position,
+            diversity=self.diversity if self.images > 1 else 0.0,
+            steps=self.steps,
+            recipe=self.recipe,
+            normalization=normalization,
+            optimizer=self.optimizer,
+            image_statistics=self.image_statistics(event),
+            seed=event.seed,
+            progress=self.progress,
+        )
+        loved = _excitement(model, normalization.to_model(made), layer, axes).view(len(channels), self.images, count)
+        pixels = normalization.to_pixels(real.float()).clamp(0, 1)
+        for at, index in enumerate(channels):
+            mine = loved[at, :, index]
+            tiles = [
+                Tile(shown(image), caption=f"made: {value:.2f}")
+                for image, value in zip(made[at * self.images : (at + 1) * self.images], mine.tolist(), strict=True)
+            ]
+            best = excited[:, index].topk(min(self.real, len(real)))
+            tiles += [
+                Tile(shown(pixels[place]), caption=f"real: {value:.2f}")
+                for place, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+            yield Panel(
+                f"{layer}/{index}",
+                tiles,
+                caption=f"channel {index} of {layer}, mean activation",
+                scalars={"activation": float(mine.max())},
+            )
+
+
+def _excitement(model: nn.Module, images: Tensor, layer: str, axes: str) -> Tensor:
+    """Return the mean activation of every channel for each image, ``(N, channels)``."""
+    reading = Objective(lambda view: view.pixels, outputs=frozenset([layer]))
+    with watching(model, reading) as run, torch.no_grad():
+        _, outputs, _ = run(images)
+    maps = batch_and_channels_first(outputs[layer], axes)
+    return maps.reshape(*maps.shape[:2], -1).mean(dim=2)

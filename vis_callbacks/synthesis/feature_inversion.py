@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.callback import SharedOptions
+from vis_callbacks.event import Event
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.model.spatial import layers_across_depth
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
+from vis_callbacks.synthesis.callback import SynthesisCallback, psnr, shown
 from vis_callbacks.synthesis.images import Canvas, Pixels
 from vis_callbacks.synthesis.layer_axes import axes_of
 from vis_callbacks.synthesis.objectives import Objective, feature_distance
@@ -20,6 +27,9 @@ from vis_callbacks.synthesis.recipes import warm_hold_cosine
 from vis_callbacks.synthesis.regularizers import alpha_norm, total_variation
 from vis_callbacks.synthesis.sizes import normalization_for
 from vis_callbacks.synthesis.statistics import ImageStatistics
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @leaves_no_trace
@@ -93,3 +103,58 @@ def feature_inversion(
         )
         found[layer] = made.pixels
     return found
+
+
+class FeatureInversion(SynthesisCallback):
+    """Shows what of a sample is still there at several layers, side by side.
+
+    Args:
+        layers: Names of layers. None: four from shallow to deep.
+        steps: Steps of the optimizer for each layer; each is one forward and one backward.
+        optimizer: From parameters to a torch optimizer. None: see `feature_inversion`.
+        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 2 unless given.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        *,
+        steps: int = 64,
+        optimizer: OptimizerFactory | None = None,
+        progress: bool = True,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        # Each sample takes many passes.
+        options.setdefault("samples", 2)
+        super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
+        self.layers = None if layers is None else tuple(layers)
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if a layer is not there."""
+        for layer in self.layers or ():
+            find_layer(model, layer)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show each sample, and the images that give the same features."""
+        samples = event.samples
+        layers = self.layers or layers_across_depth(event.model, samples.images, 4)
+        found = feature_inversion(
+            event.model,
+            samples.images,
+            layers,
+            steps=self.steps,
+            normalization=samples.normalization,
+            optimizer=self.optimizer,
+            seed=event.seed,
+            progress=self.progress,
+        )
+        wanted = samples.normalization.to_pixels(samples.images.float()).clamp(0, 1)
+        for index in range(len(samples)):
+            quality = {layer: psnr(images[index], wanted[index]) for layer, images in found.items()}
+            tiles = [
+                Tile(shown(images[index]), caption=f"{layer}: {quality[layer]:.1f} dB")
+                for layer, images in found.items()
+            ]
+            panel = event.sample_panel(index, *tiles, caption="what is left of the image at each layer")
+            yield replace(panel, scalars={f"{layer}/psnr": value for layer, value in quality.items()})

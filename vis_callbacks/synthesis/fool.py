@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.callback import SharedOptions
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Goal, Method, OptimizerFactory, SchedulerFactory, ascend
+from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.images import Canvas, NearPixels
 from vis_callbacks.synthesis.objectives import logit
 from vis_callbacks.synthesis.recipes import stepwise
 from vis_callbacks.synthesis.sizes import normalization_for
 from vis_callbacks.synthesis.statistics import ImageStatistics
+from vis_callbacks.targets import choose_targets, class_index
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Fooled(NamedTuple):
@@ -126,3 +135,85 @@ def fool(
 
 def _as_targets(targets: int | Sequence[int] | Tensor) -> Tensor | int:
     return targets if isinstance(targets, int) else torch.as_tensor(targets, dtype=torch.long)
+
+
+class FoolModel(SynthesisCallback):
+    """Shows samples changed a little until the network sees another class, and how much it took.
+
+    Steps and distance become curves: a network that is harder to fool needs more of both.
+
+    Args:
+        target: The class to be seen, by number or name. None: for each sample the class after its own.
+        min_probability: The probability to be exceeded, in [0, 1].
+        linf: Largest change of any pixel, in pixel units. None: no bound.
+        l2: Largest L2 norm of the change, in pixel units. None: no bound.
+        steps: Most steps that are taken; each is one forward and one backward.
+        optimizer: From parameters to a torch optimizer. None: see `fool`.
+        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 4 unless given.
+    """
+
+    def __init__(
+        self,
+        target: int | str | None = None,
+        *,
+        min_probability: float = 0.9,
+        linf: float | None = None,
+        l2: float | None = None,
+        steps: int = 100,
+        optimizer: OptimizerFactory | None = None,
+        progress: bool = True,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        # Each sample takes many passes.
+        options.setdefault("samples", 4)
+        super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
+        self.target = target
+        self.min_probability = min_probability
+        self.linf = linf
+        self.l2 = l2
+
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Raise a `ConfigurationError` if the target is no class."""
+        super().check_classes(class_names)
+        if self.target is not None:
+            class_index(self.target, self.sample_request.class_names or class_names)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show each sample, the changed image, and the change, amplified."""
+        samples = event.samples
+        own = choose_targets("label", samples, event.trace.logits)
+        goals = (own + 1) % max(event.trace.logits.shape[1], 2)
+        if self.target is not None:
+            goals = torch.full_like(own, class_index(self.target, samples.class_names))
+        made = fool(
+            event.model,
+            samples.images,
+            goals,
+            min_probability=self.min_probability,
+            steps=self.steps,
+            linf=self.linf,
+            l2=self.l2,
+            normalization=samples.normalization,
+            optimizer=self.optimizer,
+            progress=self.progress,
+        )
+        before = samples.normalization.to_pixels(samples.images.float()).clamp(0, 1)
+        after = samples.normalization.to_pixels(made.images).clamp(0, 1)
+        for index in range(len(samples)):
+            name, likely = samples.class_name(int(goals[index])), float(made.probabilities[index])
+            steps, distance, largest = int(made.steps[index]), float(made.distance[index]), float(made.largest[index])
+            times = 0.5 / max(largest, 1e-6)
+            done = "" if likely > self.min_probability else ", not fooled"
+            panel = event.sample_panel(
+                index,
+                Tile(shown(after[index]), caption=f"{name} {likely:.0%}"),
+                Tile(
+                    shown(after[index] - before[index]),
+                    "signed",
+                    caption=f"change × {times:.0f}",
+                    limit=largest or None,
+                ),
+                caption=f"{name}: {steps} steps, distance {distance:.2f}, largest change {largest * 255:.1f}/255{done}",
+            )
+            yield replace(panel, scalars={"steps": steps, "distance": distance, "target_probability": likely})

@@ -1,11 +1,12 @@
-"""Where batch and channels are in what a layer gives."""
+"""Which layer to look at, and where batch and channels are in what it gives."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
-from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.layers import named_layers
+from vis_callbacks.model.spatial import find_layout, layers_across_depth
 
 
 def axes_of(model: nn.Module, images: Tensor, layer: str) -> str:
@@ -35,3 +36,17 @@ def batch_and_channels_first(features: Tensor, axes: str) -> Tensor:
         return features.float()
     first = [axes.index("N"), axes.index("C")]
     return features.permute(*first, *(at for at in range(len(axes)) if at not in first)).float()
+
+
+def middle_layer(model: nn.Module, images: Tensor) -> str:
+    """Return the full name of a layer at two thirds of the depth, where features are neither edges nor classes.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` in model space.
+    """
+    try:
+        return layers_across_depth(model, images, 3)[:2][-1]
+    except LayerError:
+        # Without maps any layer will do, but the logits.
+        return list(named_layers(model))[:-1][-1]

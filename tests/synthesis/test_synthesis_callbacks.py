@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import ConvNet
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from vis_callbacks.callback import VisualizationCallback
+from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.event import Event
+from vis_callbacks.panel import Panel
+from vis_callbacks.synthesis.class_appearance import ClassAppearance
+from vis_callbacks.synthesis.deep_dream import DeepDream
+from vis_callbacks.synthesis.feature_appearance import FeatureAppearance
+from vis_callbacks.synthesis.feature_inversion import FeatureInversion
+from vis_callbacks.synthesis.fool import FoolModel
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self(batch[0])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def spied(callback: VisualizationCallback, seen: list[list[Panel]]) -> VisualizationCallback:
+    """Keep the panels of each event."""
+    visualize = callback.visualize
+
+    def visualize_and_keep(event: Event) -> Iterable[Panel]:
+        seen.append(list(visualize(event)))
+        return seen[-1]
+
+    callback.visualize = visualize_and_keep
+    return callback
+
+
+def fit(
+    callback: VisualizationCallback, tmp_path, *, epochs: int = 1, channels: int = 3, **options
+) -> list[list[Panel]]:
+    torch.manual_seed(0)
+    data = TensorDataset(torch.rand(16, channels, 16, 16), torch.arange(16) % 5)
+    seen: list[list[Panel]] = []
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        callbacks=[spied(callback, seen)],
+        **options,
+    )
+    loader = DataLoader(data, batch_size=8)
+    trainer.fit(Classifier(ConvNet(channels)), loader, loader)
+    return seen
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*",
+    "ignore:.*number of training batches.*",
+    "ignore:.*treespec, LeafSpec.*",
+)
+
+
+def test_class_appearance_shows_every_class_with_trust(tmp_path):
+    events = fit(ClassAppearance(steps=2, fresh_steps=3, on_error="raise"), tmp_path, epochs=2)
+    assert [len(panels) for panels in events] == [5, 5, 5]
+    panel = events[1][3]
+    assert panel.name == "3"
+    assert panel.tiles[0].values.shape == (3, 16, 16)
+    assert set(panel.scalars) == {"logit", "probability", "trust"}
+    assert "trust" in panel.caption
+    assert panel.caption.endswith("(early)")
+    assert not events[2][3].caption.endswith("(early)")
+
+
+def test_class_appearance_goes_on_begins_anew_and_resumes(tmp_path, monkeypatch):
+    asked: list[tuple[int, bool]] = []
+
+    def make(model, classes, *, steps, init, image_size, **_) -> Tensor:
+        asked.append((steps, init is None))
+        return torch.full((len(classes), *image_size), 0.25)
+
+    monkeypatch.setattr("vis_callbacks.synthesis.class_appearance.class_appearance", make)
+    callback = ClassAppearance([1, 4], steps=2, fresh_steps=7, restart_every=3, on_error="raise")
+    fit(callback, tmp_path, epochs=5)
+    # Before training, then after each epoch.
+    assert asked == [(2, True), (7, True), (2, False), (2, False), (7, True), (2, False)]
+    again = ClassAppearance([1, 4], steps=2, fresh_steps=7, restart_every=3)
+    again.load_state_dict(callback.state_dict())
+    assert sorted(again.state_dict()["last"]) == [1, 4]
+    assert again.state_dict()["events"] == 6
+
+
+def test_class_appearance_rotates_or_shows_the_worst(tmp_path):
+    events = fit(ClassAppearance("rotating", count=2, steps=1, fresh_steps=1, on_error="raise"), tmp_path, epochs=2)
+    assert [[panel.name for panel in panels] for panels in events] == [["0", "1"], ["2", "3"], ["0", "4"]]
+    events = fit(ClassAppearance("worst", count=3, steps=1, fresh_steps=1, on_error="raise"), tmp_path)
+    assert all(len({panel.name for panel in panels}) == 3 for panels in events)
+
+
+def test_feature_appearance_shows_real_images_beside(tmp_path):
+    events = fit(FeatureAppearance("conv2", [2, 5], images=2, real=3, steps=2, on_error="raise"), tmp_path)
+    assert [panel.name for panel in events[-1]] == ["model.conv2/2", "model.conv2/5"]
+    captions = [tile.caption for tile in events[-1][0].tiles]
+    assert [caption.split(":")[0] for caption in captions] == ["made", "made", "real", "real", "real"]
+    values = [float(caption.split(":")[1]) for caption in captions[2:]]
+    assert values == sorted(values, reverse=True)
+    assert "activation" in events[-1][0].scalars
+
+
+def test_deep_dream_shows_sample_and_dream(tmp_path):
+    events = fit(DeepDream("conv2", octaves=2, steps=1, on_error="raise"), tmp_path)
+    assert len(events[-1]) == 2
+    sample, dream = events[-1][0].tiles
+    assert sample.values.shape == dream.values.shape
+    assert not torch.equal(sample.values, dream.values)
+
+
+def test_feature_inversion_shows_layers_side_by_side(tmp_path):
+    events = fit(FeatureInversion(["conv1", "conv2"], steps=2, samples=1, on_error="raise"), tmp_path)
+    (panel,) = events[-1]
+    assert len(panel.tiles) == 3
+    assert set(panel.scalars) == {"conv1/psnr", "conv2/psnr"}
+
+
+def test_fool_model_is_a_curve_of_steps_and_distance(tmp_path):
+    events = fit(FoolModel(linf=0.05, steps=3, on_error="raise"), tmp_path)
+    assert len(events[-1]) == 4
+    panel = events[-1][0]
+    assert len(panel.tiles) == 3
+    assert set(panel.scalars) == {"steps", "distance", "target_probability"}
+    assert "steps, distance" in panel.caption
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [ClassAppearance, FeatureAppearance, DeepDream, FeatureInversion, FoolModel],
+    ids=lambda kind: kind.__name__,
+)
+def test_works_with_no_arguments_and_grayscale(callback, tmp_path):
+    assert all(fit(callback(on_error="raise", **({"steps": 1})), tmp_path, channels=1))
+
+
+def test_wrong_options_stop_before_training(tmp_path):
+    for wrong in (DeepDream("nolayer"), FeatureAppearance("nolayer"), FeatureInversion(["nolayer"])):
+        with pytest.raises(LayerError, match="no layer 'nolayer'"):
+            fit(wrong, tmp_path)
+    for make, message in (
+        (lambda: ClassAppearance("wurst"), "'rotating', 'worst'"),
+        (lambda: ClassAppearance(steps=0), "steps=0"),
+        (lambda: ClassAppearance(recipe="rest"), "nearest: best"),
+        (lambda: FeatureAppearance(images=0), "images=0"),
+        (lambda: DeepDream(octaves=0), "octaves=0"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            make()

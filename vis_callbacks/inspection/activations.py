@@ -1,0 +1,193 @@
+"""Activations: what the channels of a layer give for an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event, Needs
+from vis_callbacks.inspection.filters import columns_for, seeded_subset
+from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.survey import survey
+from vis_callbacks.model.trace import trace
+from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.panel import Panel, Tile
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Channels: TypeAlias = Literal["strongest", "random"] | Sequence[int]
+"""Which channels are looked at: those of largest mean magnitude over the images, a random subset, or listed ones."""
+
+ActivationScale = Literal["fixed", "layer", "channel"]
+"""What the end of the colour scale is: twice the layer's largest value of the first event (so that change is change),
+its largest value for the image now, or each channel's."""
+
+
+@leaves_no_trace
+def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
+    """Return what a layer gives for images, as maps.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        layer: Name of a layer; None: the last one that gives a spatial map and matters for the logits.
+
+    Returns:
+        ``(N, C, h, w)`` float32. Channels-last maps and tokens, without class and register tokens, are brought to this
+        form.
+
+    Raises:
+        ConfigurationError: If the images are not ``(N, C, H, W)``.
+        LayerError: If the layer is not found, did not run, or gives no map.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+        >>> activations(net, torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 14, 14])
+    """
+    layout = find_layout(model, images, layer)
+    # Gradients are of no use here, and without them the outputs need not be kept.
+    with torch.no_grad():
+        seen = trace(model, images, activations=[layout.layer])
+    return layout.to_map(seen.activations[layout.layer])
+
+
+def choose_channels(maps: Tensor, channels: Channels, most: int, *, seed: int = 0) -> list[int]:
+    """Return at most so many channels, by number.
+
+    Args:
+        maps: ``(N, C, h, w)``.
+        channels: Which, see `Channels`. The strongest come first, others in order.
+        most: At most so many; all that are listed are kept.
+        seed: Of the random subset.
+
+    Raises:
+        ConfigurationError: If a listed channel is none of the maps'.
+
+    Example:
+        >>> choose_channels(torch.tensor([0.1, -3.0, 2.0]).view(1, 3, 1, 1), "strongest", 2)
+        [1, 2]
+    """
+    count = maps.shape[1]
+    if channels == "random":
+        return seeded_subset(count, most, seed)
+    if channels == "strongest":
+        order = maps.abs().mean(dim=(0, 2, 3)).argsort(descending=True, stable=True)
+        return [int(index) for index in order[:most]]
+    chosen = [int(channel) for channel in channels]
+    wrong = [channel for channel in chosen if not 0 <= channel < count]
+    if wrong:
+        raise ConfigurationError(f"channel {wrong[0]}: expected a number from 0 to {count - 1}")
+    return chosen
+
+
+class Activations(VisualizationCallback):
+    """Shows what the channels of some layers give for each sample: the same channels on the same scale all through.
+
+    Args:
+        layers: Names of layers; None: ends of stages over the depth.
+        depth: How many layers are chosen where none are named.
+        max_channels: At most so many channels of a layer are shown.
+        channels: Which channels, see `Channels`; the strongest are found at the first event.
+        scale: See `ActivationScale`.
+        options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Raises:
+        ConfigurationError: If an argument cannot be meant; at `setup`, if a layer is not there.
+    """
+
+    def __init__(
+        self,
+        layers: str | Sequence[str] | None = None,
+        *,
+        depth: int = 4,
+        max_channels: int = 64,
+        channels: Channels = "strongest",
+        scale: ActivationScale = "fixed",
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        super().__init__(**options)
+        if isinstance(channels, str) and channels not in ("strongest", "random"):
+            raise ConfigurationError(f"channels={channels!r}: expected 'strongest', 'random' or a list of numbers")
+        if scale not in get_args(ActivationScale):
+            raise ConfigurationError(f"scale={scale!r}: expected one of {', '.join(get_args(ActivationScale))}")
+        for name, value in (("depth", depth), ("max_channels", max_channels)):
+            if value < 1:
+                raise ConfigurationError(f"{name}={value}: expected a number from 1")
+        self.layers = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
+        self.depth = depth
+        self.max_channels = max_channels
+        self.channels = channels
+        self.scale = scale
+        self.layouts: dict[tuple[int, int], list[Layout]] = {}
+        self.chosen: dict[str, list[int]] = {}
+        self.limits: dict[str, float] = {}
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if a layer was named and is not there."""
+        for layer in self.layers or ():
+            find_layer(model, layer)
+
+    def needs(self, event: Event) -> Needs:
+        """Ask for the layers' outputs."""
+        return Needs(activations=tuple(layout.layer for layout in self._layouts(event)))
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show each sample with the maps of each layer's channels."""
+        for layout in self._layouts(event):
+            maps = layout.to_map(event.trace.activations[layout.layer]).cpu()
+            name = layout.layer
+            if name not in self.chosen:
+                self.chosen[name] = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
+                self.limits[name] = 2 * max(float(maps.abs().max()), 1e-12)
+            channels = self.chosen[name]
+            for index in range(len(event.samples)):
+                tiles = [self._tile(maps[index], channel, name) for channel in channels]
+                caption = self._caption(layout, len(channels), maps)
+                panel = event.sample_panel(index, *tiles, columns=columns_for(len(tiles) + 1), caption=caption)
+                yield dataclasses.replace(panel, name=f"{panel.name}/{name}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the channels and the colour scales."""
+        return {**super().state_dict(), "chosen": self.chosen, "limits": self.limits}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the channels and the colour scales."""
+        super().load_state_dict(state_dict)
+        self.chosen, self.limits = state_dict["chosen"], state_dict["limits"]
+
+    def _layouts(self, event: Event) -> list[Layout]:
+        images = event.samples.images
+        size = (images.shape[-2], images.shape[-1])
+        if size not in self.layouts:
+            found = survey(event.model, images)
+            names = self.layers or found.across_depth(self.depth)
+            self.layouts[size] = [found.layout(find_layer(event.model, name)[0]) for name in names]
+        return self.layouts[size]
+
+    def _tile(self, maps: Tensor, channel: int, layer: str) -> Tile:
+        values = maps[channel]
+        limit = (
+            self.limits[layer]
+            if self.scale == "fixed"
+            else float((maps if self.scale == "layer" else values).abs().max())
+        )
+        return Tile(values, "signed" if bool((maps < 0).any()) else "heat", str(channel), limit=max(limit, 1e-12))
+
+    def _caption(self, layout: Layout, shown: int, maps: Tensor) -> str:
+        which = {"strongest": "strongest at first", "random": "random"}.get(str(self.channels), "listed")
+        count = f"all {layout.channels}" if shown == layout.channels else f"{shown} ({which}) of {layout.channels}"
+        limit = f"{self.limits[layout.layer]:.2g}"
+        scale = {"fixed": limit, "layer": "the largest value here"}.get(self.scale, "each channel's largest value")
+        silent = int((maps == 0).all(dim=(0, 2, 3)).sum())
+        height, width = layout.size
+        return f"{layout.layer}: {count} channels of {height}×{width}; scale to {scale}; {silent} silent"

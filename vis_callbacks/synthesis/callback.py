@@ -1,0 +1,124 @@
+"""The base of the synthesis callbacks: real images of the run, from which natural statistics are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from vis_callbacks._lightning import LightningModule, Trainer
+from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.event import Event
+from vis_callbacks.samples import Collector
+from vis_callbacks.synthesis.ascent import OptimizerFactory
+from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, collect_statistics
+from vis_callbacks.synthesis.statistics import ImageStatistics
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+POOL = 64
+"""Real images that are kept to learn from."""
+
+
+class SynthesisCallback(VisualizationCallback):
+    """Makes images by ascent.
+
+    Args:
+        steps: Steps of the optimizer; each is one forward and one backward.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: that of the samples.
+        optimizer: From parameters to a torch optimizer. None: the technique's.
+        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Raises:
+        ConfigurationError: If the number of steps is below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        image_size: int | Sequence[int] | None = None,
+        optimizer: OptimizerFactory | None = None,
+        progress: bool = True,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        super().__init__(**options)
+        if steps < 1:
+            raise ConfigurationError(f"steps={steps}: expected a number from 1")
+        self.steps = steps
+        self.image_size = image_size
+        self.optimizer = optimizer
+        self.progress = progress
+        self._statistics: ImageStatistics | None = None
+        self._pool = Collector(POOL, batch_to_images=self.sample_request.batch_to_images)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep some of the first images that pass by."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if not self._pool.complete:
+            try:
+                self._pool.offer(batch)
+            except ConfigurationError:
+                # A batch without images is reported where samples are looked for.
+                self._pool = Collector(0)
+
+    def size(self, event: Event) -> tuple[int, ...] | int:
+        """Return the size of the images to be made."""
+        if self.image_size is None:
+            return tuple(event.samples.images.shape[1:])
+        return self.image_size if isinstance(self.image_size, int) else tuple(self.image_size)
+
+    def real_images(self, event: Event) -> tuple[Tensor, Tensor]:
+        """Return real images ``(N, C, H, W)`` in model space and their labels: training images, else the samples."""
+        if self._pool.empty:
+            return event.samples.images, event.samples.labels
+        images, labels = self._pool.taken()
+        return images.to(event.samples.images), labels.to(event.samples.labels)
+
+    def image_statistics(self, event: Event) -> ImageStatistics:
+        """Return the statistics of the run's own images."""
+        images, _ = self.real_images(event)
+        if self._statistics is None or self._statistics.count < len(images):
+            self._statistics = ImageStatistics(images.shape[1])
+            self._statistics.update(event.samples.normalization.to_pixels(images.float()))
+        return self._statistics
+
+    def feature_statistics(self, event: Event) -> FeatureStatistics:
+        """Return BatchNorm's statistics, or those of the features of real images where there is no BatchNorm."""
+        found = batchnorm_statistics(event.model)
+        return found or collect_statistics(event.model, self.real_images(event)[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the statistics."""
+        known = None if self._statistics is None else self._statistics.state_dict()
+        return {**super().state_dict(), "image_statistics": known}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the statistics of a checkpoint."""
+        super().load_state_dict(state_dict)
+        known = state_dict["image_statistics"]
+        if known is not None:
+            self._statistics = ImageStatistics(len(known["mean"]))
+            self._statistics.load_state_dict(known)
+
+
+def shown(pixels: Tensor) -> Tensor:
+    """Return an image ``(C, H, W)`` as one with 1 or 3 channels: the first three bands, or the mean of two."""
+    if pixels.shape[0] in (1, 3):
+        return pixels
+    return pixels[:3] if pixels.shape[0] > 3 else pixels.mean(dim=0, keepdim=True)
+
+
+def psnr(found: Tensor, wanted: Tensor) -> float:
+    """Return the peak signal-to-noise ratio of images in [0, 1], in dB.
+
+    Example:
+        >>> round(psnr(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 0.1)), 3)
+        20.0
+    """
+    error = (found - wanted).square().mean().clamp_min(1e-10)
+    return float(-10 * error.log10())
