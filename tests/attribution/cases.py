@@ -115,7 +115,9 @@ def small_net(channels: int = 3) -> nn.Sequential:
 
 def _vgg() -> nn.Module:
     layers = torchvision.models.vgg.make_layers([16, "M", 32, "M", 32, 32, "M"])
-    return nn.Sequential(layers, nn.Flatten(), nn.Linear(32 * 8 * 8, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 10))
+    return nn.Sequential(
+        layers, nn.Flatten(), nn.Linear(32 * 8 * 8, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 10)
+    )
 
 
 RELU_NETS: dict[str, Callable[[], nn.Module]] = {

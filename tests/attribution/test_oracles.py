@@ -40,7 +40,7 @@ NETS = [*RELU_NETS, *(name for name in OTHER_NETS if name not in ("vit", "swin")
 TARGETS = torch.tensor([3, 7])
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks and attributes"),
+    pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients"),
 ]
 
@@ -85,7 +85,7 @@ class TestCaptum:
             images, sliding_window_shapes=(3, 24, 24), strides=(3, 16, 20), target=TARGETS, baselines=0.5
         )
         found = occlusion(network(name), images, TARGETS, window=24, stride=(16, 20), baseline=0.5)
-        assert same(found, expected[:, :1].float(), 1e-3)
+        assert same(found, expected[:, :1].float(), 5e-3)
 
 
 @pytest.mark.parametrize("name", RELU_NETS)
@@ -119,9 +119,9 @@ def test_rules_on_functional_relus_equal_captum_on_module_relus(rule: Any) -> No
     assert same(rule(modules, images, 2), expected)
 
 
-def peer_map(technique: Any, model: nn.Module, layer: str, images: Tensor) -> Tensor:
+def peer_map(technique: Any, model: nn.Module, layer: str, images: Tensor, targets: Tensor = TARGETS) -> Tensor:
     with technique(model=model, target_layers=[find_layer(model, layer)[1]]) as cam:
-        found = cam(input_tensor=images, targets=[ClassifierOutputTarget(int(target)) for target in TARGETS])
+        found = cam(input_tensor=images, targets=[ClassifierOutputTarget(int(target)) for target in targets])
     return torch.from_numpy(np.asarray(found))[:, None]
 
 
@@ -134,72 +134,65 @@ def stretched(maps: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", NETS)
 class TestGradCam:
     @pytest.mark.parametrize(
-        ("ours", "theirs"),
+        ("ours", "theirs", "tolerance"),
         [
-            (grad_cam, peer.GradCAM),
-            (grad_cam_plus_plus, peer.GradCAMPlusPlus),
-            (hires_cam, peer.HiResCAM),
-            (layer_cam, peer.LayerCAM),
-            (xgrad_cam, peer.XGradCAM),
+            (grad_cam, peer.GradCAM, 1e-3),
+            (grad_cam_plus_plus, peer.GradCAMPlusPlus, 1e-3),
+            (hires_cam, peer.HiResCAM, 1e-3),
+            (layer_cam, peer.LayerCAM, 1e-3),
+            # The peer adds 1e-7 to sums that are not much larger in networks of random weights.
+            (xgrad_cam, peer.XGradCAM, 1e-2),
         ],
-        ids=lambda value: getattr(value, "__name__", None),
+        ids=lambda value: getattr(value, "__name__", ""),
     )
-    def test_gradient_cams(self, name: str, images: Tensor, ours: Any, theirs: Any) -> None:
+    def test_gradient_cams(self, name: str, images: Tensor, ours: Any, theirs: Any, tolerance: float) -> None:
         model = Loud(network(name))
-        layer = default_layer(model, images)
+        # The peer sees the default layer of DenseNet after a ReLU that works in place on it.
+        layer = "denseblock3" if name == "densenet" else default_layer(model, images)
         expected = peer_map(theirs, model, layer, images)
-        assert same(stretched(ours(model, images, TARGETS)), expected, 1e-3)
+        assert same(stretched(ours(model, images, TARGETS, layer)), expected, tolerance)
 
     def test_eigen_cam_up_to_sign(self, name: str, images: Tensor) -> None:
         model = network(name)
-        layer = default_layer(model, images)
-        seen: list[Tensor] = []
-        handle = find_layer(model, layer)[1].register_forward_hook(lambda _, __, output: seen.append(output.clone()))
-        with torch.no_grad():
-            model(images)
-        handle.remove()
-        projection = torch.from_numpy(get_2d_projection(seen[0].numpy()))[:, None]
-        expected = [F.interpolate(sign * projection, images.shape[2:], mode="bilinear").relu() for sign in (1, -1)]
-        low = [F.interpolate((sign * projection).relu(), images.shape[2:], mode="bilinear") for sign in (1, -1)]
+        activation = layer_output(model, default_layer(model, images), images)
+        projection = torch.from_numpy(get_2d_projection(activation.numpy()))[:, None]
+        expected = [F.interpolate((sign * projection).relu(), images.shape[2:], mode="bilinear") for sign in (1, -1)]
         found = eigen_cam(model, images)
-        assert expected[0].shape == found.shape
         for row in range(len(images)):
-            assert any(same(found[row], one[row], 1e-3) for one in low)
+            assert any(same(found[row], one[row], 1e-3) for one in expected)
 
 
 def test_ablation_cam_equals_grad_cam_library_where_the_layer_is_rectified_and_the_logit_positive() -> None:
     # It replaces by a huge negative number, not by zero, where a layer's least value is not zero.
-    model, images = network("resnet18"), random_images().double()
+    model, images = network("vgg"), random_images().double()
     with torch.no_grad():
         positive = model(images).argmax(dim=1)
-    with peer.AblationCAM(model=model, target_layers=[model.layer4]) as cam:
-        expected = cam(input_tensor=images, targets=[ClassifierOutputTarget(int(target)) for target in positive])
-    found = stretched(ablation_cam(model, images, positive, "layer4"))
-    assert same(found, torch.from_numpy(expected)[:, None], 2e-2)
+    expected = peer_map(peer.AblationCAM, model, "0.9", images, positive)
+    assert same(stretched(ablation_cam(model, images, positive, "0.9")), expected, 1e-2)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet", "mobilenetv3"])
+@pytest.mark.parametrize("name", ["vgg", "densenet", "mobilenetv3"])
 class TestLoops:
     """grad-cam's Score-CAM resizes with aligned corners, and its Ablation-CAM departs from the paper: loops instead."""
 
     def test_score_cam(self, name: str, images: Tensor) -> None:
         model = network(name)
         layer = default_layer(model, images)
-        for image, target in zip(images, TARGETS, strict=True):
-            activation = layer_output(model, layer, image[None])
-            scores = []
-            for channel in range(activation.shape[1]):
-                mask = F.interpolate(activation[:, channel : channel + 1], image.shape[1:], mode="bilinear")
-                if activation[0, channel].max() == activation[0, channel].min():
-                    scores.append(torch.tensor(-torch.inf, dtype=torch.double))
+        image, target = images[:1], int(TARGETS[0])
+        activation = layer_output(model, layer, image)
+        scores = []
+        with torch.no_grad():
+            baseline = model(torch.zeros_like(image))[0, target]
+            for channel in activation[0]:
+                mask = F.interpolate(channel[None, None], image.shape[2:], mode="bilinear")
+                if channel.max() == channel.min():
+                    scores.append(torch.full_like(baseline, -torch.inf))
                     continue
                 mask = (mask - mask.min()) / (mask.max() - mask.min())
-                with torch.no_grad():
-                    scores.append(model(image[None] * mask)[0, target] - model(torch.zeros_like(image[None]))[0, target])
-            weights = torch.stack(scores).softmax(dim=0)
-            cam = (weights[:, None, None] * activation[0]).sum(dim=0).relu()[None, None]
-            expected = F.interpolate(cam, image.shape[1:], mode="bilinear").float()
-            assert same(score_cam(model, image[None], int(target)), expected, 1e-3)
+                scores.append(model(image * mask)[0, target] - baseline)
+        cam = (torch.stack(scores).softmax(dim=0)[:, None, None] * activation[0]).sum(dim=0).relu()
+        expected = F.interpolate(cam[None, None], image.shape[2:], mode="bilinear").float()
+        assert same(score_cam(model, image, target), expected, 1e-3)
 
     def test_ablation_cam(self, name: str, images: Tensor) -> None:
         model = network(name)

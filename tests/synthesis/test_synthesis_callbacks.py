@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import ConvNet
+from synthesis_models import ConvNet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

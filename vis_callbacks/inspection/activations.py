@@ -176,11 +176,8 @@ class Activations(VisualizationCallback):
 
     def _tile(self, maps: Tensor, channel: int, layer: str) -> Tile:
         values = maps[channel]
-        limit = (
-            self.limits[layer]
-            if self.scale == "fixed"
-            else float((maps if self.scale == "layer" else values).abs().max())
-        )
+        widest = maps if self.scale == "layer" else values
+        limit = self.limits[layer] if self.scale == "fixed" else float(widest.abs().max())
         return Tile(values, "signed" if bool((maps < 0).any()) else "heat", str(channel), limit=max(limit, 1e-12))
 
     def _caption(self, layout: Layout, shown: int, maps: Tensor) -> str:

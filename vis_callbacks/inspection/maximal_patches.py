@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.attribution.chunks import in_chunks, pixels_of, scores_of
 from vis_callbacks.attribution.inputs import baseline_for, check_images, fixed_targets
+from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.inspection.channel_patches import Sides, both_sides, boxes_of
+from vis_callbacks.event import Event
+from vis_callbacks.inspection.activations import Channels, choose_channels
+from vis_callbacks.inspection.channel_patches import ChannelPatches, Sides, both_sides, boxes_of
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.receptive_field import ReceptiveField, receptive_field
+from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.trace import trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.samples import Collector
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_IMAGES_A_PASS = 32
 
 
 @leaves_no_trace
@@ -108,3 +128,158 @@ def patch_boxes(image_size: tuple[int, int], patch: Sides | None = None, stride:
         starts = torch.tensor(sorted({*range(0, last + 1, step), last}))
         sides.append(torch.stack([starts, (starts + size).clamp(max=length)], dim=1))
     return boxes_of(*sides)
+
+
+class MaximalPatches(VisualizationCallback):
+    """Shows the patches of each sample that matter most to its class, or those that excite a layer's channels most.
+
+    Without a layer or channels, patches of each sample are found by occlusion, see `maximal_patches`. With either,
+    crops of validation images are shown, a row a channel, cut at the channel's receptive field, see `ChannelPatches`.
+
+    Args:
+        patch: Size of a patch, one number or height and width. None: a quarter of the image's sides; in rows of
+            channels the receptive field where there is one.
+        stride: Pixels between patches. None: half a patch.
+        top: How many patches of each sample or channel.
+        layer: Name of a layer to show the channels of. None: with channels, the last one that gives a map.
+        channels: Which channels, see `Channels`; the strongest are found at the first event.
+        max_channels: At most so many channels.
+        images: How many validation images are searched for crops: the first that pass by, kept in memory.
+        options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Raises:
+        ConfigurationError: If an argument cannot be meant; at `setup`, if the layer is not there.
+    """
+
+    def __init__(
+        self,
+        patch: Sides | None = None,
+        stride: Sides | None = None,
+        *,
+        top: int = 5,
+        layer: str | None = None,
+        channels: Channels | None = None,
+        max_channels: int = 8,
+        images: int = 128,
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        super().__init__(**options)
+        for name, value in (("top", top), ("max_channels", max_channels), ("images", images)):
+            if value < 1:
+                raise ConfigurationError(f"{name}={value}: expected a number from 1")
+        for name, sides in (("patch", patch), ("stride", stride)):
+            if sides is not None and min(both_sides(sides)) < 1:
+                raise ConfigurationError(f"{name}={sides}: expected sizes from 1")
+        self.patch = patch
+        self.stride = stride
+        self.top = top
+        self.layer = layer
+        self.channels: Channels = "strongest" if channels is None else channels
+        self.max_channels = max_channels
+        self.by_channel = layer is not None or channels is not None
+        self.chosen: list[int] | None = None
+        self._found: tuple[Layout, ReceptiveField | None] | None = None
+        self._seen = Collector(images, batch_to_images=options.get("batch_to_images"))
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `LayerError` if a layer was named and is not there."""
+        if self.layer is not None:
+            find_layer(model, self.layer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep images to search, and hand on."""
+        if self.by_channel and trainer.is_global_zero and dataloader_idx == 0 and not self._seen.complete:
+            # A batch without images is reported where samples are taken from it; crops come from the samples then.
+            with suppress(Exception):
+                self._seen.offer(batch)
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Show the patches of each sample, or of each channel."""
+        return self._of_channels(event) if self.by_channel else self._of_samples(event)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the channels."""
+        return {**super().state_dict(), "chosen": self.chosen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the channels."""
+        super().load_state_dict(state_dict)
+        self.chosen = state_dict["chosen"]
+
+    def _of_samples(self, event: Event) -> Iterator[Panel]:
+        boxes, scores = maximal_patches(
+            event.model,
+            event.samples.images,
+            event.trace.targets,
+            patch=self.patch,
+            stride=self.stride,
+            top=self.top,
+        )
+        for index, pixels in enumerate(event.samples.pixels):
+            crops = [
+                Tile(pixels[:, up:down, left:right], caption=f"{score:+.2g}")
+                for (left, up, right, down), score in zip(boxes[index].tolist(), scores[index].tolist(), strict=True)
+            ]
+            height, width = crops[0].values.shape[-2:]
+            caption = f"patches of {height}×{width} whose occlusion lowers the logit most, and by how much"
+            yield event.sample_panel(index, Tile(outlined(pixels, boxes[index])), *crops, caption=caption)
+
+    def _of_channels(self, event: Event) -> Iterator[Panel]:
+        images = event.samples.images if self._seen.empty else self._seen.taken()[0]
+        device = event.samples.images.device
+        if self._found is None:
+            layout = find_layout(event.model, images[:1].to(device), self.layer)
+            self._found = layout, receptive_field(event.model, images[:1].to(device), layout.layer)
+        layout, field = self._found
+        found: ChannelPatches | None = None
+        for batch in images.split(_IMAGES_A_PASS):
+            with torch.no_grad():
+                seen = trace(event.model, batch.to(device), activations=[layout.layer])
+            maps = layout.to_map(seen.activations[layout.layer])
+            if self.chosen is None:
+                self.chosen = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
+            found = found or ChannelPatches(self.chosen, self.top, field=field, patch=self.patch)
+            found.update(batch, maps)
+        assert found is not None
+        assert self.chosen is not None
+        pixels = dataclasses.replace(event.samples, images=found.crops.flatten(0, 1)).pixels
+        captions = [
+            f"{channel}: {score:.2g}" if math.isfinite(score) else ""
+            for channel, row in zip(self.chosen, found.scores.tolist(), strict=True)
+            for score in row
+        ]
+        yield Panel(
+            layout.layer,
+            [Tile(crop, caption=caption) for crop, caption in zip(pixels, captions, strict=True)],
+            columns=self.top,
+            caption=f"{layout.layer}: crops of {len(images)} images that excite channels most; a row a channel; "
+            + (f"receptive field {field}" if field else "each unit sees the whole image"),
+        )
+
+
+def outlined(pixels: Tensor, boxes: Tensor) -> Tensor:
+    """Return an image ``(3, H, W)`` with the edges of boxes drawn in red.
+
+    Args:
+        pixels: ``(1 or 3, H, W)`` in [0, 1].
+        boxes: ``(P, 4)`` as x0, y0, x1, y1.
+
+    Example:
+        >>> outlined(torch.zeros(1, 3, 3), torch.tensor([[0, 0, 3, 3]]))[0].tolist()
+        [[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    picture = pixels.expand(3, -1, -1).clone()
+    red = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    for left, up, right, down in boxes.tolist():
+        picture[:, [up, down - 1], left:right] = red
+        picture[:, up:down, [left, right - 1]] = red
+    return picture

@@ -1,0 +1,21 @@
+"""A good set of callbacks to begin with."""
+
+from __future__ import annotations
+
+from vis_callbacks.attribution.grad_cam import GradCAM
+from vis_callbacks.attribution.saliency import Saliency
+from vis_callbacks.callback import RunMember
+from vis_callbacks.inspection.activations import Activations
+from vis_callbacks.inspection.filters import Filters
+from vis_callbacks.report.callback import Report
+from vis_callbacks.synthesis.class_appearance import ClassAppearance
+
+
+def default_suite() -> list[RunMember]:
+    """Return callbacks that together tell most for little time, with a report at the end.
+
+    Example:
+        >>> [type(callback).__name__ for callback in default_suite()]
+        ['Filters', 'Activations', 'Saliency', 'GradCAM', 'ClassAppearance', 'Report']
+    """
+    return [Filters(), Activations(samples=4), Saliency(), GradCAM(), ClassAppearance(), Report()]
