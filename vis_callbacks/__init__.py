@@ -21,6 +21,7 @@ from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.event import Event, Moment, Needs
 from vis_callbacks.inspection.activations import Activations
 from vis_callbacks.inspection.filters import Filters
+from vis_callbacks.inspection.maximal_patches import MaximalPatches
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.report.callback import Report
 from vis_callbacks.run import VisualizationWarning
@@ -56,6 +57,7 @@ __all__ = [
     "IntegratedGradients",
     "LayerCAM",
     "LayerError",
+    "MaximalPatches",
     "Moment",
     "Needs",
     "Occlusion",

@@ -23,6 +23,7 @@ __all__ = [
     "LightningCallback",
     "LightningModule",
     "Trainer",
+    "builds_later",
     "data_holders",
     "fits",
     "log_dir",
@@ -54,7 +55,18 @@ def metric_step(trainer: Trainer) -> int:
 
 def validates(trainer: Trainer) -> bool:
     """Whether this fit runs validation epochs. To be asked when training has started, or later."""
-    return bool(trainer.enable_validation) and sum(trainer.num_val_batches) > 0
+    # The loaders are made when validation runs for the first time, which can be epochs later.
+    unknown = trainer.val_dataloaders is None
+    return bool(trainer.enable_validation) and (unknown or sum(trainer.num_val_batches) > 0)
+
+
+def builds_later(module: LightningModule) -> bool:
+    """Whether a module may build its model, or parts of it, after the callbacks' `setup`."""
+    return any(
+        next(cls for cls in type(module).__mro__ if name in vars(cls)).__module__.split(".")[0]
+        not in ("lightning", "pytorch_lightning")
+        for name in ("setup", "configure_model")
+    )
 
 
 def log_dir(trainer: Trainer) -> str:

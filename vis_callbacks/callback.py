@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from torch import Tensor, nn
 
-from vis_callbacks._lightning import LightningCallback, LightningModule, Trainer, fits
-from vis_callbacks.chooser import SampleRequest
+from vis_callbacks._lightning import LightningCallback, LightningModule, Trainer, builds_later, fits
+from vis_callbacks.chooser import SampleRequest, fingerprint
 from vis_callbacks.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
+from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.panel import Panel
 from vis_callbacks.run import Run
@@ -45,6 +48,7 @@ class RunMember(LightningCallback):
         """Hand on: the metrics of the epoch before are complete now."""
         if run := self._led(trainer):
             run.read_metrics(trainer, "train")
+            run.pass_start(trainer, "train")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Hand on."""
@@ -74,6 +78,7 @@ class RunMember(LightningCallback):
             if not fits(trainer):
                 run.begin(trainer, pl_module)
             run.read_metrics(trainer, "validation starts")
+            run.pass_start(trainer, "validation")
 
     def on_validation_batch_end(
         self,
@@ -102,6 +107,7 @@ class RunMember(LightningCallback):
         """Hand on."""
         if run := self._led(trainer):
             run.begin(trainer, pl_module)
+            run.pass_start(trainer, "test")
 
     def on_test_batch_end(
         self,
@@ -245,7 +251,9 @@ class VisualizationCallback(RunMember):
         self.destinations = Destinations()
         self.restored_samples: dict[str, Any] = {}
         self._stages_chosen = False
+        self._chain = ""
         self._run: Run | None = None
+        self._unused_state: dict[str, Any] | None = None
 
     @abstractmethod
     def visualize(self, event: Event) -> Iterable[Panel]:
@@ -295,25 +303,25 @@ class VisualizationCallback(RunMember):
         Raises:
             ConfigurationError: If a field is unknown.
         """
-        self.destinations.choose()
+        self._destine(f"to_file({filename!r})")
         self.destinations.files.append(check_pattern(filename))
         return self
 
     def to_tensorboard(self) -> Self:
         """Log the pictures to TensorBoard; they are, unless another destination was named."""
-        self.destinations.choose()
+        self._destine("to_tensorboard()")
         self.destinations.tensorboard = True
         return self
 
     def to_pyplot(self) -> Self:
         """Show the pictures with pyplot."""
-        self.destinations.choose()
+        self._destine("to_pyplot()")
         self.destinations.pyplot = True
         return self
 
     def with_handler(self, handler: Handler) -> Self:
         """Call a function with each picture ``(3, H, W)`` in [0, 1], its index in the event, and a dict about it."""
-        self.destinations.choose()
+        self._destine(f"with_handler({_stable(handler)})")
         self.destinations.handlers.append(handler)
         return self
 
@@ -322,24 +330,33 @@ class VisualizationCallback(RunMember):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run, and check the options against the model if it is built already."""
         super().setup(trainer, pl_module, stage)
-        self._run = Run.of(trainer)
-        self._run.add(self)
+        run = Run.of(trainer)
+        if self._run is not run:
+            # What the run of another Trainer left behind (its schedule, its last images) is no part of this one.
+            if self._unused_state is None:
+                self._unused_state = copy.deepcopy(self.state_dict())
+            else:
+                self.load_state_dict(copy.deepcopy(self._unused_state))
+            self._run = run
+        run.add(self)
+        if not builds_later(pl_module):
+            self.check(classifier_in(pl_module))
 
     @property
     def state_key(self) -> str:
-        """Tells callbacks of one class apart by their arguments."""
-        return f"{type(self).__qualname__}({self._arguments})"
+        """Tells callbacks of one class apart by their arguments and by what was chained to them."""
+        return f"{type(self).__qualname__}({self._arguments}){self._chain}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on without a gap."""
         state: dict[str, Any] = {"last_epoch": self.schedule.last_epoch, "last_step": self.schedule.last_step}
-        if self._run is not None and self._run.led_by(self):
+        if self._run is not None and self._run.callbacks[0] is self:
             state["samples"] = self._run.chooser.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.schedule.fired(state_dict["last_epoch"], state_dict["last_step"])
+        self.schedule.fired(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
         self.restored_samples = state_dict.get("samples", {})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -349,11 +366,16 @@ class VisualizationCallback(RunMember):
     def _on(self, stage: Stage) -> Self:
         self.schedule.on = (*self.schedule.on, stage) if self._stages_chosen else (stage,)
         self._stages_chosen = True
+        self._chain += f".on({stage})"
         return self
+
+    def _destine(self, link: str) -> None:
+        self.destinations.choose()
+        self._chain += f".{link}"
 
 
 def _stable(value: Any) -> str:
     """Text that is the same in another process."""
     if isinstance(value, Tensor):
-        return SampleRequest(value).key if value.ndim == 4 and value.is_floating_point() else f"tensor{value.tolist()}"
-    return getattr(value, "__qualname__", None) or repr(value)
+        return fingerprint(value)
+    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))

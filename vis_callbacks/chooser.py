@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +70,23 @@ class SampleRequest:
             if missing or not source:
                 raise ConfigurationError(f"samples: no file {missing[0]!r}" if missing else "samples: an empty list")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for requests that choose the same images, also in another process."""
         source = self.source
         reader = f" by {getattr(self.batch_to_images, '__qualname__', 'a hook')}" if self.batch_to_images else ""
         if isinstance(source, Tensor):
-            digest = hashlib.sha256(source.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
-            return f"tensor {digest[:16]}"
+            return fingerprint(source)
         if isinstance(source, (int, str)):
             return f"{source}{reader}"
         return "files " + ", ".join(map(str, source))
 
-    @property
-    def passes_by(self) -> bool:
-        """Whether the images are taken from batches that pass by."""
-        return isinstance(self.source, (int, str))
+
+def fingerprint(tensor: Tensor) -> str:
+    """Return a few characters that tell a tensor from others, also in another process."""
+    plain = tensor.detach().cpu().float() if tensor.is_floating_point() else tensor.detach().cpu()
+    digest = hashlib.sha256(plain.contiguous().numpy().tobytes()).hexdigest()
+    return f"tensor {tuple(tensor.shape)} {digest[:16]}"
 
 
 class Chooser:
@@ -93,33 +96,46 @@ class Chooser:
         self._collectors: dict[str, Collector] = {}
         self._chosen: dict[str, tuple[Tensor, Tensor]] = {}
         self._found: dict[str, Samples] = {}
+        self._problems: dict[str, Exception] = {}
         self._shape: torch.Size | None = None
+        self._shape_wanted = False
         self._classes: int | None = None
 
     def request(self, request: SampleRequest) -> None:
         """Announce a request, so that passing batches are looked at for it."""
         source = request.source
-        if isinstance(source, (int, str)) and request.key not in self._chosen:
-            collector = Collector(source, classes=self._classes, batch_to_images=request.batch_to_images)
-            self._collectors.setdefault(request.key, collector)
+        if isinstance(source, (int, str)):
+            if request.key not in self._chosen:
+                classes = len(request.class_names) or self._classes
+                collector = Collector(source, classes=classes, batch_to_images=request.batch_to_images)
+                self._collectors.setdefault(request.key, collector)
+        elif not isinstance(source, Tensor):
+            self._shape_wanted = True
 
     @property
     def wants_batches(self) -> bool:
         """Whether passing batches still matter."""
-        return self._shape is None or any(not collector.complete for collector in self._collectors.values())
+        shape = self._shape_wanted and self._shape is None
+        return shape or any(not collector.complete for collector in self._collectors.values())
 
-    def offer(self, batch: Any) -> None:
-        """Show a passing batch.
-
-        Raises:
-            ConfigurationError: If no images are found in it.
-        """
+    def pass_start(self) -> None:
+        """The data are gone through from their beginning: what was not completed before is begun anew."""
         for collector in self._collectors.values():
             if not collector.complete:
-                collector.offer(batch)
-        if self._shape is None:
-            taken = next((c.taken()[0] for c in self._collectors.values() if not c.empty), None)
-            self._shape = (images_and_labels(batch)[0] if taken is None else taken).shape[1:]
+                collector.restart()
+
+    def offer(self, batch: Any) -> None:
+        """Show a passing batch. Where no images are found in it, `samples` says so when they are asked for."""
+        for key, collector in self._collectors.items():
+            if not collector.complete:
+                try:
+                    collector.offer(batch)
+                    self._problems.pop(key, None)
+                except Exception as error:
+                    self._problems[key] = error
+        if self._shape_wanted and self._shape is None:
+            with suppress(ConfigurationError):
+                self._shape = images_and_labels(batch)[0].shape[1:]
 
     def classes_are(self, count: int) -> None:
         """Tell the number of classes, so that one sample of each is enough."""
@@ -136,7 +152,10 @@ class Chooser:
             request: What is asked for.
             model: Where normalization and class names may be found.
             holders: Datasets, data modules and modules, where they may be found too.
-            enough: Whether to be content with fewer samples than asked for.
+            enough: Whether all batches have passed by, so that fewer samples than asked for must do.
+
+        Raises:
+            ConfigurationError: If there will be none.
         """
         identity = f"{request.key} {request.normalization} {request.class_names}"
         if identity not in self._found:
@@ -164,7 +183,6 @@ class Chooser:
         for key, value in state.items():
             self._chosen[key] = (value["images"], value["labels"])
             self._collectors.pop(key, None)
-            self._shape = value["images"].shape[1:]
 
     def _choose(
         self, request: SampleRequest, model: nn.Module, holders: Sequence[Any], *, enough: bool
@@ -174,10 +192,21 @@ class Chooser:
             return source.detach().clone(), torch.full((len(source),), UNKNOWN)
         if isinstance(source, (int, str)):
             collector = self._collectors.get(request.key)
-            if collector is not None and (collector.complete or (enough and not collector.empty)):
+            if collector is None:
+                return self._chosen.get(request.key)
+            if collector.complete or (enough and not collector.empty):
                 self._chosen[request.key] = collector.taken()
                 del self._collectors[request.key]
-            return self._chosen.get(request.key)
+                return self._chosen[request.key]
+            if collector.empty and request.key in self._problems:
+                raise self._problems[request.key].with_traceback(None)
+            if enough:
+                raise ConfigurationError(
+                    "the batches had no labels, which samples='per_class' needs: give a number, or batch_to_images="
+                    if source == "per_class"
+                    else "no batch has passed by: give samples= as a tensor or image files"
+                )
+            return None
         shape = self._shape or _input_shape(model)
         if shape is None:
             return None

@@ -98,6 +98,10 @@ class Collector:
         """Tell the number of classes, when it becomes known."""
         self._classes = min(count, MOST_CLASSES)
 
+    def restart(self) -> None:
+        """Begin anew."""
+        self._images, self._labels = [], []
+
     @property
     def complete(self) -> bool:
         """Whether nothing more is taken."""

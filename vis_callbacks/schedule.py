@@ -19,8 +19,8 @@ class Schedule:
         on: Stages at whose end pictures are made.
         every_n_epochs: Epochs between pictures. None: not by epochs.
         every_n_steps: Optimizer steps between pictures. None: not by steps.
-        last_epoch: The epoch of the last pictures, -1 before the first.
-        last_step: The step of the last pictures, 0 before the first.
+        last_epoch: The last epoch at whose end pictures were made, 0 for those before training, -1 before the first.
+        last_step: The last optimizer step after which pictures were due by steps.
 
     Raises:
         ConfigurationError: If a stage is unknown or a number is not positive.
@@ -61,7 +61,7 @@ class Schedule:
 
         Example:
             >>> schedule = Schedule(every_n_epochs=2)
-            >>> [epoch for epoch in range(1, 7) if schedule.due_epoch(epoch) and schedule.fired(epoch, 0) is None]
+            >>> [epoch for epoch in range(1, 7) if schedule.due_epoch(epoch) and schedule.fired(epoch=epoch) is None]
             [2, 4, 6]
         """
         every = self.every_n_epochs
@@ -72,6 +72,9 @@ class Schedule:
         every = self.every_n_steps
         return every is not None and step // every > self.last_step // every
 
-    def fired(self, epoch: int, step: int) -> None:
-        """Remember that pictures were made."""
-        self.last_epoch, self.last_step = epoch, step
+    def fired(self, *, epoch: int | None = None, step: int | None = None) -> None:
+        """Remember that the pictures of an epoch's end, or of a step, were made."""
+        if epoch is not None:
+            self.last_epoch = epoch
+        if step is not None:
+            self.last_step = step

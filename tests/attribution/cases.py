@@ -115,15 +115,25 @@ def small_net(channels: int = 3) -> nn.Sequential:
 
 def _vgg() -> nn.Module:
     layers = torchvision.models.vgg.make_layers([16, "M", 32, "M", 32, 32, "M"])
-    return nn.Sequential(
-        layers, nn.Flatten(), nn.Linear(32 * 8 * 8, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 10)
-    )
+    head = [nn.Flatten(), nn.Linear(32 * 8 * 8, 64), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(64, 10)]
+    return nn.Sequential(layers, *head)
+
+
+def functional_densenet() -> torchvision.models.DenseNet:
+    """Torchvision's last rectifier is a function, in place."""
+    torch.manual_seed(0)
+    return torchvision.models.DenseNet(8, (2, 2, 2), 16, num_classes=10)
+
+
+def _densenet() -> nn.Module:
+    model = functional_densenet()
+    return nn.Sequential(model.features, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.classifier)
 
 
 RELU_NETS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
     "vgg": _vgg,
-    "densenet": lambda: torchvision.models.DenseNet(8, (2, 2, 2), 16, num_classes=10),
+    "densenet": _densenet,
     "squeezenet": lambda: torchvision.models.squeezenet1_1(num_classes=10),
     "shufflenet": lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=10),
     "regnet": lambda: timm.create_model("regnetx_002", num_classes=10),

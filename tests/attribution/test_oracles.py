@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from captum import attr as captum
-from cases import OTHER_NETS, RELU_NETS, FunctionalReLU, ReusedReLU, network, random_images, same
+from cases import OTHER_NETS, RELU_NETS, FunctionalReLU, ReusedReLU, functional_densenet, network, random_images, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -119,6 +119,12 @@ def test_rules_on_functional_relus_equal_captum_on_module_relus(rule: Any) -> No
     assert same(rule(modules, images, 2), expected)
 
 
+@pytest.mark.parametrize("rule", [guided_backprop, deconvnet])
+def test_rules_see_the_functional_in_place_relu_of_torchvisions_densenet(rule: Any, images: Tensor) -> None:
+    functional = functional_densenet().double().eval()
+    assert same(rule(functional, images, TARGETS), rule(network("densenet"), images, TARGETS))
+
+
 def peer_map(technique: Any, model: nn.Module, layer: str, images: Tensor, targets: Tensor = TARGETS) -> Tensor:
     with technique(model=model, target_layers=[find_layer(model, layer)[1]]) as cam:
         found = cam(input_tensor=images, targets=[ClassifierOutputTarget(int(target)) for target in targets])
@@ -147,10 +153,8 @@ class TestGradCam:
     )
     def test_gradient_cams(self, name: str, images: Tensor, ours: Any, theirs: Any, tolerance: float) -> None:
         model = Loud(network(name))
-        # The peer sees the default layer of DenseNet after a ReLU that works in place on it.
-        layer = "denseblock3" if name == "densenet" else default_layer(model, images)
-        expected = peer_map(theirs, model, layer, images)
-        assert same(stretched(ours(model, images, TARGETS, layer)), expected, tolerance)
+        expected = peer_map(theirs, model, default_layer(model, images), images)
+        assert same(stretched(ours(model, images, TARGETS)), expected, tolerance)
 
     def test_eigen_cam_up_to_sign(self, name: str, images: Tensor) -> None:
         model = network(name)

@@ -241,7 +241,8 @@ class MaximalPatches(VisualizationCallback):
             self._found = layout, receptive_field(event.model, images[:1].to(device), layout.layer)
         layout, field = self._found
         found: ChannelPatches | None = None
-        for batch in images.split(_IMAGES_A_PASS):
+        for start in range(0, len(images), _IMAGES_A_PASS):
+            batch = images[start : start + _IMAGES_A_PASS]
             with torch.no_grad():
                 seen = trace(event.model, batch.to(device), activations=[layout.layer])
             maps = layout.to_map(seen.activations[layout.layer])

