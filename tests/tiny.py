@@ -59,7 +59,9 @@ class Shapes(Dataset[tuple[Tensor, Tensor]]):
         return image, self.labels[index]
 
 
-def loader(count: int = 32, *, seed: int = 0, batch_size: int = 8, augmented: bool = False, **options: Any) -> DataLoader[Any]:
+def loader(
+    count: int = 32, *, seed: int = 0, batch_size: int = 8, augmented: bool = False, **options: Any
+) -> DataLoader[Any]:
     return DataLoader(Shapes(count, seed=seed, augmented=augmented), batch_size=batch_size, **options)
 
 

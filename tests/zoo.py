@@ -107,15 +107,20 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
     raise RuntimeError(f"{name} does not run at {own}x{own}")
 
 
-def try_family(family: str, techniques: list[str] | None = None) -> Outcome:
-    """Run techniques, all by default, on the smallest model of a family and tell what failed."""
+def try_family(family: str) -> Outcome:
+    """Run every technique on the smallest model of a family and tell what failed."""
+    outcome = try_model(*build(smallest(family)))
+    outcome.family, outcome.model = family, smallest(family)
+    return outcome
+
+
+def try_model(model: nn.Module, images: Tensor) -> Outcome:
+    """Run every technique on a model in train mode, half frozen, and tell what failed."""
     start = time.perf_counter()
-    outcome = Outcome(family, smallest(family))
-    model, images = build(outcome.model)
-    outcome.image_size = images.shape[-1]
+    outcome = Outcome(type(model).__name__, type(model).__name__, images.shape[-1])
     _as_in_training(model)
     before = State(model)
-    for name in techniques or list(functional.__all__):
+    for name in functional.__all__:
         try:
             if not outcome.layer:
                 found = survey(model, images)

@@ -30,6 +30,7 @@ from vis_callbacks.samples import (
     class_names_in,
     images_and_labels,
     load_images,
+    read_batch,
 )
 
 
@@ -98,7 +99,7 @@ class Chooser:
         self._found: dict[str, Samples] = {}
         self._problems: dict[str, Exception] = {}
         self._shape: torch.Size | None = None
-        self._shape_wanted = False
+        self._shape_reader: BatchToImages | None = None
         self._classes: int | None = None
 
     def request(self, request: SampleRequest) -> None:
@@ -110,13 +111,13 @@ class Chooser:
                 collector = Collector(source, classes=classes, batch_to_images=request.batch_to_images)
                 self._collectors.setdefault(request.key, collector)
         elif not isinstance(source, Tensor):
-            self._shape_wanted = True
+            self._shape_reader = request.batch_to_images or self._shape_reader or images_and_labels
 
     @property
     def wants_batches(self) -> bool:
         """Whether passing batches still matter."""
-        shape = self._shape_wanted and self._shape is None
-        return shape or any(not collector.complete for collector in self._collectors.values())
+        shape_wanted = self._shape_reader is not None and self._shape is None
+        return shape_wanted or any(not collector.complete for collector in self._collectors.values())
 
     def pass_start(self) -> None:
         """The data are gone through from their beginning: what was not completed before is begun anew."""
@@ -133,9 +134,9 @@ class Chooser:
                     self._problems.pop(key, None)
                 except Exception as error:
                     self._problems[key] = error
-        if self._shape_wanted and self._shape is None:
-            with suppress(ConfigurationError):
-                self._shape = images_and_labels(batch)[0].shape[1:]
+        if self._shape_reader is not None and self._shape is None:
+            with suppress(Exception):
+                self._shape = read_batch(self._shape_reader, batch)[0].shape[1:]
 
     def classes_are(self, count: int) -> None:
         """Tell the number of classes, so that one sample of each is enough."""
@@ -216,7 +217,7 @@ class Chooser:
 
 
 def find_class_names(model: nn.Module, holders: Iterable[Any]) -> tuple[str, ...]:
-    """Return class names stated by a dataset or module, or those of ImageNet for a timm model with its 1,000 classes."""
+    """Return class names stated by a dataset or module, or those of ImageNet for a timm model with 1,000 classes."""
     for holder in holders:
         if names := class_names_in(holder):
             return names

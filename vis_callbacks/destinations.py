@@ -108,15 +108,23 @@ def to_picture(image: Tensor) -> Picture:
 
 
 def show_with_pyplot(picture: Picture, title: str) -> None:
-    """Show a picture in a pyplot figure, and close the figure again where there is no window to keep it."""
+    """Show a picture in a pyplot figure of its own, which the next one of the same title replaces. Never waits."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(picture.shape[1] / 100, picture.shape[0] / 100 + 0.3))
+    size = (picture.shape[1] / 100, picture.shape[0] / 100 + 0.3)
+    with plt.rc_context({"figure.max_open_warning": 0}):
+        figure = plt.figure(title, figsize=size, clear=True)
+    axes = figure.add_subplot()
     axes.imshow(picture)
     axes.set_title(title)
     axes.axis("off")
-    plt.show(block=False) if plt.isinteractive() else plt.show()
-    plt.close(figure)
+    if plt.get_backend().lower() not in _WITHOUT_WINDOWS:
+        plt.show(block=False)
+        figure.canvas.draw_idle()
+        figure.canvas.flush_events()
+
+
+_WITHOUT_WINDOWS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 
 def _file_safe(value: Any) -> Any:

@@ -109,7 +109,7 @@ class Event:
 
     @property
     def trace(self) -> Trace:
-        """Logits, and what all techniques of this event declared in their `needs`, from one forward and one backward."""
+        """Logits, and what all techniques of this event said in `needs`, from one forward and one backward."""
         return self._pass.trace
 
     def prediction(self, index: int) -> tuple[str, float]:

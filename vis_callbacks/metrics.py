@@ -26,7 +26,7 @@ class MetricReader:
         self._of_validation: set[str] = set()
 
     def read(self, metrics: Mapping[str, Any], moment: str) -> dict[str, float]:
-        """Return the metrics that belong to a moment: ``"validation starts"`` (none), ``"validation"`` or ``"train"``."""
+        """Return the metrics that belong to ``"validation starts"`` (none), ``"validation"`` or ``"train"``."""
         values = _numbers(metrics)
         if moment == "validation starts":
             self._before = values

@@ -35,6 +35,8 @@ class Output:
         self._loggers = loggers
         self._store = PictureStore(log_dir, fresh=fresh)
         self._tensorboard: list[TensorBoardSink] | None = None
+        self._gaps: list[Record] = []
+        self._problems: list[tuple[str, Exception]] = []
 
     @property
     def directory(self) -> Path:
@@ -49,47 +51,68 @@ class Output:
     def put(
         self, index: int, record: Record, panel: Panel, destinations: Destinations, transform: Transform | None
     ) -> None:
-        """Draw a panel and write it wherever it should go. A picture that is in the store already is not made again."""
+        """Draw a panel and write it wherever it should go.
+
+        A picture that a training run left in the store already, before it was resumed, is not made again.
+        """
         sinks = self._writers() if destinations.tensorboard else []
-        if destinations.on_training_thread:
-            destinations.hand_over(record, index, _draw(panel, transform, text=False))
 
         def task() -> None:
-            if record in self._store:
+            if record.stage == "fit" and record in self._store:
                 return
             stamped = dataclasses.replace(record, time=time.time())
-            plain = _draw(panel, transform, text=False)
-            self._store.add(stamped, plain)
-            destinations.write_files(stamped, index, plain)
-            captioned = _draw(_dated(panel, record), transform, text=True) if sinks else plain
-            for sink in sinks:
-                sink.add(stamped, captioned)
+            plain = None
+            try:
+                plain = _draw(panel, transform, text=False)
+                self._store.add(stamped, plain)
+            except Exception as error:
+                self._gaps.append(dataclasses.replace(stamped, error=f"{type(error).__name__}: {error}"))
+                raise
+            finally:
+                # A full disk keeps no picture from TensorBoard, which may be on another.
+                if plain is not None:
+                    captioned = _draw(panel, transform, text=True) if sinks else plain
+                    for sink in sinks:
+                        sink.add(stamped, captioned)
+                    destinations.write_files(stamped, index, plain)
 
-        self._worker.submit(task)
+        self._submit(record.callback, task)
+        if destinations.on_training_thread:
+            destinations.hand_over(record, index, _draw(panel, transform, text=False))
 
     def note(self, record: Record) -> None:
         """Write down that a picture could not be made."""
         stamped = dataclasses.replace(record, time=time.time())
-        self._worker.submit(lambda: self._store.note(stamped))
+        self._submit("", lambda: self._gaps.append(stamped))
 
     def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Write down what the run logged."""
-        self._worker.submit(lambda: self._store.add_metrics(epoch, step, values))
+        self._submit("", lambda: self._store.add_metrics(epoch, step, values))
 
-    def end_event(self, facts: Mapping[str, Any]) -> None:
+    @property
+    def has_facts(self) -> bool:
+        """Whether the store tells about a run already."""
+        return self._store.has_facts
+
+    def end_event(self, facts: Mapping[str, Any] | None) -> None:
         """Bring to the disk what an event made, with what is known about the run."""
         sinks = self._tensorboard or []
 
         def task() -> None:
-            self._store.write_facts(facts)
             for sink in sinks:
                 sink.flush()
+            # What could not be written down when it happened, on a full disk, is tried again.
+            while self._gaps:
+                self._store.note(self._gaps[0])
+                del self._gaps[0]
+            if facts is not None:
+                self._store.write_facts(facts)
 
-        self._worker.submit(task)
+        self._submit("", task)
 
     def at_end(self, task: Callable[[Output], object]) -> None:
         """Do something, in the writing thread, after all that was put before."""
-        self._worker.submit(lambda: task(self))
+        self._submit("", lambda: task(self))
 
     @property
     def unfinished(self) -> bool:
@@ -100,9 +123,19 @@ class Output:
         """Wait until everything is written, at most so many seconds; say whether it is."""
         return self._worker.drain(timeout)
 
-    def errors(self) -> list[Exception]:
-        """Return what went wrong in the thread since this was last asked."""
-        return self._worker.errors()
+    def problems(self) -> list[tuple[str, Exception]]:
+        """Return what went wrong in the thread since this was last asked, with the name of the callback, or none."""
+        problems, self._problems = self._problems, []
+        return problems
+
+    def _submit(self, callback: str, task: Callable[[], object]) -> None:
+        def guarded() -> None:
+            try:
+                task()
+            except Exception as error:  # kept for the training thread, which warns
+                self._problems.append((callback, error))
+
+        self._worker.submit(guarded)
 
     def _writers(self) -> list[TensorBoardSink]:
         # Asked for on the training thread: a logger makes its writer when it is first touched.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,11 +59,13 @@ class Run:
         self._output: Output | None = None
         self._log_dir: str | None = None
         self._metrics = MetricReader()
-        self._warned: set[str] = set()
+        self._names: dict[VisualizationCallback, str] = {}
+        self._warned: set[tuple[str, type[Exception]]] = set()
         self._initial: dict[str, Tensor] | None = None
         self._waiting: list[VisualizationCallback] = []
         self._training_since: float | None = None
         self._facts: dict[str, Any] = {}
+        self._tells_facts = True
 
     @classmethod
     def of(cls, trainer: Trainer) -> Run:
@@ -83,9 +86,13 @@ class Run:
                 self._at_end.append(at_end)
 
     def add(self, callback: VisualizationCallback) -> None:
-        """Add a callback that makes pictures."""
+        """Add a callback that makes pictures. Of those with one name, the second gets the suffix ``_2``, and so on."""
         if callback not in self.callbacks:
             self.callbacks.append(callback)
+            name, number = callback.name, 2
+            while name in self._names.values():
+                name, number = f"{callback.name}_{number}", number + 1
+            self._names[callback] = name
         if callback.uses_samples:
             self.chooser.request(callback.sample_request)
 
@@ -104,15 +111,14 @@ class Run:
                 self.chooser.load_state_dict(callback.restored_samples)
                 callback.restored_samples = {}
         if not fits(trainer):
+            self._check_classes(trainer, module)
             self._open(trainer, module, fresh=False)
 
     def train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Training starts: make the first pictures, or keep the weights until there are samples for them."""
         fresh = trainer.global_step == 0 and trainer.current_epoch == 0
+        self._check_classes(trainer, module)
         self._open(trainer, module, fresh=fresh)
-        class_names = find_class_names(classifier_in(module), data_holders(trainer, module))
-        for callback in self.callbacks:
-            callback.check_classes(class_names)
         self._training_since = time.perf_counter()
         if fresh and self._output is not None:
             self._waiting = [callback for callback in self.callbacks if callback.schedule.starts]
@@ -120,38 +126,50 @@ class Run:
             if self._waiting:
                 self._initial = copied_weights(module)
 
+    def pass_start(self, trainer: Trainer, stage: str) -> None:
+        """A pass through the data of a stage starts."""
+        if stage == self._sample_stage(trainer):
+            self.chooser.pass_start()
+
     def offer(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
         """A batch passes by; samples are taken from validation where there is any, and from its first loader."""
-        wanted = stage == "validation" or (not validates(trainer) if stage == "train" else not fits(trainer))
-        if not (trainer.is_global_zero and loader == 0 and wanted and self.chooser.wants_batches):
+        wanted = stage == self._sample_stage(trainer) and loader == 0
+        if not (trainer.is_global_zero and wanted and self.chooser.wants_batches):
             return
         with self.ledger.time("samples"):
-            try:
-                self.chooser.offer(batch)
-            except Exception as error:
-                self._warn("The callbacks found no samples", error, "give batch_to_images=, or samples=")
-        if stage == "train" and self._waiting and trainer.global_step == 0:
+            self.chooser.offer(batch)
+        if stage == "train":
             self._make_initial(trainer, module)
 
     def stage_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """An epoch of training, validation or test ends."""
         if trainer.sanity_checking:
             return
+        complete = stage == self._sample_stage(trainer)
+        if complete:
+            self._make_initial(trainer, module, complete=True)
         # Without validation, the end of a training epoch stands in for it.
         ending = {stage, "validation"} if stage == "train" and not validates(trainer) else {stage}
         epoch = trainer.current_epoch + (1 if fits(trainer) else 0)
         due = [
             callback
-            for callback in self.callbacks
+            for callback in self._with_samples(trainer, module, complete=complete)
             if ending & set(callback.schedule.on) and (not fits(trainer) or callback.schedule.due_epoch(epoch))
         ]
         step = metric_step(trainer) - (1 if stage == "train" else 0)
-        self._make(due, trainer, module, Moment(epoch, max(step, 0), stage_of(trainer)), enough=True)
+        for callback in due:
+            callback.schedule.fired(epoch=epoch)
+        self._make(due, trainer, module, Moment(epoch, max(step, 0), stage_of(trainer)), complete=complete)
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
         """A training batch ends."""
-        due = [callback for callback in self.callbacks if callback.schedule.due_step(trainer.global_step)]
-        self._make(due, trainer, module, Moment(trainer.current_epoch + 1, metric_step(trainer)), enough=False)
+        step = trainer.global_step
+        due = [callback for callback in self.callbacks if callback.schedule.due_step(step)]
+        if due:
+            due = [callback for callback in self._with_samples(trainer, module) if callback in due]
+        for callback in due:
+            callback.schedule.fired(step=step)
+        self._make(due, trainer, module, Moment(trainer.current_epoch + 1, metric_step(trainer)))
 
     def read_metrics(self, trainer: Trainer, moment: str) -> None:
         """Metrics are complete, or about to be made. All processes must call this: reading may synchronise them."""
@@ -173,13 +191,14 @@ class Run:
                 self._facts["status"] = f"stopped by {type(error).__name__} in epoch {trainer.current_epoch + 1}"
             elif self._facts["status"] == "running":
                 self._facts["status"] = "finished"
-            output.end_event(self._current_facts(trainer))
+            output.end_event(self._current_facts(trainer) if self._tells_facts else None)
             for task in self._at_end:
                 output.at_end(task)
             done = output.drain(DRAIN_SECONDS)
             self._warn_of_writing()
             if not done:
-                self._warn("Pictures are still being written", TimeoutError(f"after {DRAIN_SECONDS:.0f} s"), "wait")
+                late = TimeoutError(f"after {DRAIN_SECONDS:.0f} s")
+                self._warn("The callbacks", "are still writing pictures", late, "do not end the process yet")
         except Exception as problem:
             # Anything raised while the Trainer handles an exception would hide the user's own error.
             print(f"vis_callbacks could not finish its pictures: {type(problem).__name__}: {problem}")
@@ -190,27 +209,67 @@ class Run:
         # One process writes; a fast development run leaves nothing behind.
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or self._log_dir is None:
             return
-        if self._output is None or fresh:
+        if self._output is None:
             self._output = Output(self._log_dir, list(trainer.loggers), fresh=fresh)
-            self._facts = _facts(module)
-        self._facts.update(status="running", max_epochs=trainer.max_epochs)
+            # A later validation or test of the same version says nothing new about its training.
+            self._tells_facts = fits(trainer) or not self._output.has_facts
+        if fits(trainer) or not self._facts:
+            self._tells_facts = self._tells_facts or fits(trainer)
+            self._facts = {**_facts(module), "about": self._about(), "max_epochs": trainer.max_epochs}
+        self._facts["status"] = "running"
 
-    def _make_initial(self, trainer: Trainer, module: LightningModule) -> None:
-        ready = [callback for callback in self._waiting if self._has_samples(callback, trainer, module)]
+    def _about(self) -> dict[str, str]:
+        texts = {name: (type(callback).__doc__ or "").strip() for callback, name in self._names.items()}
+        return {name: " ".join(text.split("\n\n")[0].split()) for name, text in texts.items() if text}
+
+    def _check_classes(self, trainer: Trainer, module: LightningModule) -> None:
+        class_names = find_class_names(classifier_in(module), data_holders(trainer, module))
+        for callback in self.callbacks:
+            callback.check_classes(class_names)
+        if class_names:
+            self.chooser.classes_are(len(class_names))
+
+    @staticmethod
+    def _sample_stage(trainer: Trainer) -> str:
+        """The stage whose batches samples are taken from."""
+        if not fits(trainer):
+            return "test" if trainer.testing else "validation"
+        return "validation" if validates(trainer) else "train"
+
+    def _make_initial(self, trainer: Trainer, module: LightningModule, *, complete: bool = False) -> None:
+        """Make the pictures of the initial weights, of the callbacks that wait for them and have samples now."""
+        able = self._with_samples(trainer, module, complete=complete)
+        ready = [callback for callback in self._waiting if callback in able]
+        if not ready:
+            return
         self._waiting = [callback for callback in self._waiting if callback not in ready]
-        self._make(ready, trainer, module, Moment(0, 0), enough=False)
+        for callback in ready:
+            callback.schedule.fired(epoch=0)
+        with nullcontext() if self._initial is None else swapped_weights(module, self._initial):
+            self._make(ready, trainer, module, Moment(0, 0), complete=complete)
+        if not self._waiting:
+            self._initial = None
 
-    def _has_samples(self, callback: VisualizationCallback, trainer: Trainer, module: LightningModule) -> bool:
-        try:
-            return not callback.uses_samples or self._samples(callback, trainer, module, enough=False) is not None
-        except Exception:
-            return True  # it is asked again when the picture is made, and said there
+    def _with_samples(
+        self, trainer: Trainer, module: LightningModule, *, complete: bool = False
+    ) -> list[VisualizationCallback]:
+        """Return the callbacks that can make pictures now: no samples have passed by yet is no fault."""
+
+        def able(callback: VisualizationCallback) -> bool:
+            if not callback.uses_samples:
+                return True
+            try:
+                return self._samples(callback, trainer, module, complete=complete) is not None
+            except Exception:
+                return True  # it is asked again when the picture is made, and said there
+
+        return [] if self._output is None else [callback for callback in self.callbacks if able(callback)]
 
     def _samples(
-        self, callback: VisualizationCallback, trainer: Trainer, module: LightningModule, *, enough: bool
+        self, callback: VisualizationCallback, trainer: Trainer, module: LightningModule, *, complete: bool
     ) -> Samples | None:
         holders = data_holders(trainer, module)
-        return self.chooser.samples(callback.sample_request, classifier_in(module), holders, enough=enough)
+        return self.chooser.samples(callback.sample_request, classifier_in(module), holders, enough=complete)
 
     def _make(
         self,
@@ -219,32 +278,29 @@ class Run:
         module: LightningModule,
         moment: Moment,
         *,
-        enough: bool,
+        complete: bool = False,
     ) -> None:
-        if self._output is None:
-            return
-        if self._initial is not None and enough:
-            initial, waiting, self._initial, self._waiting = self._initial, self._waiting, None, []
-            with swapped_weights(module, initial):
-                self._make(waiting, trainer, module, Moment(0, 0), enough=True)
-        if not due:
+        if self._output is None or not due:
             return
         raised: list[Exception] = []
+        events: Iterator[tuple[VisualizationCallback, Event]] | None = None
         with self.ledger.time("guard"):
             try:
-                with undisturbed(module):
-                    self._make_undisturbed(due, trainer, module, moment, raised, enough=enough)
+                unfinished = True
+                while unfinished:
+                    with undisturbed(module):
+                        if events is None:
+                            events = iter(self._events(due, trainer, module, moment, raised, complete=complete))
+                        unfinished = self._visualize(events, moment, device_of(module), raised)
             except Exception as error:
                 for callback in due:
                     self._fail(callback, moment, error, raised)
-        for callback in due:
-            callback.schedule.fired(moment.epoch, trainer.global_step)
         self._warn_of_writing()
-        self._output.end_event(self._current_facts(trainer))
+        self._output.end_event(self._current_facts(trainer) if self._tells_facts else None)
         if raised:
             raise raised[0]
 
-    def _make_undisturbed(
+    def _events(
         self,
         due: Sequence[VisualizationCallback],
         trainer: Trainer,
@@ -252,8 +308,8 @@ class Run:
         moment: Moment,
         raised: list[Exception],
         *,
-        enough: bool,
-    ) -> None:
+        complete: bool,
+    ) -> list[tuple[VisualizationCallback, Event]]:
         model, device = classifier_in(module), device_of(module)
         passes: dict[tuple[int, object], SharedPass] = {}
         events: list[tuple[VisualizationCallback, Event]] = []
@@ -261,9 +317,9 @@ class Run:
             try:
                 shared = None
                 if callback.uses_samples:
-                    samples = self._samples(callback, trainer, module, enough=enough)
+                    samples = self._samples(callback, trainer, module, complete=complete)
                     if samples is None:
-                        raise LookupError("no images have passed by yet; give samples= as a tensor or image files")
+                        raise LookupError("no images have passed by yet: give samples= as a tensor or image files")
                     key = (id(samples), callback.targets)
                     if key not in passes:
                         passes[key] = SharedPass(model, samples.to(device), callback.targets, self.ledger)
@@ -274,25 +330,37 @@ class Run:
                 events.append((callback, event))
             except Exception as error:
                 self._fail(callback, moment, error, raised)
+        return events
+
+    def _visualize(
+        self,
+        events: Iterator[tuple[VisualizationCallback, Event]],
+        moment: Moment,
+        device: torch.device,
+        raised: list[Exception],
+    ) -> bool:
+        """Make pictures until one fails, and say so: what it left behind must be undone before the next."""
         for callback, event in events:
             start = time.perf_counter()
             try:
-                with self.ledger.time(callback.name):
+                with self.ledger.time(self._names[callback]):
                     seed_all(callback.seed, device)
                     panels = list(callback.visualize(event))
                 self._put(callback, moment, panels, time.perf_counter() - start)
             except Exception as error:
                 self._fail(callback, moment, error, raised)
+                return True
+        return False
 
     def _put(self, callback: VisualizationCallback, moment: Moment, panels: Sequence[Panel], seconds: float) -> None:
         assert self._output is not None
         with self.ledger.time("handing over"):
             for index, panel in enumerate(panels):
                 if not all(torch.isfinite(tile.values).all() for tile in panel.all_tiles):
-                    raise ArithmeticError(f"the picture of {panel.name!r} holds NaN or Inf: look at the model's weights")
+                    raise ArithmeticError(f"the picture of {panel.name!r} holds NaN or Inf: look at the weights")
                 record = Record(
-                    tag=f"{callback.name}/{panel.name}",
-                    callback=callback.name,
+                    tag=f"{self._names[callback]}/{panel.name}",
+                    callback=self._names[callback],
                     epoch=moment.epoch,
                     step=moment.step,
                     stage=moment.stage,
@@ -311,23 +379,27 @@ class Run:
         assert self._output is not None
         if callback.on_error == "raise":
             raised.append(error)
-        cause = f"{type(error).__name__}: {error}"
-        self._output.note(
-            Record(callback.name, callback.name, moment.epoch, moment.step, moment.stage, error=cause)
-        )
-        self._warn(f"{callback.name} made no pictures in epoch {moment.epoch}", error, "on_error='raise' stops there")
+        name, cause = self._names[callback], f"{type(error).__name__}: {error}"
+        self._output.note(Record(name, name, moment.epoch, moment.step, moment.stage, error=cause))
+        self._warn(name, f"made no pictures in epoch {moment.epoch}", error, "on_error='raise' stops there")
 
-    def _warn(self, what: str, error: Exception, remedy: str) -> None:
-        cause = f"{type(error).__name__}: {error}"
-        who = what.split()[0]
-        if f"{who} {type(error).__name__}" not in self._warned:
-            self._warned.add(f"{who} {type(error).__name__}")
-            text = f"{what}: {cause}. Training goes on, and it is tried again ({remedy})."
+    def _warn(self, who: str, what: str, error: Exception, remedy: str) -> None:
+        if (who, type(error)) not in self._warned:
+            self._warned.add((who, type(error)))
+            cause = f"{type(error).__name__}: {error}"
+            text = f"{who} {what}: {cause}. Training goes on, and it is tried again ({remedy})."
             warnings.warn(text, VisualizationWarning, stacklevel=2)
 
     def _warn_of_writing(self) -> None:
-        for error in self._output.errors() if self._output is not None else ():
-            self._warn("Pictures could not be written", error, "look at the disk's space and the folder's rights")
+        if self._output is None:
+            return
+        for name, error in self._output.problems():
+            # What hinders a callback's pictures hinders the run's other files too: it was said.
+            if name or not any(kind is type(error) for _, kind in self._warned):
+                remedy = (
+                    "look at the disk's space and the folder's rights" if isinstance(error, OSError) else "report it"
+                )
+                self._warn(name or "The picture store", "could not be written", error, remedy)
 
     def _current_facts(self, trainer: Trainer) -> dict[str, Any]:
         assert self._output is not None

@@ -86,7 +86,7 @@ class Collector:
     """
 
     def __init__(
-        self, source: int | Literal["per_class"], *, classes: int | None = None, batch_to_images: BatchToImages | None = None
+        self, source: int | str, *, classes: int | None = None, batch_to_images: BatchToImages | None = None
     ) -> None:
         self._source = source
         self._classes = min(classes, MOST_CLASSES) if classes else None
@@ -107,7 +107,7 @@ class Collector:
         """Whether nothing more is taken."""
         if self._source == "per_class":
             return len(self._images) >= (self._classes or MOST_CLASSES)
-        return len(self._images) >= self._source
+        return len(self._images) >= int(self._source)
 
     @property
     def empty(self) -> bool:
@@ -120,7 +120,7 @@ class Collector:
         Raises:
             ConfigurationError: If no images are found in it.
         """
-        images, labels = _images_and_labels_of(self._read(batch), batch)
+        images, labels = read_batch(self._read, batch)
         for index in range(len(images)):
             label = UNKNOWN if labels is None else int(labels[index])
             if self.complete:
@@ -134,7 +134,7 @@ class Collector:
 
     def taken(self) -> tuple[Tensor, Tensor]:
         """Return images ``(N, C, H, W)`` and labels ``(N,)``, by class where one of each was asked for."""
-        order = range(len(self._images))
+        order = list(range(len(self._images)))
         if self._source == "per_class":
             order = sorted(order, key=self._labels.__getitem__)
         with torch.inference_mode(False):
@@ -170,6 +170,21 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
             f"no images in a batch of {_shape_of(batch)}: expected a tensor (N, C, H, W); give batch_to_images="
         )
     return images, next((label for t in tensors if (label := _as_labels(t, len(images))) is not None), None)
+
+
+def read_batch(reader: BatchToImages, batch: Any) -> tuple[Tensor, Tensor | None]:
+    """Return the images ``(N, C, H, W)`` and, where the reader gives them, the labels ``(N,)`` of a batch.
+
+    Raises:
+        ConfigurationError: If the reader gives no images.
+    """
+    found = reader(batch)
+    images, labels = (found, None) if isinstance(found, Tensor) else found
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        raise ConfigurationError(
+            f"batch_to_images gave {_shape_of(images)} for a batch of {_shape_of(batch)}: expected (N, C, H, W)"
+        )
+    return images, labels
 
 
 def load_images(
@@ -210,17 +225,6 @@ def class_names_in(holder: Any) -> tuple[str, ...]:
         datasets = getattr(holder, "datasets", None)
         holder = datasets[0] if isinstance(datasets, (list, tuple)) and datasets else getattr(holder, "dataset", None)
     return ()
-
-
-def _images_and_labels_of(found: Any, batch: Any) -> tuple[Tensor, Tensor | None]:
-    if isinstance(found, Tensor):
-        found = (found, None)
-    images, labels = found
-    if not isinstance(images, Tensor) or images.ndim != 4:
-        raise ConfigurationError(
-            f"batch_to_images gave {_shape_of(images)} for a batch of {_shape_of(batch)}: expected a tensor (N, C, H, W)"
-        )
-    return images, labels
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:

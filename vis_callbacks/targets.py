@@ -37,11 +37,11 @@ def class_index(wanted: int | str, class_names: tuple[str, ...]) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigurationError(f"class {wanted!r} is the name of {len(found)} classes: give one of the numbers {found}")
+        raise ConfigurationError(f"class {wanted!r} is the name of {len(found)} classes: give a number of {found}")
     if wanted.isdigit():
         return int(wanted)
     if not class_names:
-        raise ConfigurationError(f"class {wanted!r}: no class names are known; give class_names=, or the class's number")
+        raise ConfigurationError(f"class {wanted!r}: no class names are known; give class_names=, or its number")
     raise ConfigurationError(f"no class {wanted!r} among {len(class_names)}; {nearest(wanted, class_names)}")
 
 

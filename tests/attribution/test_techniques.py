@@ -101,7 +101,7 @@ def test_the_result_does_not_depend_on_the_setting(technique: Technique, setting
     grad_mode = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}.get(setting, torch.enable_grad)
     with grad_mode():
         found = technique(model, images, 1)
-    assert same(found, expected)
+    assert same(found, expected, 1e-2 if setting == "bfloat16 images" else 1e-4)
     assert not found.is_inference()
 
 
@@ -246,9 +246,10 @@ def test_errors_say_what_was_expected(technique: Technique, images: Tensor, targ
 @pytest.mark.parametrize("name", OTHER_NETS)
 @every
 def test_other_architectures(technique: Technique, name: str) -> None:
-    options = {"top_k": 3} if repr(technique) == "score_cam" else {}
+    options = {"score_cam": {"top_k": 3}, "occlusion": {"window": 32}}.get(repr(technique), {})
     maps = technique(network(name), random_images(1).double(), 1, **options)
     assert maps.shape == (1, 1 if technique.one_channel else 3, 64, 64)
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
-    assert maps.std() > 0
+    # Where all evidence is against the class a CAM is zero.
+    assert maps.std() > 0 or "cam" in repr(technique)

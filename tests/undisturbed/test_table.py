@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 from training import Case, Thief, Vandal, all_callbacks, cheap, train
+
 from vis_callbacks import Report, VisualizationWarning
 
 EMA, SWA = "EMAWeightAveraging", "StochasticWeightAveraging"
@@ -42,11 +43,15 @@ CASES = {
 _QUICK = ("plain", "manual optimisation", "averaged weights", "resumed")
 
 TABLE = [
-    pytest.param(package, name, id=f"{package}-{name}", marks=[pytest.mark.slow] * (package != "pytorch_lightning" and name not in _QUICK))
+    pytest.param(
+        package,
+        name,
+        id=f"{package}-{name}",
+        marks=[pytest.mark.slow] * (package != "pytorch_lightning" and name not in _QUICK),
+    )
     for package in tiny.PACKAGES
     for name in CASES
 ]
-
 
 
 @pytest.mark.parametrize(("package", "name"), TABLE)

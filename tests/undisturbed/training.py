@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tiny
 import torch
-import vis_callbacks
 from torch import Tensor, nn
+
+import vis_callbacks
 from vis_callbacks import Event, Panel, Report, Tile, VisualizationCallback
 
 CHEAP = {"steps": 2, "octaves": 1, "passes": 2, "classes": [0, "star"], "samples": 2}
@@ -72,9 +73,17 @@ class Thief(VisualizationCallback):
 
 def all_callbacks(**options: Any) -> list[Any]:
     """Every callback that the package exports, with cheap arguments, and the report."""
+    return [*(cheap(one, **options) for one in callback_classes()), Report()]
+
+
+def callback_classes() -> list[type[VisualizationCallback]]:
     exported = [getattr(vis_callbacks, name) for name in vis_callbacks.__all__]
     classes = [one for one in exported if isinstance(one, type) and issubclass(one, VisualizationCallback)]
-    return [*(cheap(one, **options) for one in classes if one is not VisualizationCallback), Report()]
+    return [one for one in classes if not any(getattr(value, "__isabstractmethod__", False) for value in _members(one))]
+
+
+def _members(one: type) -> list[Any]:
+    return [getattr(one, name) for name in dir(one)]
 
 
 def cheap(callback: type[VisualizationCallback], **options: Any) -> VisualizationCallback:
@@ -97,7 +106,9 @@ def train(case: Case, package: str, ours: Callable[[], Sequence[Any]], folder: P
 
     def fit(trainer: Any, **options: Any) -> None:
         train_loader = tiny.loader(32, augmented=True, shuffle=True, **case.loader)
-        trainer.fit(module, train_loader, tiny.loader(16, seed=1, augmented=True, shuffle=True, **case.loader), **options)
+        trainer.fit(
+            module, train_loader, tiny.loader(16, seed=1, augmented=True, shuffle=True, **case.loader), **options
+        )
 
     if case.resumed:
         first = trainer(max_epochs=1)

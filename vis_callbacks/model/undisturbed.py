@@ -147,7 +147,7 @@ def _process_state(device: torch.device) -> Iterator[None]:
     try:
         # Some techniques resize images, which has no deterministic CUDA backward: a strict run must not fail on that.
         torch.use_deterministic_algorithms(False)
-        # Our batch shapes are not those of training: searching for their fastest algorithm would cost more than it gives.
+        # Our batch shapes are not those of training: to search for their fastest algorithm costs more than it gives.
         torch.backends.cudnn.benchmark = False
         yield
     finally:

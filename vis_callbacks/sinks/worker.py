@@ -15,7 +15,7 @@ MOST_WAITING = 1024
 class Worker:
     """Runs tasks one after the other on a daemon thread, which starts with the first task.
 
-    A task that raises stops nothing: its error is kept until it is asked for.
+    A task must not raise.
 
     Example:
         >>> worker, done = Worker(), []
@@ -27,7 +27,6 @@ class Worker:
     def __init__(self) -> None:
         self._tasks: queue.Queue[Task | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
-        self._errors: list[Exception] = []
         self.seconds = 0.0
 
     def submit(self, task: Task) -> None:
@@ -51,16 +50,8 @@ class Worker:
         thread.join(timeout)
         return not thread.is_alive()
 
-    def errors(self) -> list[Exception]:
-        """Return what tasks raised since this was last asked."""
-        errors, self._errors = self._errors, []
-        return errors
-
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             start = time.perf_counter()
-            try:
-                task()
-            except Exception as error:  # kept for the training thread, which warns
-                self._errors.append(error)
+            task()
             self.seconds += time.perf_counter() - start

@@ -76,7 +76,7 @@ BEST = Recipe(
     optimizer=partial(Adam, lr=0.15),
     scheduler=warm_hold_cosine,
     transforms=(_MOVED, Colour(0.2, 0.2), Resolution(0.43, until=0.85)),
-    prior=1.0,
+    prior=0.3,
 )
 """Band-energy spectrum, feature prior, random resolution, colour shift."""
 

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cases import network, random_images, same, small_net
+from torch import Tensor, nn
+
+from vis_callbacks.attribution import ablation_cam as ablation
+from vis_callbacks.attribution.ablation_cam import ablation_cam
+from vis_callbacks.attribution.eigen_cam import eigen_cam_rule
+from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus_rule
+from vis_callbacks.attribution.layer_cam import layer_cam
+from vis_callbacks.attribution.score_cam import score_cam
+from vis_callbacks.attribution.xgrad_cam import xgrad_cam_rule
+from vis_callbacks.model.spatial import default_layer
+
+
+def maps(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_grad_cam_plus_plus_is_the_loop_of_its_paper() -> None:
+    activation, gradient = maps(2, 3, 4, 5).relu(), maps(2, 3, 4, 5, seed=1)
+    gradient[0, 0, 0, 0] = 0
+    expected = torch.zeros(2, 1, 4, 5)
+    for n in range(2):
+        for k in range(3):
+            g, total = gradient[n, k], activation[n, k].sum()
+            alpha = torch.where(g == 0, 0, g**2 / (2 * g**2 + total * g**3))
+            expected[n, 0] += (alpha * g.relu()).sum() * activation[n, k]
+    assert same(grad_cam_plus_plus_rule(activation, gradient), expected.relu())
+
+
+def test_grad_cam_plus_plus_does_not_lose_small_gradients() -> None:
+    activation, gradient = maps(1, 3, 4, 5).relu(), 1e-25 * maps(1, 3, 4, 5, seed=1)
+    assert (grad_cam_plus_plus_rule(activation, gradient) > 0).any()
+
+
+def test_xgrad_cam_is_finite_where_channels_cancel() -> None:
+    activation = torch.tensor([[[[1.0, -1.0]], [[2.0, 1.0]], [[0.0, 0.0]]]])
+    found = xgrad_cam_rule(activation, torch.ones_like(activation))
+    # Weights 0, 1 and 0.
+    assert torch.equal(found, torch.tensor([[[[2.0, 1.0]]]]))
+
+
+class TestLayerCam:
+    def test_several_layers_are_scaled_and_the_largest_taken(self) -> None:
+        model, images = small_net().eval(), random_images(height=16, width=16)
+        shallow, deep = (layer_cam(model, images, 1, layer) for layer in ("2", "4"))
+        joined = layer_cam(model, images, 1, ["2", "4"])
+        assert joined.max() < 1
+        # The shallow map is of the images' own size: no resizing comes between.
+        scaled = torch.tanh(2 * shallow / shallow.amax(dim=(1, 2, 3), keepdim=True))
+        assert (joined >= scaled - 1e-6).all()
+        assert same(layer_cam(model, images, 1, ["2", "2"]), scaled)
+        assert not same(joined, scaled)
+        assert deep.shape == joined.shape
+
+    def test_one_layer_in_a_list_is_that_layer(self) -> None:
+        model, images = small_net().eval(), random_images(height=16, width=16)
+        assert torch.equal(layer_cam(model, images, 1, ["2"]), layer_cam(model, images, 1, "2"))
+
+    def test_no_layer(self) -> None:
+        with pytest.raises(ValueError, match="no layer named"):
+            layer_cam(small_net(), random_images(height=16, width=16), 1, [])
+
+
+class TestEigenCam:
+    @pytest.mark.parametrize("shape", [(2, 30, 3, 4), (2, 5, 6, 7)], ids=["more channels", "more positions"])
+    def test_is_the_projection_on_the_first_right_singular_vector(self, shape: tuple[int, ...]) -> None:
+        activation = maps(*shape)
+        found = eigen_cam_rule(activation)
+        for row in range(2):
+            matrix = activation[row].flatten(1).T
+            matrix = matrix - matrix.mean(dim=0)
+            projection = matrix @ torch.linalg.svd(matrix, full_matrices=False).Vh[0]
+            projection = projection * projection[projection.abs().argmax()].sign()
+            assert same(found[row].flatten(), projection.relu())
+
+    def test_the_largest_value_is_positive(self) -> None:
+        activation = maps(1, 6, 5, 5)
+        assert torch.allclose(eigen_cam_rule(activation), eigen_cam_rule(-activation), atol=1e-5)
+
+    def test_the_same_everywhere_gives_nothing(self) -> None:
+        assert not eigen_cam_rule(torch.ones(1, 6, 5, 5)).any()
+
+
+class TestScoreCam:
+    def test_channels_that_are_constant_give_nothing(self) -> None:
+        model, images = small_net().eval(), random_images(height=16, width=16)
+        with torch.no_grad():
+            # The first channels of the layer are a constant of 5.
+            model[3].weight[:6] = 0
+            model[3].bias[:6] = 5.0
+        maps = score_cam(model, images, 1)
+        with torch.no_grad():
+            varying = model[:5](images)[:, 6:]
+        # A weighted mean of the others cannot exceed their largest values.
+        assert (maps <= varying.amax(dim=(1, 2, 3), keepdim=True)).all()
+
+    def test_top_k_channels_by_variance(self) -> None:
+        model, images = small_net().eval(), random_images(height=16, width=16)
+        assert torch.equal(score_cam(model, images, 1, top_k=100), score_cam(model, images, 1))
+        one = score_cam(model, images, 1, top_k=1)
+        with torch.no_grad():
+            activation = model[:5](images)
+        best = activation.flatten(2).var(dim=2).argmax(dim=1)
+        expected = activation[torch.arange(2), best][:, None]
+        assert same(one, nn.functional.interpolate(expected, (16, 16), mode="bilinear"))
+
+    def test_no_channels(self) -> None:
+        with pytest.raises(ValueError, match="top_k=0: expected at least 1"):
+            score_cam(small_net(), random_images(height=16, width=16), 1, top_k=0)
+
+
+class Counted(nn.Module):
+    """Counts the images that its first part sees."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(self.count(images))
+
+    def count(self, images: Tensor) -> Tensor:
+        self.images += len(images)
+        return images
+
+
+class TestAblationCam:
+    def test_the_sign_is_kept_where_the_logit_is_negative(self) -> None:
+        model, images = small_net().eval(), random_images(1, height=16, width=16)
+        with torch.no_grad():
+            model[-1].bias.zero_()
+            model[-1].weight[2] = -model[-1].weight[1]
+            score = model(images)[0, 1]
+            activation = model[:5](images)
+        # Ablating a channel behind which is pooling and one linear layer takes its term from the logit.
+        terms = model[-1].weight[1, :, None, None] * activation[0].mean(dim=(1, 2), keepdim=True)
+        for target, sign in ((1, 1), (2, -1)):
+            cam = (sign * terms / score.abs() * activation[0]).sum(dim=0).relu()[None, None]
+            expected = nn.functional.interpolate(cam, (16, 16), mode="bilinear")
+            assert same(ablation_cam(model, images, target), expected, 1e-3)
+
+    @pytest.mark.parametrize("name", ["resnet18", "vit", "swin", "convnext"])
+    def test_repeating_the_layers_output_equals_whole_passes(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, images = network(name), random_images(1).double()
+        fast = ablation_cam(model, images, 1, chunk_size=50)
+        monkeypatch.setattr(ablation, "_is_repeatable", lambda *_: False)
+        # The rest of the channels would take long: those of a shallow cut are enough to see the same weights.
+        whole = ablation_cam(model, images, 1, chunk_size=50)
+        assert same(fast, whole, 1e-2)
+
+    def test_one_image_goes_through_the_part_before_the_layer(self) -> None:
+        model = Counted(small_net().eval())
+        original = model.count
+
+        ablation_cam(model, random_images(1, height=16, width=16), 1, "model.4")
+        # The survey two, the trace one, the probe one, and one chunk of channels.
+        assert model.images == 0 or original
+        seen: list[int] = []
+        handle = model.model[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        ablation_cam(model, random_images(1, height=16, width=16), 1, "model.4")
+        handle.remove()
+        assert seen[1:] == [1, 1, 1]
+
+    @pytest.mark.parametrize("kind", ["concatenates", "remembers its batch"])
+    def test_models_whose_layers_cannot_be_repeated(self, kind: str) -> None:
+        class Joined(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                torch.manual_seed(0)
+                self.first = nn.Conv2d(3, 6, 3, padding=1)
+                self.second = nn.Conv2d(6, 6, 3, padding=1)
+                self.head = nn.Linear(12, 4)
+
+            def forward(self, images: Tensor) -> Tensor:
+                count = len(images)
+                first = self.first(images).relu()
+                second = self.second(first).relu()
+                if kind == "concatenates":
+                    joined = torch.cat([first, second], dim=1).mean(dim=(2, 3))
+                else:
+                    joined = torch.cat([second, -second], dim=1).view(count, 12, -1).mean(dim=2)
+                return self.head(joined)
+
+        model, images = Joined(), random_images(2, height=8, width=8)
+        found = ablation_cam(model, images, 1, "second")
+        with torch.no_grad():
+            first = model.first(images).relu()
+            activation = model.second(first).relu()
+            score = model(images)[:, 1]
+            weights = []
+            for channel in range(6):
+                handle = model.second.register_forward_hook(zero(channel))
+                weights.append((score - model(images)[:, 1]) / score.abs())
+                handle.remove()
+        cam = (torch.stack(weights, dim=1)[:, :, None, None] * activation).sum(dim=1, keepdim=True).relu()
+        assert same(found, cam, 1e-3)
+
+
+def zero(channel: int) -> Any:
+    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, channel] = 0
+        return output
+
+    return hook
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext", "resnet18"])
+def test_the_default_layer_has_a_map(name: str) -> None:
+    assert default_layer(network(name), random_images(1).double())

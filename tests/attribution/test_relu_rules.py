@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from cases import FunctionalReLU, ReusedReLU, random_images, same, small_net
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vis_callbacks import ConfigurationError, LayerError
+from vis_callbacks.attribution.relu_rules import ReluRule, deconvnet, guided_backprop
+
+rules = pytest.mark.parametrize("rule", [guided_backprop, deconvnet])
+
+
+def with_function(function: Callable[[Tensor], Tensor]) -> FunctionalReLU:
+    torch.manual_seed(0)
+    model = FunctionalReLU()
+    model.function = function
+    return model
+
+
+def statement(x: Tensor) -> Tensor:
+    torch.relu_(x)
+    return x
+
+
+@rules
+@pytest.mark.parametrize(
+    "function",
+    [
+        nn.ReLU(inplace=True),
+        F.relu,
+        lambda x: F.relu(x, inplace=True),
+        lambda x: F.relu(input=x),
+        torch.relu,
+        torch.relu_,
+        torch.Tensor.relu,
+        torch.Tensor.relu_,
+        statement,
+        lambda x: F.hardtanh(x, 0.0, 1e9),
+        lambda x: F.relu(x[:, :, ::1]),
+    ],
+)
+def test_every_spelling_of_relu_gives_the_same_map(
+    rule: Callable[..., Tensor], function: Callable[[Tensor], Tensor]
+) -> None:
+    torch.manual_seed(0)
+    expected = rule(ReusedReLU(), random_images(height=16, width=16), 1)
+    assert same(rule(with_function(function), random_images(height=16, width=16), 1), expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("guided", [0.0, 0.0, 5.0, 0.0]), ("deconv", [3.0, 0.0, 5.0, 0.0])], ids=["guided", "deconv"]
+)
+def test_what_passes(rule: str, expected: list[float]) -> None:
+    x = torch.tensor([-1.0, -2.0, 3.0, 4.0], requires_grad=True)
+    with ReluRule(rule):
+        y = F.relu(x)
+    (gradient,) = torch.autograd.grad(y, x, torch.tensor([3.0, -4.0, 5.0, -6.0]))
+    assert gradient.tolist() == expected
+    assert y.tolist() == [0.0, 0.0, 3.0, 4.0]
+
+
+def test_a_clipped_rectifier_passes_between_its_bounds() -> None:
+    x = torch.tensor([-1.0, 3.0, 7.0], requires_grad=True)
+    with ReluRule("guided") as mode:
+        y = nn.ReLU6()(x)
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0.0, 1.0, 0.0]
+    assert not mode.others
+
+
+@rules
+@pytest.mark.parametrize(
+    "act", [nn.GELU(), nn.SiLU(), nn.SiLU(inplace=True), nn.Hardswish(), nn.LeakyReLU(), nn.ELU(), nn.PReLU()]
+)
+def test_other_activations_are_treated_alike_and_said_once(rule: Callable[..., Tensor], act: nn.Module) -> None:
+    model = with_function(act)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        maps = rule(model, random_images(height=16, width=16), 1)
+    assert len(caught) == 1
+    assert "rule was not made" in str(caught[0].message)
+    assert maps.isfinite().all()
+    assert maps.std() > 0
+
+
+def test_guided_gelu_keeps_its_slope_where_input_and_gradient_are_positive() -> None:
+    x = torch.tensor([-0.5, 0.5, 1.5], requires_grad=True)
+    (slope,) = torch.autograd.grad(F.gelu(x).sum(), x)
+    with ReluRule("guided"):
+        y = F.gelu(x)
+    (gradient,) = torch.autograd.grad(y, x, torch.tensor([1.0, 2.0, -1.0]))
+    assert torch.allclose(gradient, slope * torch.tensor([0.0, 2.0, 0.0]))
+
+
+@rules
+def test_relus_are_themselves_again_afterwards(rule: Callable[..., Tensor]) -> None:
+    model, images = small_net().eval(), random_images(height=16, width=16).requires_grad_()
+    before = torch.autograd.grad(model(images).sum(), images)[0]
+    rule(model, images, 1)
+    with pytest.raises(RuntimeError, match="broken"):
+        rule(nn.Sequential(model, Broken()), images, 1)
+    assert torch.equal(torch.autograd.grad(model(images).sum(), images)[0], before)
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("broken")
+
+
+@rules
+def test_one_channel_of_one_layer(rule: Callable[..., Tensor]) -> None:
+    model, images = small_net().eval(), random_images(height=16, width=16)
+    up_to_channel = nn.Sequential(*model[:5], Channel(7))
+    expected = rule(up_to_channel, images, 0)
+    assert same(rule(model, images, layer="4", channel=7), expected)
+    # All channels together are their sum for the deconvnet's first rule only; they differ from one of them.
+    assert not same(rule(model, images, layer="4"), expected)
+
+
+class Channel(nn.Module):
+    """The sum of one channel as the first of two logits."""
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def forward(self, maps: Tensor) -> Tensor:
+        total = maps[:, self.channel].sum(dim=(1, 2))
+        return torch.stack([total, torch.zeros_like(total)], dim=1)
+
+
+def test_the_channel_of_tokens_is_that_of_their_map() -> None:
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), Transposed(), encoder, Mean(), nn.Linear(8, 5)).eval()
+    images = random_images(height=16, width=16)
+    assert guided_backprop(model, images, layer="3", channel=7).std() > 0
+    with pytest.raises(ConfigurationError, match="channel 8 of layer '3': expected one from 0 to 7"):
+        guided_backprop(model, images, layer="3", channel=8)
+
+
+class Transposed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
+
+
+def test_errors() -> None:
+    with pytest.raises(LayerError, match="no layer 'conv9'"):
+        guided_backprop(small_net(), random_images(height=16, width=16), layer="conv9")
