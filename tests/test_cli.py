@@ -59,3 +59,25 @@ def test_it_runs_as_a_program(log_dir: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip().endswith("report.html")
+
+
+def test_layers_are_listed_with_names_shapes_and_receptive_fields(capsys):
+    assert main(["layers", "timm:test_resnet", "--size", "64"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "Conv2d" in lines["conv1.0"]
+    assert "32 x 32" in lines["conv1.0"]
+    assert "layer4" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resnet18"], "expected timm:NAME"),
+        (["timm:resnet_of_dreams"], "cannot be built"),
+        (["no.such.module:make"], "No module named"),
+        (["timm:test_resnet", "--size", "1", "2", "3", "4"], "expected C H W"),
+    ],
+)
+def test_a_wrong_model_is_said(capsys, arguments, said):
+    assert main(["layers", *arguments]) == 2
+    assert said in capsys.readouterr().err

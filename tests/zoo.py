@@ -96,7 +96,6 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
                     model = timm.create_model(name, num_classes=CLASSES, **options).eval()
                 except TypeError:
                     continue
-                _fill_zeros(model)
                 images = torch.rand(1, channels, size, size) * 2 - 1
                 try:
                     with torch.no_grad():
@@ -118,6 +117,7 @@ def try_model(model: nn.Module, images: Tensor) -> Outcome:
     """Run every technique on a model in train mode, half frozen, and tell what failed."""
     start = time.perf_counter()
     outcome = Outcome(type(model).__name__, type(model).__name__, images.shape[-1])
+    _fill_zeros(model)
     _as_in_training(model)
     before = State(model)
     for name in functional.__all__:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vis-callbacks", description="Look at what an image classifier learned.")
     commands = parser.add_subparsers(title="commands", metavar="command", required=True)
     _add_report(commands)
+    _add_layers(commands)
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -41,6 +47,56 @@ def _report(arguments: argparse.Namespace) -> int:
 
     print(write_report(arguments.log_dir, arguments.output))
     return 0
+
+
+def _add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "layers",
+        help="list a model's layers, to choose one by name",
+        description="List a model's layers as they run, with shapes, maps and receptive fields.",
+    )
+    parser.add_argument("model", help="timm:resnet18, torchvision:resnet18, or package.module:function")
+    parser.add_argument("--size", type=int, nargs="+", help="C H W, H W or one number (default: what the model states)")
+    parser.set_defaults(run=_layers)
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    import torch  # here, so that other commands need not load it
+
+    from vis_callbacks.model.describe import layers_table
+
+    model = _build(arguments.model)
+    print(layers_table(model, torch.zeros(1, *_image_size(model, arguments.size))))
+    return 0
+
+
+def _build(name: str) -> nn.Module:
+    package, _, maker = name.partition(":")
+    if not maker:
+        raise ValueError(f"model {name!r}: expected timm:NAME, torchvision:NAME or package.module:function")
+    try:
+        if package == "timm":
+            return cast("nn.Module", import_module("timm").create_model(maker))
+        if package == "torchvision":
+            return cast("nn.Module", import_module("torchvision.models").get_model(maker, weights=None))
+        sys.path.insert(0, "")
+        return cast("nn.Module", getattr(import_module(package), maker)())
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"model {name!r} cannot be built: {error}") from error
+
+
+def _image_size(model: nn.Module, asked: Sequence[int] | None) -> tuple[int, ...]:
+    stated = getattr(model, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
+    match asked:
+        case None:
+            return tuple(stated)
+        case [side]:
+            return stated[0], side, side
+        case [height, width]:
+            return stated[0], height, width
+        case [channels, height, width]:
+            return channels, height, width
+    raise ValueError(f"--size {' '.join(map(str, asked))}: expected C H W, H W or one number")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ its largest value for the image now, or each channel's."""
 def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
     """Return what a layer gives for images, as maps.
 
+    Yosinski et al., "Understanding Neural Networks Through Deep Visualization", 2015, arXiv:1506.06579.
+
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.

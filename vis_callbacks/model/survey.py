@@ -36,6 +36,7 @@ class SurveyedLayer:
         output: Layers with the same number gave the very same tensor (a stage and its last block).
         token_mixer: Whether it is a linear map of tokens, such as the queries, keys and values of attention.
         passes_through: Whether it gave one of its inputs, unchanged.
+        runs: How often it ran; all else is about the last time.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SurveyedLayer:
     output: int
     token_mixer: bool = False
     passes_through: bool = False
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,13 @@ class Survey:
             level = inner
 
     def _maps(self) -> list[SurveyedLayer]:
-        return [
+        maps = [
             layer
             for layer in self.layers
             if layer.layout is not None and not layer.passes_through and not layer.kind.startswith(_PASSIVE)
         ]
+        # One ReLU for all places is no place; in a model that runs as a whole several times, all layers are such.
+        return [layer for layer in maps if layer.runs == 1] or maps
 
 
 @leaves_no_trace
@@ -181,6 +185,7 @@ class _Seen:
     layout: Layout | None
     shape: tuple[int, ...]
     passes_through: bool
+    runs: int
     nonzero: list[Tensor]
 
     def as_layer(self, name: str, output: int) -> SurveyedLayer:
@@ -193,6 +198,7 @@ class _Seen:
             output=output,
             token_mixer=isinstance(self.module, nn.Linear),
             passes_through=self.passes_through,
+            runs=self.runs,
         )
 
 
@@ -200,17 +206,18 @@ def _observe(name: str, reader: LayoutReader, seen: dict[str, _Seen]) -> Any:
     def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         tensor = _first_tensor(output)
         # A layer that runs again counts at its last run, as in a trace.
-        seen.pop(name, None)
+        earlier = seen.pop(name, None)
         if tensor is None:
             return
         layout = reader.read(name, module, tensor.shape)
         # The version tells a tensor from what an in-place ReLU makes of it.
         key = (id(tensor), 0 if tensor.is_inference() else tensor._version)
         shape = (1, *tensor.shape[1:]) if tensor.shape[:1] == (reader.batch,) else tuple(tensor.shape)
-        same = any(tensor is given for given in inputs) and any(key == earlier.key for earlier in seen.values())
+        same = any(tensor is given for given in inputs) and any(key == one.key for one in seen.values())
         # Not the tensor itself: with its hook it would be a ring that Python cannot free.
         nonzero: list[Tensor] = []
-        seen[name] = _Seen(module, tensor, key, layout, shape, same, nonzero)
+        runs = 1 if earlier is None else earlier.runs + 1
+        seen[name] = _Seen(module, tensor, key, layout, shape, same, runs, nonzero)
         if layout is not None and tensor.requires_grad:
             to_map = layout.to_map
             tensor.register_hook(  # type: ignore[no-untyped-call]

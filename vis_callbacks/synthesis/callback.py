@@ -117,6 +117,7 @@ def psnr(found: Tensor, wanted: Tensor) -> float:
     """Return the peak signal-to-noise ratio of images in [0, 1], in dB.
 
     Example:
+        >>> import torch
         >>> round(psnr(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 0.1)), 3)
         20.0
     """

@@ -127,18 +127,20 @@ class _Spectral(Image):
     """Images as a spectrum of decorrelated colours; the sigmoid of the mixed colours are the pixels."""
 
     def __init__(self, canvas: Canvas) -> None:
-        self._size = canvas.shape[-2:]
+        self._size = (canvas.shape[-2], canvas.shape[-1])
         self._colours = canvas.statistics.colours().to(canvas.device)
-        self._mean = canvas.statistics.mean().to(canvas.device).view(-1, 1, 1)
+        self._mean = canvas.statistics.mean(*self._size).to(canvas.device)
+        self._spread = canvas.statistics.spread(*self._size).to(canvas.device)
 
     def _mixed(self, spectrum: Tensor) -> Tensor:
         planes = torch.fft.irfft2(spectrum, s=self._size, norm="ortho")
         mixed = torch.einsum("dc,nchw->ndhw", self._colours, planes)
-        return (mixed + self._mean).sigmoid()
+        return (mixed * self._spread + self._mean).sigmoid()
 
     def _unmixed(self, pixels: Tensor) -> Tensor:
         """Return the spectrum ``(N, C, H, W // 2 + 1)`` of the decorrelated colours of pixels."""
-        planes = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(self._colours), _logits(pixels) - self._mean)
+        logits = (_logits(pixels) - self._mean) / self._spread
+        planes = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(self._colours), logits)
         spectrum: Tensor = torch.fft.rfft2(planes, norm="ortho")
         return spectrum
 

@@ -1,4 +1,4 @@
-"""What natural images have in common: their mean colour, and how much energy each scale of each colour has."""
+"""What natural images have in common: where they are bright and vary, and how much energy each scale and colour has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vis_callbacks.errors import ConfigurationError
 
@@ -25,9 +26,15 @@ _LOGITS_PER_PIXEL = 5.0
 _FALL = 2.5
 """Power is proportional to frequency to the minus this, as measured on photographs of 224 pixels."""
 
+_GRID = 32
+"""Largest side of the maps of brightness and variation."""
+
+_SHRINKAGE = 16
+"""That many images without any place are counted in, so that the maps of a few images do not show those images."""
+
 
 class ImageStatistics:
-    """Colour and frequency statistics of images, gathered batch by batch.
+    """Place, colour and frequency statistics of images, gathered batch by batch.
 
     They describe the logits of pixel values, so that a sigmoid of what they describe is an image. Without any batch
     they are those of photographs: the colours of ImageNet, and a power that falls with the frequency.
@@ -47,7 +54,8 @@ class ImageStatistics:
     def __init__(self, channels: int) -> None:
         self.channels = channels
         self._count = torch.zeros((), dtype=torch.long)
-        self._mean = torch.zeros(channels)
+        self._mean = torch.zeros(channels, 1, 1)
+        self._square = torch.zeros(1, 1, 1)
         self._bands = torch.zeros(BANDS, channels, channels)
 
     @property
@@ -67,32 +75,53 @@ class ImageStatistics:
         if pixels.ndim != 4 or pixels.shape[1] != self.channels:
             raise ConfigurationError(f"images of shape {tuple(pixels.shape)}: expected (N, {self.channels}, H, W)")
         logits = pixels.detach().to("cpu", torch.float32).clamp(_CLIP, 1 - _CLIP).logit()
-        mean = logits.mean(dim=(0, 2, 3))
         height, width = logits.shape[-2:]
-        spectrum = torch.fft.rfft2(logits - mean.view(-1, 1, 1), norm="ortho").flatten(2)
-        weight = (hermitian_weight(width).expand(height, -1) / (height * width)).flatten()
-        one_hot = torch.nn.functional.one_hot(band_index(height, width).flatten(), BANDS + 1)[:, 1:].float()
-        # Cross-spectra of the channels, so that any later choice of colour axes can be served.
-        cross = torch.einsum("ncf,ndf,fb->bcd", spectrum * weight, spectrum.conj(), one_hot.to(spectrum.dtype)).real
+        grid = (min(height, _GRID), min(width, _GRID))
+        if self.count:
+            grid = (self._mean.shape[-2], self._mean.shape[-1])
+        mean = F.adaptive_avg_pool2d(logits.mean(dim=0), grid)
+        square = F.adaptive_avg_pool2d(logits.square().mean(dim=(0, 1))[None], grid)
         share = len(pixels) / (self.count + len(pixels))
         self._mean = self._mean + share * (mean - self._mean)
-        self._bands = self._bands + share * (cross / len(pixels) - self._bands)
+        self._square = self._square + share * (square - self._square)
         self._count = self._count + len(pixels)
+        spectrum = torch.fft.rfft2(logits - self.mean(height, width), norm="ortho").flatten(2)
+        weight = (hermitian_weight(width).expand(height, -1) / (height * width)).flatten()
+        one_hot = F.one_hot(band_index(height, width).flatten(), BANDS + 1)[:, 1:].float()
+        # Cross-spectra of the channels, so that any later choice of colour axes can be served.
+        cross = torch.einsum("ncf,ndf,fb->bcd", spectrum * weight, spectrum.conj(), one_hot.to(spectrum.dtype)).real
+        self._bands = self._bands + share * (cross / len(pixels) - self._bands)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that was gathered, as tensors."""
-        return {"count": self._count, "mean": self._mean, "bands": self._bands}
+        return {"count": self._count, "mean": self._mean, "square": self._square, "bands": self._bands}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` returned."""
-        self._count, self._mean, self._bands = (state[name].detach().cpu() for name in ("count", "mean", "bands"))
+        self._count, self._mean, self._square, self._bands = (
+            state[name].detach().cpu() for name in ("count", "mean", "square", "bands")
+        )
         self.channels = len(self._mean)
 
-    def mean(self) -> Tensor:
-        """Return the mean logit of each channel, ``(C,)``."""
+    def mean(self, height: int, width: int) -> Tensor:
+        """Return the mean logit of each channel at each place, ``(C, H, W)``."""
         if not self.count and self.channels == 3:
-            return torch.tensor(_MEAN).logit()
-        return self._mean
+            return torch.tensor(_MEAN).logit().view(3, 1, 1).expand(3, height, width)
+        return self._sized(self._shrunk(self._mean), height, width)
+
+    def spread(self, height: int, width: int) -> Tensor:
+        """Return how much images vary at each place, ``(1, H, W)``, relative to the root mean square of all places."""
+        variance = (self._square - self._mean.square().mean(dim=0, keepdim=True)).clamp_min(0)
+        spread = self._sized(self._shrunk(variance), height, width).sqrt()
+        size = spread.square().mean().sqrt()
+        return (spread / size).clamp_min(0.05) if size > 0 else torch.ones(1, height, width)
+
+    def _shrunk(self, maps: Tensor) -> Tensor:
+        everywhere = maps.mean(dim=(-2, -1), keepdim=True)
+        return everywhere + (maps - everywhere) * (self.count / (self.count + _SHRINKAGE))
+
+    def _sized(self, maps: Tensor, height: int, width: int) -> Tensor:
+        return F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
     def colours(self) -> Tensor:
         """Return ``(C, C)``: a column for each principal colour axis, as long as its standard deviation in logits."""

@@ -60,7 +60,7 @@ class Affine:
         zoom: Smallest and largest magnification.
         degrees: Largest rotation.
         shift: Largest shift, as a part of the image's size.
-        flip: Whether half of the images are mirrored.
+        flip: Whether half of the images are mirrored; grayscale ones, which are often characters, never are.
     """
 
     zoom: tuple[float, float] = (1.0, 1.0)
@@ -74,7 +74,8 @@ class Affine:
         low, high = self.zoom
         scale = 1 / moment.uniform(low, high, count)
         angle = moment.uniform(-self.degrees, self.degrees, count).deg2rad()
-        mirror = torch.where(moment.uniform(0, 1, count) < 0.5, -1.0, 1.0) if self.flip else 1.0
+        flips = self.flip and pixels.shape[1] > 1
+        mirror = torch.where(moment.uniform(0, 1, count) < 0.5, -1.0, 1.0) if flips else 1.0
         cos, sin = scale * angle.cos(), scale * angle.sin()
         # Coordinates are relative to each side: a rotation of a non-square image has to undo that.
         aspect = height / width
@@ -90,24 +91,19 @@ class Affine:
 
 @dataclass(frozen=True)
 class Colour:
-    """Change the contrast and the brightness of each channel of each image, and take some of the colour out.
+    """Change the contrast and the brightness of each channel of each image.
 
     Attributes:
         gain: Largest relative change of contrast.
         offset: Largest change of brightness, in pixel units.
-        fade: Largest part of the colour that is taken out, in [0, 1].
     """
 
     gain: float = 0.2
     offset: float = 0.2
-    fade: float = 0.0
 
     def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
         """Return the recoloured pixels; a little outside of [0, 1] is possible."""
         shape = (*pixels.shape[:2], 1, 1)
-        if self.fade and pixels.shape[1] > 1:
-            kept = 1 - moment.uniform(0, self.fade, len(pixels), 1, 1, 1).to(pixels)
-            pixels = torch.lerp(pixels.mean(dim=1, keepdim=True), pixels, kept)
         gain = moment.uniform(1 - self.gain, 1 + self.gain, *shape).to(pixels)
         return (pixels - 0.5) * gain + (0.5 + moment.uniform(-self.offset, self.offset, *shape).to(pixels))
 

@@ -1,0 +1,86 @@
+"""How attribution callbacks show their maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vis_callbacks import ConfigurationError, Event, Gradient, Moment, Saliency, Samples
+from vis_callbacks.attribution.callback import display_tile
+from vis_callbacks.event import SharedPass
+from vis_callbacks.ledger import Ledger
+from vis_callbacks.model.undisturbed import undisturbed
+from vis_callbacks.panel import Panel
+
+VALUES = torch.tensor([[[1.0, -4.0]], [[2.0, 1.0]], [[0.5, 1.0]]])
+IMAGE = torch.rand(3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "values"),
+    [
+        ("heatmap", "signed", [[3.5, -2.0]]),
+        ("overlay", "signed", [[3.5, -2.0]]),
+        ("gray", "gray", [[3.5, 6.0]]),
+        ("positive", "heat", [[3.5, 0.0]]),
+        ("negative", "heat", [[0.0, 2.0]]),
+    ],
+)
+def test_each_mode_keeps_what_it_says(mode: str, kind: str, values: list[list[float]]) -> None:
+    tile = display_tile(VALUES, IMAGE, mode, 0.3)  # type: ignore[arg-type]
+    assert tile.kind == kind
+    assert tile.values[0].tolist() == values
+    assert (tile.backdrop is not None) == (mode == "overlay")
+
+
+def test_colour_shows_the_three_channels_around_zero() -> None:
+    tile = display_tile(VALUES, IMAGE, "color", 0.5)
+    assert tile.kind == "signed"
+    assert torch.equal(tile.values, VALUES)
+
+
+def test_evidence_that_is_never_negative_is_sequential() -> None:
+    assert display_tile(VALUES.abs(), IMAGE, "heatmap", 0.5).kind == "heat"
+
+
+def panels(callback: Saliency | Gradient, labels: list[int]) -> list[Panel]:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 3))
+    images = torch.rand(len(labels), 3, 4, 4)
+    names = tuple(map(str, range(len(labels))))
+    samples = Samples(images, torch.tensor(labels), names, ("ant", "bee", "cat"))
+    with undisturbed(model):
+        event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callback.targets, Ledger()))
+        assert event.shared is not None
+        event.shared.add(callback.needs(event))
+        return list(callback.visualize(event))
+
+
+def test_the_map_stands_beside_the_image_with_label_prediction_and_probability() -> None:
+    made = panels(Saliency(), [0, 1])
+    assert [panel.label for panel in made] == ["ant", "bee"]
+    for panel in made:
+        assert [tile.kind for tile in panel.all_tiles] == ["image", "heat"]
+        assert panel.predicted in ("ant", "bee", "cat")
+        assert panel.probability is not None
+        assert 1 / 3 <= panel.probability <= 1
+
+
+def test_several_displays_stand_side_by_side() -> None:
+    (panel,) = panels(Gradient(display=["color", "gray", "positive", "negative", "overlay"]), [0])
+    assert [tile.kind for tile in panel.all_tiles] == ["image", "signed", "gray", "heat", "heat", "signed"]
+
+
+def test_the_caption_names_another_target_than_the_predicted() -> None:
+    for label in range(3):
+        (panel,) = panels(Gradient(targets="label"), [label])
+        wanted = "" if panel.predicted == panel.label else f"for {panel.label}"
+        assert panel.caption == wanted
+    (contrast,) = panels(Gradient(targets="contrast"), [0])
+    assert "against" in contrast.caption
+
+
+@pytest.mark.parametrize(("wrong", "said"), [({"display": "rainbow"}, "'heatmap'"), ({"alpha": 2.0}, "0 to 1")])
+def test_a_wrong_display_is_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Saliency(**wrong)  # type: ignore[arg-type]
