@@ -28,7 +28,7 @@ _WELL_KNOWN = (
     r"ignore:Detected call of `lr_scheduler.step\(\)` before",
     r"ignore:Trainer already configured with model summary callbacks",
     r"ignore:You defined a `validation_step` but have no `val_dataloader`",
-    r"ignore:`torch.jit",
+    r"ignore:Found \d+ module\(s\) in eval mode at the start of training",
 )
 
 

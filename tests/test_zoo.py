@@ -18,17 +18,17 @@ from vis_callbacks import functional
 # The whole zoo is in benchmarks/zoo.py; these differ most in how they hold their maps.
 VARIED = (
     "byobnet",
-    "coat",
     "convnext",
-    "crossvit",
+    "edgenext",
     "efficientnet",
     "levit",
     "mambaout",
     "maxxvit",
     "nfnet",
+    "pvt_v2",
     "resnet",
     "vision_transformer",
-    "xcit",
+    "vision_transformer_relpos",
 )
 
 

@@ -98,8 +98,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
                     continue
                 images = torch.rand(1, channels, size, size) * 2 - 1
                 try:
-                    with torch.no_grad():
-                        model(images)
+                    _settle(model, images)
                 except (RuntimeError, AssertionError, ValueError):
                     continue
             return model, images
@@ -198,6 +197,20 @@ def _problem(name: str, result: Tensor, images: Tensor) -> str:
     if name != "maximal_patches" and result.numel() > 1 and result.min() == result.max():
         return "zero" if float(result.max()) == 0 else f"constant {float(result.max()):.3g}"
     return ""
+
+
+def _settle(model: nn.Module, images: Tensor) -> None:
+    """Give batch norms the statistics of random images, as training would: without, deep stacks fade to nothing."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        model(torch.cat([images, *(torch.randn_like(images) for _ in range(3))]))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
 
 
 def _fill_zeros(model: nn.Module) -> None:

@@ -142,6 +142,10 @@ class RunMember(LightningCallback):
         if run := self._led(trainer):
             run.finalize(trainer)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to one run in one process: the run, and the methods that Lightning lends."""
+        return {name: value for name, value in vars(self).items() if name not in ("_run", "log", "log_dict")}
+
     def _led(self, trainer: Trainer) -> Run | None:
         run = Run.of(trainer)
         return run if run.led_by(self) else None
@@ -203,6 +207,7 @@ class VisualizationCallback(RunMember):
     """Whether the technique looks at samples; if not, it can work before any batch has passed by."""
 
     _arguments: str
+    _run: Run | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember the arguments: they tell apart callbacks of one class in a checkpoint."""
@@ -252,7 +257,6 @@ class VisualizationCallback(RunMember):
         self.restored_samples: dict[str, Any] = {}
         self._stages_chosen = False
         self._chain = ""
-        self._run: Run | None = None
         self._unused_state: dict[str, Any] | None = None
 
     @abstractmethod
@@ -358,10 +362,6 @@ class VisualizationCallback(RunMember):
         """Go on from a checkpoint."""
         self.schedule.fired(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
         self.restored_samples = state_dict.get("samples", {})
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the run, which lives in one process."""
-        return {**vars(self), "_run": None}
 
     def _on(self, stage: Stage) -> Self:
         self.schedule.on = (*self.schedule.on, stage) if self._stages_chosen else (stage,)

@@ -92,7 +92,10 @@ class ReusedReLU(nn.Module):
 class FunctionalReLU(ReusedReLU):
     """The same network with a function, of which hooks on modules see nothing."""
 
-    function: Callable[[Tensor], Tensor] = staticmethod(F.relu)
+    def __init__(self, function: Callable[[Tensor], Tensor] = F.relu) -> None:
+        super().__init__()
+        del self.act
+        self.function = function
 
     def rectified(self, x: Tensor) -> Tensor:
         return self.function(x)

@@ -74,7 +74,8 @@ def test_a_clipped_rectifier_passes_between_its_bounds() -> None:
 
 @rules
 @pytest.mark.parametrize(
-    "act", [nn.GELU(), nn.SiLU(), nn.SiLU(inplace=True), nn.Hardswish(), nn.LeakyReLU(), nn.ELU(), nn.PReLU()]
+    "act",
+    [nn.GELU(), nn.SiLU(), nn.SiLU(inplace=True), nn.Hardswish(), nn.LeakyReLU(), nn.ELU(inplace=True), nn.PReLU()],
 )
 def test_other_activations_are_treated_alike_and_said_once(rule: Callable[..., Tensor], act: nn.Module) -> None:
     model = with_function(act)
@@ -117,7 +118,6 @@ def test_one_channel_of_one_layer(rule: Callable[..., Tensor]) -> None:
     up_to_channel = nn.Sequential(*model[:5], Channel(7))
     expected = rule(up_to_channel, images, 0)
     assert same(rule(model, images, layer="4", channel=7), expected)
-    # All channels together are their sum for the deconvnet's first rule only; they differ from one of them.
     assert not same(rule(model, images, layer="4"), expected)
 
 

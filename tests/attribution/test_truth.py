@@ -177,7 +177,7 @@ def test_one_pass_techniques_agree_with_each_other_in_float32_and_float64() -> N
 
 
 def test_real_networks_are_complete_too() -> None:
-    model, images = network("resnet18"), random_images().double()
+    model, images = network("vgg"), random_images().double()
     with torch.no_grad():
         rise = (model(images) - model(torch.zeros_like(images)))[:, 1]
     total = integrated_gradients(model, images, 1, steps=32).sum((1, 2, 3))

@@ -110,11 +110,8 @@ class PictureStore:
 
     @cached_property
     def _known(self) -> set[tuple[str, int, int]]:
-        return self._read_known()
-
-    def _read_known(self) -> set[tuple[str, int, int]]:
         known = set()
-        path = self.directory / "panels.jsonl"
+        path = self._opened() / "panels.jsonl"
         # Not splitlines: class names may hold characters that it takes for line ends.
         for line in path.read_text("utf-8", "replace").split("\n") if path.exists() else ():
             try:

@@ -1,0 +1,180 @@
+"""The attribution callbacks: what they show, what they share, and how their options are checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from cases import TECHNIQUES, random_images, same, small_net
+from torch import Tensor, nn
+
+import vis_callbacks
+from vis_callbacks import ConfigurationError, Event, LayerError, Moment, Samples
+from vis_callbacks.attribution.callback import AttributionCallback
+from vis_callbacks.attribution.layer_cam import layer_cam
+from vis_callbacks.attribution.occlusion import occlusion
+from vis_callbacks.attribution.relu_rules import deconvnet, guided_backprop
+from vis_callbacks.attribution.score_cam import score_cam
+from vis_callbacks.attribution.smoothgrad import smoothgrad
+from vis_callbacks.event import SharedPass
+from vis_callbacks.ledger import Ledger
+from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.model.undisturbed import undisturbed
+
+NAMES = [
+    "Gradient",
+    "GradientXInput",
+    "Saliency",
+    "IntegratedGradients",
+    "SmoothGrad",
+    "GuidedBackprop",
+    "Deconvnet",
+    "GuidedGradCAM",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "HiResCAM",
+    "LayerCAM",
+    "XGradCAM",
+    "EigenCAM",
+    "ScoreCAM",
+    "AblationCAM",
+    "Occlusion",
+]
+SINGLE_PASS = [
+    "Saliency",
+    "GradientXInput",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "HiResCAM",
+    "LayerCAM",
+    "XGradCAM",
+    "EigenCAM",
+]
+DEFAULTS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 32}, "smoothgrad": {"samples": 25}}
+HALF = Normalization((0.5,), (0.25,))
+
+
+def event_for(*callbacks: AttributionCallback, model: nn.Module, images: Tensor) -> Event:
+    samples = Samples(images, torch.arange(len(images)), tuple(map(str, range(len(images)))), normalization=HALF)
+    event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callbacks[0].targets, Ledger()))
+    assert event.shared is not None
+    for callback in callbacks:
+        event.shared.add(callback.needs(event))
+    return event
+
+
+def attributed(callback: AttributionCallback, model: nn.Module, images: Tensor) -> Tensor:
+    with undisturbed(model):
+        return callback.attribute(event_for(callback, model=model, images=images))
+
+
+@pytest.mark.parametrize(("name", "technique"), zip(NAMES, TECHNIQUES, strict=True), ids=NAMES)
+@pytest.mark.parametrize("targets", ["predicted", "label", "contrast", 3])
+def test_a_callback_shows_what_its_function_returns(name: str, technique: Any, targets: Any) -> None:
+    model, images = small_net().eval(), random_images(2, height=16, width=12)
+    with torch.no_grad():
+        ranked = model(images).topk(2, dim=1).indices
+    labels = torch.arange(2)
+    contrast = torch.stack([ranked[:, 0], torch.where(labels == ranked[:, 0], ranked[:, 1], labels)], dim=1)
+    chosen = {"predicted": None, "label": labels, "contrast": contrast, 3: 3}[targets]
+    found = attributed(getattr(vis_callbacks, name)(targets=targets), model, images)
+    assert same(found, technique(model, images, chosen, **DEFAULTS.get(repr(technique), {})))
+
+
+def test_single_pass_techniques_share_one_forward_and_one_backward() -> None:
+    model, images = small_net().eval(), random_images(2, height=16, width=16)
+    callbacks = [vis_callbacks.Activations(), *(getattr(vis_callbacks, name)() for name in SINGLE_PASS)]
+    # The layers are found at a model's first event.
+    with undisturbed(model):
+        event_for(*callbacks, model=model, images=images)
+    passes: Counter[str] = Counter()
+    model.register_forward_pre_hook(lambda *_: passes.update(["forward"]))
+    backward = torch.autograd.grad
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        passes.update(["backward"])
+        return backward(*args, **kwargs)
+
+    with undisturbed(model), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", counted)
+        event = event_for(*callbacks, model=model, images=images)
+        for callback in callbacks:
+            list(callback.visualize(event))
+    assert passes == {"forward": 1, "backward": 1}
+
+
+class TestOptions:
+    model = small_net().eval()
+    images = random_images(2, height=16, width=16)
+
+    def found(self, callback: AttributionCallback) -> Tensor:
+        return attributed(callback, self.model, self.images)
+
+    def test_layer(self) -> None:
+        assert not torch.equal(self.found(vis_callbacks.GradCAM(layer="2")), self.found(vis_callbacks.GradCAM()))
+
+    def test_layers(self) -> None:
+        for layers in ("2", ["2", "4"]):
+            expected = layer_cam(self.model, self.images, layer=layers)
+            assert same(self.found(vis_callbacks.LayerCAM(layers=layers)), expected)
+
+    def test_top_k(self) -> None:
+        assert same(self.found(vis_callbacks.ScoreCAM(top_k=2)), score_cam(self.model, self.images, top_k=2))
+
+    def test_noise(self) -> None:
+        found = self.found(vis_callbacks.SmoothGrad(noisy_samples=3, noise_level=0.5))
+        assert same(found, smoothgrad(self.model, self.images, samples=3, noise_level=0.5))
+
+    @pytest.mark.parametrize(("name", "rule"), [("GuidedBackprop", guided_backprop), ("Deconvnet", deconvnet)])
+    def test_one_channel_of_one_layer(self, name: str, rule: Any) -> None:
+        callback = getattr(vis_callbacks, name)(layer="2", channel=3)
+        assert same(self.found(callback), rule(self.model, self.images, layer="2", channel=3))
+        with undisturbed(self.model):
+            event = event_for(callback, model=self.model, images=self.images)
+            assert callback.caption(event, 0) == "for channel 3 of 2"
+
+    def test_the_covering_pixel(self) -> None:
+        callback = vis_callbacks.Occlusion(window=6, stride=(4, 5), pixel=0.25, score="probability")
+        # Of mean 0.5 and deviation 0.25, a pixel of 0.25 is -1 in model space.
+        expected = occlusion(self.model, self.images, None, 6, (4, 5), -1.0, score="probability")
+        assert same(self.found(callback), expected)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("IntegratedGradients", {"steps": 0}, "steps=0: expected at least 1"),
+            ("SmoothGrad", {"noisy_samples": 0}, "noisy_samples=0: expected at least 1"),
+            ("SmoothGrad", {"noise_level": -0.1}, "noise_level=-0.1: expected 0 or above"),
+            ("ScoreCAM", {"top_k": 0}, "top_k=0: expected at least 1"),
+            ("LayerCAM", {"layers": []}, "name at least one"),
+            ("GuidedBackprop", {"channel": 3}, "expected a layer and a channel from 0"),
+            ("Occlusion", {"pixel": 2.0}, "pixel=2.0: expected a number from 0 to 1"),
+            ("Occlusion", {"score": "loss"}, "expected one of 'logit', 'probability'"),
+        ],
+    )
+    def test_errors(self, name: str, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigurationError, match=message):
+            getattr(vis_callbacks, name)(**options)
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "EigenCAM", "LayerCAM", "GuidedBackprop"])
+def test_a_wrong_layer_is_said_before_training(name: str, tmp_path: Path) -> None:
+    options = {"layers": ["conv1", "conv9"]} if name == "LayerCAM" else {"layer": "conv9"}
+    trainer = tiny.trainer(tmp_path, [getattr(vis_callbacks, name)(**options)])
+    with pytest.raises(LayerError, match="no layer 'conv9'"):
+        trainer.fit(tiny.module(), tiny.loader(), tiny.loader(8))
+
+
+def test_all_together_in_a_training(tmp_path: Path) -> None:
+    callbacks = [getattr(vis_callbacks, name)(samples=2, on_error="raise") for name in NAMES]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=vis_callbacks.VisualizationWarning)
+        tiny.trainer(tmp_path, callbacks).fit(tiny.module(), tiny.loader(), tiny.loader(8))
+    shown = Counter(record["callback"] for record in tiny.records(tmp_path))
+    # Two samples before training and after each of two epochs.
+    assert shown == dict.fromkeys(NAMES, 6)

@@ -1,0 +1,348 @@
+"""When pictures are made, from which passes, and what the callbacks of one Trainer share."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks import (
+    ClassAppearance,
+    Event,
+    Filters,
+    Gradient,
+    GradientXInput,
+    Needs,
+    Panel,
+    Report,
+    Saliency,
+    Tile,
+    VisualizationCallback,
+)
+
+
+class Watcher(VisualizationCallback):
+    """Writes down what each event gives, and makes one small picture."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: list[tuple[int, int]] = []
+        self.images: list[Tensor] = []
+        self.weights: list[Tensor] = []
+
+    def needs(self, event: Event) -> Needs:
+        return Needs(input_gradient=True)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        self.seen.append((event.moment.epoch, event.moment.step))
+        self.images.append(event.samples.images.clone())
+        self.weights.append(next(event.model.parameters()).detach().clone())
+        assert event.trace.input_gradient is not None
+        yield Panel("one", Tile(event.trace.input_gradient[0].abs().amax(dim=0)))
+
+
+def fit(
+    folder: Path, *callbacks: Any, module: Any = None, validation: Any = True, train: Any = None, **options: Any
+) -> Any:
+    trainer = tiny.trainer(folder, callbacks, **options)
+    if validation is True:
+        validation = tiny.loader(16, seed=1)
+    module = tiny.module() if module is None else module
+    trainer.fit(module, tiny.loader(32) if train is None else train, validation or None)
+    return trainer
+
+
+def moments(folder: Path, callback: str) -> list[tuple[int, int]]:
+    found = [record for record in tiny.records(folder) if record["callback"] == callback]
+    assert [record["error"] for record in found if record["error"]] == []
+    return list(dict.fromkeys((record["epoch"], record["step"]) for record in found))
+
+
+# When.
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "expected"),
+    [
+        ({}, {}, [(0, 0), (1, 3), (2, 7), (3, 11), (4, 15)]),
+        ({"every_n_epochs": 2}, {}, [(0, 0), (2, 7), (4, 15)]),
+        ({"every_n_epochs": 3}, {}, [(0, 0), (3, 11)]),
+        ({}, {"check_val_every_n_epoch": 2}, [(0, 0), (2, 7), (4, 15)]),
+        ({"every_n_epochs": 3}, {"check_val_every_n_epoch": 2}, [(0, 0), (4, 15)]),
+        ({}, {"val_check_interval": 0.5, "max_epochs": 2}, [(0, 0), (1, 1), (1, 3), (2, 5), (2, 7)]),
+        ({}, {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 2}, [(0, 0), (2, 7), (4, 15)]),
+        ({}, {"limit_val_batches": 0}, [(0, 0), (1, 3), (2, 7), (3, 11), (4, 15)]),
+        ({"on": "train"}, {"max_epochs": 2}, [(0, 0), (1, 3), (2, 7)]),
+        ({"on": "train"}, {"max_epochs": 2, "check_val_every_n_epoch": 2}, [(0, 0), (1, 3), (2, 7)]),
+        ({"on": ["train", "validation"]}, {"max_epochs": 2}, [(0, 0), (1, 3), (2, 7)]),
+        ({"every_n_steps": 3}, {"max_epochs": 2}, [(0, 0), (1, 2), (2, 5)]),
+        ({"every_n_steps": 3, "every_n_epochs": 2}, {"max_epochs": 2}, [(0, 0), (1, 2), (2, 5), (2, 7)]),
+        ({"every_n_steps": 2}, {"max_epochs": 2, "accumulate_grad_batches": 2}, [(0, 0), (1, 1), (2, 3)]),
+        ({"on": "test"}, {"max_epochs": 2}, []),
+    ],
+)
+def test_pictures_are_made_when_they_are_due(
+    options: dict[str, Any], settings: dict[str, Any], expected: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    fit(tmp_path, Filters(**options), Watcher(samples=2, **options), **{"max_epochs": 4, **settings})
+    assert moments(tmp_path, "Watcher") == expected
+    assert moments(tmp_path, "Filters") == expected
+
+
+def test_steps_before_the_first_validation_wait_for_samples_without_a_word(tmp_path: Path) -> None:
+    watcher = Watcher(samples=2, every_n_steps=1)
+    fit(tmp_path, watcher, num_sanity_val_steps=0)
+    assert [epoch for epoch, _ in moments(tmp_path, "Watcher")] == [0, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_sanity_val_steps": 0}, {"limit_val_batches": 0}])
+@pytest.mark.parametrize("samples", [2, 12, "per_class"])
+def test_epoch_0_shows_the_initial_weights(settings: dict[str, Any], samples: Any, tmp_path: Path) -> None:
+    module, watcher = tiny.module(), Watcher(samples=samples)
+    initial = next(module.parameters()).detach().clone()
+    fit(tmp_path, watcher, module=module, max_epochs=1, **settings)
+    assert [moment[0] for moment in watcher.seen] == [0, 1]
+    torch.testing.assert_close(watcher.weights[0], initial, rtol=0, atol=0)
+    assert not torch.equal(watcher.weights[1], initial)
+    torch.testing.assert_close(watcher.weights[1], next(module.parameters()).detach(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_a_validation_or_test_alone_makes_pictures(stage: str, package: str, tmp_path: Path) -> None:
+    on = {"validate": "validation", "test": "test"}[stage]
+    callbacks = [Filters(on=on), Saliency(samples=3, on=on), ClassAppearance(steps=2, on=on), Report()]
+    trainer = tiny.trainer(tmp_path, callbacks, package=package)
+    getattr(trainer, stage)(tiny.module(package), tiny.loader(16), verbose=False)
+    for name in ("Filters", "Saliency", "ClassAppearance"):
+        assert moments(tmp_path, name) == [(0, 0)]
+    assert {record["stage"] for record in tiny.records(tmp_path)} == {stage}
+    assert callbacks[-1].path.is_file()
+
+
+def test_a_second_validation_of_another_model_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    for seed in range(2):
+        module = tiny.module()
+        nn.init.constant_(module.net.conv1.weight, seed)
+        tiny.trainer(tmp_path, [Filters()]).validate(module, tiny.loader(16), verbose=False)
+    assert len(tiny.records(tmp_path)) == 2
+
+
+def test_a_test_after_training_leaves_the_facts_of_the_training(tmp_path: Path) -> None:
+    trainer = fit(tmp_path, Filters(on=["validation", "test"]))
+    facts = (tmp_path / "visualizations" / "run.json").read_text()
+    trainer.test(trainer.lightning_module, tiny.loader(16), verbose=False)
+    assert tiny.records(tmp_path)[-1]["stage"] == "test"
+    tiny.trainer(tmp_path, [Filters(on="test")]).test(tiny.module(), tiny.loader(16), verbose=False)
+    assert '"epochs": 2' in facts
+    assert '"epochs": 2' in (tmp_path / "visualizations" / "run.json").read_text()
+
+
+def test_nothing_is_trained_and_nothing_breaks(tmp_path: Path) -> None:
+    fit(tmp_path, Saliency(), Filters(), Report(), max_epochs=0)
+    assert tiny.records(tmp_path) == []
+
+
+def test_a_fast_development_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    fit(tmp_path, Saliency(), Filters(), Report(), fast_dev_run=True)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_report_alone_is_no_problem(tmp_path: Path) -> None:
+    report = Report()
+    fit(tmp_path, report)
+    assert report.path is not None
+    assert "val_loss" in report.path.read_text()
+
+
+def test_a_trainer_that_fits_again_goes_on_and_then_tests(tmp_path: Path) -> None:
+    module = tiny.module()
+    watcher = Watcher(samples=2, on=["validation", "test"])
+    trainer = fit(tmp_path, watcher, Report(), module=module)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(module, tiny.loader(32), tiny.loader(16, seed=1))
+    trainer.test(module, tiny.loader(16, seed=2), verbose=False)
+    assert [epoch for epoch, _ in watcher.seen] == [0, 1, 2, 3, 4, 4]
+    assert all(torch.equal(images, watcher.images[0]) for images in watcher.images)
+
+
+def test_callbacks_serve_another_trainer_as_if_they_were_new(tmp_path: Path) -> None:
+    callbacks = [Filters(), Watcher(samples=2), ClassAppearance(steps=2)]
+    for folder in ("first", "second"):
+        fit(tmp_path / folder, *callbacks)
+    first, second = (
+        [{**record, "time": 0, "seconds": 0} for record in tiny.records(tmp_path / folder)]
+        for folder in ("first", "second")
+    )
+    assert first == second
+    for one, other in zip(
+        tiny.files_of(tmp_path / "first", first), tiny.files_of(tmp_path / "second", second), strict=True
+    ):
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_callbacks_can_be_copied_before_and_after_a_run(through: Any, tmp_path: Path) -> None:
+    original = Saliency(samples=3, name="mine").on_train()
+    callback = through(original)
+    assert callback.state_key == original.state_key
+    fit(tmp_path / "first", callback)
+    again = through(callback)
+    fit(tmp_path / "second", again)
+    assert moments(tmp_path / "second", "mine") == [(0, 0), (1, 3), (2, 7)]
+
+
+def test_nothing_of_a_run_is_kept_by_the_process(tmp_path: Path) -> None:
+    import threading
+    import weakref
+
+    module = tiny.module()
+    alive = weakref.ref(module)
+    fit(tmp_path, Saliency(samples=2), Report(), module=module)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "vis-callbacks"] == []
+    del module
+    gc.collect()
+    assert alive() is None
+
+
+# What is shared.
+
+
+class Counting(tiny.Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwards: list[int] = []
+        self.backwards: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Not an attribute of plain Python that the guard would put back.
+        if not self.training and torch.is_grad_enabled():
+            _FORWARDS.append(len(images))
+        logits = super().forward(images)
+        if logits.requires_grad and not self.training:
+            logits.register_hook(lambda gradient: _BACKWARDS.append(len(gradient)))
+        return logits
+
+
+_FORWARDS: list[int] = []
+_BACKWARDS: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "passes"),
+    [
+        ([Saliency(samples=3), Gradient(samples=3), GradientXInput(samples=3), Watcher(samples=3)], 1),
+        ([Saliency(samples=3), Gradient(samples=3, targets="label")], 2),
+        ([Saliency(samples=3), Saliency(samples=4)], 2),
+        ([Filters()], 0),
+    ],
+)
+def test_one_forward_and_one_backward_serve_all_of_an_event(
+    callbacks: Sequence[Any], passes: int, tmp_path: Path
+) -> None:
+    _FORWARDS.clear(), _BACKWARDS.clear()
+    tiny.trainer(tmp_path, callbacks).validate(tiny.module(net=Counting()), tiny.loader(16), verbose=False)
+    assert len(_FORWARDS) == passes
+    assert len(_BACKWARDS) == passes
+    assert {record["callback"] for record in tiny.records(tmp_path)} >= {type(one).__name__ for one in callbacks}
+
+
+def test_no_weight_gradient_is_computed_for_pictures(tmp_path: Path) -> None:
+    module = tiny.module()
+    touched: list[Tensor] = []
+    for parameter in module.parameters():
+        parameter.register_hook(touched.append)
+    tiny.trainer(tmp_path, [Saliency(samples=2)]).validate(module, tiny.loader(16), verbose=False)
+    assert tiny.records(tmp_path)
+    assert touched == []
+
+
+def test_callbacks_of_one_class_have_tags_of_their_own(tmp_path: Path) -> None:
+    callbacks = [Saliency(samples=2), Saliency(samples=3), Saliency(samples=4, name="mine"), Saliency(samples=5)]
+    assert len({callback.state_key for callback in callbacks}) == 4
+    for _ in range(2):  # the names do not grow when the callbacks are used again
+        fit(tmp_path, *callbacks, max_epochs=1)
+    tags: dict[str, set[str]] = {}
+    for record in tiny.records(tmp_path):
+        tags.setdefault(record["callback"], set()).add(record["tag"])
+    assert {name: len(found) for name, found in tags.items()} == {
+        "Saliency": 2,
+        "Saliency_2": 3,
+        "mine": 4,
+        "Saliency_3": 5,
+    }
+    assert "Saliency_2/sample_2" in tags["Saliency_2"]
+
+
+def test_a_chain_tells_callbacks_of_one_class_apart() -> None:
+    keys = {one.state_key for one in (Saliency(), Saliency().on_train(), Saliency().to_pyplot(), Saliency(seed=1))}
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_a_model_without_forward_and_outputs_of_any_kind(package: str, tmp_path: Path) -> None:
+    @dataclass
+    class Output:
+        logits: Tensor
+
+    class Wrapped(tiny.Net):
+        def __init__(self, wrap: Any) -> None:
+            super().__init__()
+            self.wrap = wrap
+
+        def forward(self, images: Tensor) -> Any:
+            return self.wrap(super().forward(images))
+
+    class WithoutForward(tiny.module_class(package).__mro__[1]):  # type: ignore[misc]
+        def __init__(self, wrap: Any) -> None:
+            super().__init__()
+            self.net = Wrapped(wrap)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.net(batch[0])
+
+    wraps = (
+        lambda logits: logits,
+        lambda logits: (logits, {"features": torch.zeros(len(logits), 2, 2, 2)}),
+        lambda logits: {"loss": torch.zeros(()), "logits": logits},
+        Output,
+    )
+    for index, wrap in enumerate(wraps):
+        folder = tmp_path / str(index)
+        tiny.trainer(folder, [Saliency(samples=2), Filters()], package=package).validate(
+            WithoutForward(wrap), tiny.loader(16), verbose=False
+        )
+        assert moments(folder, "Saliency") == [(0, 0)]
+        assert moments(folder, "Filters") == [(0, 0)]
+
+
+def test_drawing_and_writing_take_no_random_numbers(tmp_path: Path) -> None:
+    import random
+
+    import numpy as np
+
+    from vis_callbacks.destinations import Destinations
+    from vis_callbacks.output import Output
+    from vis_callbacks.report.html import write_report
+    from vis_callbacks.sinks.record import Record
+
+    states = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
+    output = Output(tmp_path, [], fresh=True)
+    panel = Panel("one", [Tile(torch.eye(8), "heat"), Tile(torch.eye(8), "signed", caption="ä")], caption="caption")
+    output.put(0, Record("A/one", "A", 0, 0), panel, Destinations(), None)
+    output.end_event({"model": "M"})
+    output.at_end(lambda out: write_report(out.directory))
+    assert output.drain(30)
+    assert output.problems() == []
+    assert random.getstate() == states[0]
+    assert all(np.array_equal(one, other) for one, other in zip(np.random.get_state(), states[1], strict=True))
+    assert torch.equal(torch.get_rng_state(), states[2])
