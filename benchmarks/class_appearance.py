@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.resources
 import io
 import random
@@ -166,6 +167,39 @@ MAKERS: dict[str, Callable[[nn.Module, list[int], int, int], Tensor]] = {
 }
 
 
+def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None:
+    """Print the CPU time of a step of some recipes against a bare forward and input-gradient backward."""
+    full = dataclasses.replace(RECIPES["best"], transforms=RECIPES["best"].transforms[:2])
+    recipes = {
+        "best, full size, no prior": dataclasses.replace(full, prior=0.0),
+        "best, full size": full,
+        "best": RECIPES["best"],
+        "fourier": RECIPES["fourier"],
+        "simonyan": RECIPES["simonyan"],
+    }
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    bare: list[float] = []
+    costs: dict[str, list[float]] = {name: [] for name in recipes}
+    for _ in range(repeats):
+        images = torch.randn(batch, 3, SIZE, SIZE, requires_grad=True)
+        begin = time.process_time()
+        torch.autograd.grad(model(images)[:, 0].sum(), images)
+        bare.append(time.process_time() - begin)
+        for name, recipe in recipes.items():
+            # The difference of two lengths leaves out what happens once.
+            seconds = []
+            for steps in (1, 5):
+                begin = time.process_time()
+                class_appearance(model, list(range(batch)), image_size=SIZE, recipe=recipe, steps=steps, progress=False)
+                seconds.append(time.process_time() - begin)
+            costs[name].append((seconds[1] - seconds[0]) / 4)
+    print(f"{'step of':26} {'CPU s':>7} {'x bare':>7}")
+    print(f"{'bare pass':26} {min(bare):7.3f} {1:7.2f}")
+    for name, found in costs.items():
+        print(f"{name:26} {min(found):7.3f} {min(found) / min(bare):7.2f}")
+
+
 def contact_sheet(rows: dict[str, Tensor], names: list[str], side: int = 160) -> Image.Image:
     """Lay images out, a row for each recipe, under the names of the classes."""
     width = max(len(row) for row in rows.values())
@@ -198,12 +232,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--sheet", type=Path, help="where to save a contact sheet")
+    parser.add_argument("--speed", action="store_true", help="only time a step of our recipes")
     parser.add_argument("--details", action="store_true", help="also print each class")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     classes = held_out() if options.held_out else options.classes
     names = class_names(classes)
-    model, judges = efficientnet_lite(0), Judges()
+    model = efficientnet_lite(0)
+    if options.speed:
+        print_step_costs(model)
+        return
+    judges = Judges()
     print(f"{'recipe':18} {'passes':>6} {'CPU s/image':>12} {'clean':>6} {'p':>5} {'hard':>6}")
     rows = {}
     for choice in options.recipes:

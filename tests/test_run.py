@@ -14,10 +14,12 @@ import pytest
 import tiny
 import torch
 from torch import Tensor, nn
+from undisturbed.training import callback_classes, cheap
 
 from vis_callbacks import (
     ClassAppearance,
     Event,
+    FeatureAppearance,
     Filters,
     Gradient,
     GradientXInput,
@@ -50,14 +52,9 @@ class Watcher(VisualizationCallback):
         yield Panel("one", Tile(event.trace.input_gradient[0].abs().amax(dim=0)))
 
 
-def fit(
-    folder: Path, *callbacks: Any, module: Any = None, validation: Any = True, train: Any = None, **options: Any
-) -> Any:
+def fit(folder: Path, *callbacks: Any, module: Any = None, **options: Any) -> Any:
     trainer = tiny.trainer(folder, callbacks, **options)
-    if validation is True:
-        validation = tiny.loader(16, seed=1)
-    module = tiny.module() if module is None else module
-    trainer.fit(module, tiny.loader(32) if train is None else train, validation or None)
+    trainer.fit(tiny.module() if module is None else module, tiny.loader(32), tiny.loader(16, seed=1))
     return trainer
 
 
@@ -175,19 +172,31 @@ def test_a_trainer_that_fits_again_goes_on_and_then_tests(tmp_path: Path) -> Non
     assert all(torch.equal(images, watcher.images[0]) for images in watcher.images)
 
 
-def test_callbacks_serve_another_trainer_as_if_they_were_new(tmp_path: Path) -> None:
-    callbacks = [Filters(), Watcher(samples=2), ClassAppearance(steps=2)]
-    for folder in ("first", "second"):
-        fit(tmp_path / folder, *callbacks)
-    first, second = (
-        [{**record, "time": 0, "seconds": 0} for record in tiny.records(tmp_path / folder)]
-        for folder in ("first", "second")
-    )
-    assert first == second
-    for one, other in zip(
-        tiny.files_of(tmp_path / "first", first), tiny.files_of(tmp_path / "second", second), strict=True
-    ):
-        assert one.read_bytes() == other.read_bytes()
+_KEEPS_IMAGES = pytest.mark.xfail(strict=True, reason="SynthesisCallback keeps images and statistics of an earlier run")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=kind.__name__, marks=[_KEEPS_IMAGES] * (kind in (ClassAppearance, FeatureAppearance)))
+        for kind in [*callback_classes(), Watcher]
+    ],
+)
+def test_a_callback_serves_another_trainer_as_if_it_were_new(kind: Any, tmp_path: Path) -> None:
+    used, new = cheap(kind), cheap(kind)
+    other = tiny.module()
+    nn.init.normal_(other.net.conv1.weight)
+    trainer = tiny.trainer(tmp_path / "before", [used])
+    trainer.fit(other, tiny.loader(32, seed=5), tiny.loader(16, seed=6))
+    fit(tmp_path / "used", used)
+    fit(tmp_path / "new", new)
+    assert comparable(tmp_path / "used") == comparable(tmp_path / "new")
+
+
+def comparable(folder: Path) -> list[tuple[Any, ...]]:
+    found = [{**record, "time": 0, "seconds": 0} for record in tiny.records(folder)]
+    files = tiny.files_of(folder, found)
+    return [(*record.items(), file.read_bytes()) for record, file in zip(found, files, strict=True)]
 
 
 @pytest.mark.parametrize("through", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
@@ -274,12 +283,8 @@ def test_callbacks_of_one_class_have_tags_of_their_own(tmp_path: Path) -> None:
     tags: dict[str, set[str]] = {}
     for record in tiny.records(tmp_path):
         tags.setdefault(record["callback"], set()).add(record["tag"])
-    assert {name: len(found) for name, found in tags.items()} == {
-        "Saliency": 2,
-        "Saliency_2": 3,
-        "mine": 4,
-        "Saliency_3": 5,
-    }
+    counts = {name: len(found) for name, found in tags.items()}
+    assert counts == {"Saliency": 2, "Saliency_2": 3, "mine": 4, "Saliency_3": 5}
     assert "Saliency_2/sample_2" in tags["Saliency_2"]
 
 

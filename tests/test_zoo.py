@@ -15,6 +15,9 @@ from zoo import families, try_family, try_model
 
 from vis_callbacks import functional
 
+# Said once for models without ReLU, as it should be.
+pytestmark = pytest.mark.filterwarnings("ignore:.*rule was not made")
+
 # The whole zoo is in benchmarks/zoo.py; these differ most in how they hold their maps.
 VARIED = (
     "byobnet",
@@ -93,7 +96,6 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
 
 
 @pytest.mark.parametrize("family", VARIED)
-@pytest.mark.filterwarnings("ignore:.*rule was not made")
 def test_every_technique_on_a_family(family: str) -> None:
     outcome = try_family(family)
     assert outcome.failures == {}

@@ -41,10 +41,10 @@ _SPECIAL: dict[str, Callable[[Any, nn.Module, Tensor, str], Tensor]] = {
         model, images, patch=images.shape[-1] // 2, stride=images.shape[-1] // 2
     )[1],
     "class_appearance": lambda function, model, images, layer: function(
-        model, [1], image_size=tuple(images.shape[-2:]), steps=2, progress=False
+        model, [1], image_size=tuple(images.shape[1:]), steps=2, progress=False
     ),
     "feature_appearance": lambda function, model, images, layer: function(
-        model, layer, [0], image_size=tuple(images.shape[-2:]), steps=2, progress=False
+        model, layer, [0], image_size=tuple(images.shape[1:]), steps=2, progress=False
     ),
     "feature_inversion": lambda function, model, images, layer: function(
         model, images, [layer], steps=2, progress=False

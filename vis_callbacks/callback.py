@@ -283,6 +283,11 @@ class VisualizationCallback(RunMember):
         if self.targets not in ("predicted", "label", "contrast"):
             class_index(self.targets, self.sample_request.class_names or class_names)
 
+    def restart(self) -> None:
+        """Forget an earlier run: the callback joins that of another Trainer. What `state_dict` keeps is as at first."""
+        if self._unused_state is not None:
+            self.load_state_dict(copy.deepcopy(self._unused_state))
+
     # torchbearer's chain.
 
     def on_train(self) -> Self:
@@ -336,11 +341,10 @@ class VisualizationCallback(RunMember):
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         if self._run is not run:
-            # What the run of another Trainer left behind (its schedule, its last images) is no part of this one.
             if self._unused_state is None:
                 self._unused_state = copy.deepcopy(self.state_dict())
             else:
-                self.load_state_dict(copy.deepcopy(self._unused_state))
+                self.restart()
             self._run = run
         run.add(self)
         if not builds_later(pl_module):

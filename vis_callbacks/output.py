@@ -58,11 +58,11 @@ class Output:
         sinks = self._writers() if destinations.tensorboard else []
 
         def task() -> None:
-            if record.stage == "fit" and record in self._store:
-                return
             stamped = dataclasses.replace(record, time=time.time())
             plain = None
             try:
+                if record.stage == "fit" and record in self._store:
+                    return
                 plain = _draw(panel, transform, text=False)
                 self._store.add(stamped, plain)
             except Exception as error:
@@ -112,7 +112,7 @@ class Output:
 
     def at_end(self, task: Callable[[Output], object]) -> None:
         """Do something, in the writing thread, after all that was put before."""
-        self._submit("", lambda: task(self))
+        self._submit("The report", lambda: task(self))
 
     @property
     def unfinished(self) -> bool:
@@ -124,7 +124,7 @@ class Output:
         return self._worker.drain(timeout)
 
     def problems(self) -> list[tuple[str, Exception]]:
-        """Return what went wrong in the thread since this was last asked, with the name of the callback, or none."""
+        """Return what went wrong in the thread since this was last asked, with the name of who was served, or none."""
         problems, self._problems = self._problems, []
         return problems
 

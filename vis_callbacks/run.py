@@ -377,10 +377,11 @@ class Run:
 
     def _fail(self, callback: VisualizationCallback, moment: Moment, error: Exception, raised: list[Exception]) -> None:
         assert self._output is not None
-        if callback.on_error == "raise":
-            raised.append(error)
         name, cause = self._names[callback], f"{type(error).__name__}: {error}"
         self._output.note(Record(name, name, moment.epoch, moment.step, moment.stage, error=cause))
+        if callback.on_error == "raise":
+            raised.append(error)
+            return
         self._warn(name, f"made no pictures in epoch {moment.epoch}", error, "on_error='raise' stops there")
 
     def _warn(self, who: str, what: str, error: Exception, remedy: str) -> None:

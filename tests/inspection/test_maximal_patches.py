@@ -1,4 +1,4 @@
-"""Maximal patches: by occlusion they find what is planted, inside the image; by channel they are the strongest crops."""
+"""Maximal patches: by occlusion they find what is planted, inside the image; by channel the strongest crops."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_a_run_searches_more_validation_images_than_are_shown(tmp_path: Path) ->
     callback = MaximalPatches(layer="conv1", channels=[0], images=20, top=2, samples=2, on_error="raise")
     trainer(tmp_path, [callback], max_epochs=1).fit(module(), batches(), batches(seed=1))
     found = records(tmp_path)
-    assert {record["tag"] for record in found} == {"MaximalPatches/conv1"}
+    assert {record["tag"] for record in found} == {"MaximalPatches/net.conv1"}
     assert "crops of 20 images" in found[-1]["caption"]
 
 

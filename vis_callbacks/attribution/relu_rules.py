@@ -91,6 +91,9 @@ class ReluRule(TorchFunctionMode):
         positive = inputs.detach() > 0
         if func in _RELUS:
             return positive
+        if func in _CLIPPED:
+            # Between its bounds it is the identity.
+            return positive & (activation(inputs.detach().clone()) == inputs)
         with torch.enable_grad():
             # A copy that is no leaf: the activation may work in place.
             values = inputs.detach().clone().requires_grad_()

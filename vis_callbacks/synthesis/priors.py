@@ -72,8 +72,10 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            features = _by_channel(inputs[0].detach(), axes[name]).transpose(0, 1).flatten(1)
-            found[name] = FeatureMoments(features.mean(dim=1), features.var(dim=1, correction=0), axes[name])
+            features = inputs[0].detach().float()
+            others = [at for at in range(features.ndim) if at != axes[name] % features.ndim]
+            var, mean = torch.var_mean(features, dim=others, correction=0)
+            found[name] = FeatureMoments(mean, var, axes[name])
 
         return module.register_forward_pre_hook(hook)
 
@@ -98,18 +100,18 @@ def feature_prior(statistics: FeatureStatistics) -> Objective:
     def score(view: View) -> Tensor:
         total: Tensor = torch.zeros(len(view.pixels), device=view.pixels.device)
         for name, (mean, std, axis) in known.items():
-            features = _by_channel(view.entries[name], axis)
-            var, found = torch.var_mean(features, dim=2, correction=0)
+            features = view.entries[name].float()
+            # Not flattened first: that would copy what is stored with the channels last.
+            positions = [at for at in range(1, features.ndim) if at != axis % features.ndim]
+            if positions:
+                var, found = torch.var_mean(features, dim=positions, correction=0)
+            else:
+                var, found = torch.zeros_like(features), features
             apart = ((found - mean) / std).square() + ((var + _EPSILON).sqrt() / std - 1).square()
             total = total + apart.mean(dim=1)
         return total
 
     return Objective(score, entries=frozenset(known))
-
-
-def _by_channel(features: Tensor, axis: int) -> Tensor:
-    """Return ``(N, C, positions)`` in float32."""
-    return features.float().movedim(axis, 1).reshape(len(features), features.shape[axis], -1)
 
 
 def _channel_axis(layer: nn.Module) -> int:
