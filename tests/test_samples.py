@@ -134,7 +134,7 @@ def test_image_files(kind: Any, tmp_path: Path) -> None:
     fit(tmp_path / "run", taker)
     samples = same_all_through(taker, 3)
     assert samples.images.shape == (2, 1, 8, 8)
-    assert samples.images.flatten(1).mean(1).tolist() == [-2.0, 2.0]
+    torch.testing.assert_close(samples.images.flatten(1).mean(1), torch.tensor([-2.0, 2.0]))
     assert samples.names == ("a", "b")
 
 
@@ -312,6 +312,22 @@ def test_normalization_is_found_in_a_timm_model_unless_images_are_pixels(normali
     loader = DataLoader([(image, torch.tensor(0)) for image in given], batch_size=4)
     tiny.trainer(tmp_path, [taker]).validate(tiny.module(net=net), loader, verbose=False)
     torch.testing.assert_close(taker.taken[0].pixels, images)
+
+
+def test_a_model_that_normalizes_pixels_itself_takes_pixels(tmp_path: Path) -> None:
+    class Normalizes(tiny.Net):
+        def __init__(self) -> None:
+            super().__init__(channels=3)
+            self.transform = transforms.Normalize(MEAN, STD)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(self.transform(images))
+
+    module = tiny.module(net=Normalizes())
+    module.transform = module.net.transform
+    taker = Taker(samples=4)
+    tiny.trainer(tmp_path, [taker]).validate(module, DataLoader(Named(), batch_size=4), verbose=False)
+    torch.testing.assert_close(taker.taken[0].pixels, Named().images[:4])
 
 
 def test_an_unknown_normalization_is_estimated_from_the_range(tmp_path: Path) -> None:

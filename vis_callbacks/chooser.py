@@ -248,9 +248,10 @@ def _normalization(request: SampleRequest, images: Tensor, model: nn.Module, hol
     if request.normalization is not None:
         return request.normalization
     guessed = normalization_from(images.float())
-    candidates = [normalization_in(holder) for holder in holders]
-    if guessed != Normalization():
-        # Images in [0, 1] were not normalised, whatever the model was once trained with.
+    # Images in [0, 1] were not normalised yet, whatever the model was once trained with, or does to them itself.
+    normalized = guessed != Normalization()
+    candidates = [normalization_in(holder) for holder in holders if normalized or not isinstance(holder, nn.Module)]
+    if normalized:
         candidates.append(normalization_of(model))
     for found in candidates:
         if found is not None and found.fits(channels):

@@ -54,10 +54,13 @@ def test_a_cat_is_fooled_into_a_pirate_ship(network, cat, bound):
     assert result.largest.item() <= bound.get("linf", 1) + 1e-6
 
 
-def test_a_flamingo_is_made_and_trusted(network):
-    images = class_appearance(network, [FLAMINGO], image_size=224, steps=48, normalization=HALF, seed=0, progress=False)
-    seen = trust(network, images, FLAMINGO, normalization=HALF)
-    assert seen.probabilities.item() > 0.9
+def test_a_flamingo_begins_to_show(network):
+    first, last = (
+        trust(network, class_appearance(network, [FLAMINGO], image_size=224, steps=steps, progress=False), FLAMINGO)
+        for steps in (0, 32)
+    )
+    assert last.logits.item() > first.logits.item() + 3
+    assert last.probabilities.item() > 20 * first.probabilities.item()
 
 
 def test_shallow_layers_come_back_better(network, cat):

@@ -121,10 +121,7 @@ def _transforms(holder: Any, seen: set[int]) -> Iterator[Any]:
     yield holder
     for name in ("dataset", "datasets", "transform", "transforms"):
         inner = getattr(holder, name, None)
-        if isinstance(inner, nn.Module) and not isinstance(inner, nn.ModuleList):
-            yield from _transforms(inner, seen)
-        elif isinstance(inner, (list, tuple, nn.ModuleList)):
-            for item in inner:
-                yield from _transforms(item, seen)
-        else:
-            yield from _transforms(inner, seen)
+        if isinstance(inner, nn.Module):
+            inner = list(inner.modules())
+        for item in inner if isinstance(inner, (list, tuple)) else [inner]:
+            yield from _transforms(item, seen)
