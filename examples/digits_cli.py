@@ -1,4 +1,4 @@
-"""The digits example with everything in a YAML file: python examples/digits_cli.py fit --config examples/digits.yaml."""
+"""The digits example, set up by a YAML file: python examples/digits_cli.py fit --config examples/digits.yaml."""
 
 from __future__ import annotations
 

