@@ -120,8 +120,8 @@ def torchbearer_images(model: nn.Module, classes: list[int], steps: int, seed: i
             1000, (3, SIZE, SIZE), steps=steps, target=index, in_transform=lambda pixels: pixels * 2 - 1
         )
         state = torchbearer.State()
-        state.data.update({torchbearer.MODEL: model, torchbearer.DEVICE: "cpu", torchbearer.DATA_TYPE: torch.float32})
-        state.data[torchbearer.EPOCH], state.data[torchbearer.BATCH] = 0, 0
+        state[torchbearer.MODEL], state[torchbearer.EPOCH] = model, 0
+        state[torchbearer.DEVICE], state[torchbearer.DATA_TYPE] = "cpu", torch.float32
         made.append(callback.on_batch(state).detach())
     return torch.stack(made)
 

@@ -1,6 +1,6 @@
 """Make the README's pictures from a run of examples/pretrained.py and the report of a run of examples/digits.py.
 
-    python docs/pictures.py runs/pretrained/lightning_logs/version_0 runs/digits/lightning_logs/version_0
+python docs/pictures.py runs/pretrained/lightning_logs/version_0 runs/digits/lightning_logs/version_0
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def pictures(store: Path, callback: str) -> list[Image.Image]:
 
 def side_by_side(images: list[Image.Image], height: int, gap: int = 6) -> Image.Image:
     """Return images of one height in a row on white."""
-    scaled = [image.resize((round(image.width * height / image.height), height), Image.Resampling.LANCZOS) for image in images]
+    scaled = [
+        image.resize((round(image.width * height / image.height), height), Image.Resampling.LANCZOS) for image in images
+    ]
     row = Image.new("RGB", (sum(image.width for image in scaled) + gap * (len(scaled) - 1), height), "white")
     left = 0
     for image in scaled:

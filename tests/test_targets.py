@@ -10,7 +10,9 @@ from vis_callbacks.samples import UNKNOWN
 from vis_callbacks.targets import choose_targets, class_index
 
 LOGITS = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0], [1.0, 2.0, 9.0]])
-SAMPLES = Samples(torch.zeros(3, 1, 2, 2), torch.tensor([0, 2, UNKNOWN]), ("0", "1", "2"), ("ant", "bee", "tabby, tabby cat"))
+SAMPLES = Samples(
+    torch.zeros(3, 1, 2, 2), torch.tensor([0, 2, UNKNOWN]), ("0", "1", "2"), ("ant", "bee", "tabby, tabby cat")
+)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.survey import Survey, survey
 from vis_callbacks.model.trace import Trace, trace
 
@@ -27,10 +26,24 @@ CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
 
 
+_surveys: WeakKeyDictionary[nn.Module, tuple[list[nn.Module], dict[tuple[int, ...], Survey]]] = WeakKeyDictionary()
+
+
 def cam_layout(model: nn.Module, images: Tensor, layer: str | None) -> Layout:
-    """Return the layout of the layer named, or of the last one with a map that the logits depend on."""
+    """Return the layout of the layer named, or of the last one with a map that the logits depend on.
+
+    A model is surveyed once for each image size, and again when its modules were exchanged.
+    """
     check_images(images)
-    return find_layout(model, images, layer)
+    modules = list(model.modules())[1:]
+    known, surveys = _surveys.get(model, ([], {}))
+    if len(known) != len(modules) or any(one is not other for one, other in zip(known, modules, strict=True)):
+        surveys = {}
+        _surveys[model] = (modules, surveys)
+    found = surveys.get(images.shape[1:])
+    if found is None:
+        found = surveys[images.shape[1:]] = survey(model, images)
+    return found.layout(found.default_layer() if layer is None else find_layer(model, layer)[0])
 
 
 def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule) -> Tensor:
@@ -98,17 +111,6 @@ class GradientCamCallback(CamCallback):
         return cam_in(event.trace, self.layout(event), self.rule)
 
 
-_surveys: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Survey]] = WeakKeyDictionary()
-
-
 def event_layout(event: Event, layer: str | None) -> Layout:
-    """Return the layout of a layer in the model of an event.
-
-    A model is surveyed once for each image size: all events show the same layer, and later ones save the passes.
-    """
-    images = event.samples.images
-    of_model = _surveys.setdefault(event.model, {})
-    found = of_model.get(images.shape[1:])
-    if found is None:
-        found = of_model[images.shape[1:]] = survey(event.model, images)
-    return found.layout(found.default_layer() if layer is None else find_layer(event.model, layer)[0])
+    """Return the layout of a layer in the model of an event; all events show the same layer."""
+    return cam_layout(event.model, event.samples.images, layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -68,55 +69,44 @@ class ReluRule(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a function of torch; an activation in another way."""
+        """Run a function of torch; an activation with the rule for its gradient."""
         del types
         kwargs = dict(kwargs or {})
         if func not in _RELUS | _CLIPPED | _SMOOTH:
             return func(*args, **kwargs)
-        inputs = args[0] if args else kwargs.pop("input")
         if func in _SMOOTH:
             self.others.add(func.__name__.rstrip("_"))
+        inputs: Tensor = args[0] if args else kwargs.pop("input")
         if not (torch.is_grad_enabled() and inputs.requires_grad):
             return func(inputs, *args[1:], **kwargs)
-
-        def activation(values: Tensor) -> Tensor:
-            result: Tensor = func(values, *args[1:], **kwargs)
-            return result
-
-        return _Passed.apply(inputs, activation, self._slope(func, activation, inputs))
-
-    def _slope(self, func: Callable[..., Any], activation: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor | None:
         if self.rule == "deconv":
-            return None
-        positive = inputs.detach() > 0
-        if func in _RELUS:
-            return positive
-        if func in _CLIPPED:
-            # Between its bounds it is the identity.
-            return positive & (activation(inputs.detach().clone()) == inputs)
-        with torch.enable_grad():
-            # A copy that is no leaf: the activation may work in place.
-            values = inputs.detach().clone().requires_grad_()
-            (slope,) = torch.autograd.grad(activation(values.clone()).sum(), values)
-        return slope * positive
+            return _Deconvolved.apply(inputs, lambda values: func(values, *args[1:], **kwargs))
+        # A rectifier itself stops the gradient where its input is not positive. Read first: it may work in place.
+        passing = inputs.detach() > 0 if func in _SMOOTH else None
+        outputs = func(inputs, *args[1:], **kwargs)
+        outputs.register_hook(partial(_positive, passing=passing))
+        return outputs
 
 
-class _Passed(torch.autograd.Function):
-    """An activation with a backward that passes positive gradients only, times a slope where there is one."""
+def _positive(gradient: Tensor, passing: Tensor | None) -> Tensor:
+    positive = gradient.clamp(min=0)
+    return positive if passing is None else positive * passing
+
+
+class _Deconvolved(torch.autograd.Function):
+    """An activation whose backward passes positive gradients only, whatever its input was."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, activation: Callable[[Tensor], Tensor], slope: Tensor | None) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
         outputs = activation(inputs)
         if outputs is inputs:
             ctx.mark_dirty(inputs)
-        ctx.save_for_backward(slope)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        passed = gradients[0].clamp(min=0)
-        return passed if slope is None else passed * slope, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        del ctx
+        return gradients[0].clamp(min=0), None
 
 
 @leaves_no_trace
