@@ -4,8 +4,8 @@
 
 A bare pass is the model in eval mode with frozen parameters: for a gradient technique a forward and a backward to the
 input, for a gradient-free one a forward. The bare time of a technique is that of the number of passes that its
-definition needs, in the cheapest of several batch sizes. Ours, the peers' and the bare passes alternate, so that a busy
-machine slows all; medians are compared. EfficientNet-lite0 has its ImageNet weights, ResNet-18 random ones.
+definition needs, in the cheapest of several batch sizes. Ours, the peers' and the bare passes alternate, and medians of
+CPU seconds are compared, so that a busy machine matters little. EfficientNet-lite0 has its ImageNet weights, ResNet-18 random ones.
 """
 
 from __future__ import annotations
@@ -254,9 +254,10 @@ class Bench:
 
 
 def timed(work: Work) -> float:
-    start = time.perf_counter()
+    """Return CPU seconds: other programs on the machine do not count."""
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:

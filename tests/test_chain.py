@@ -83,7 +83,8 @@ def test_files_are_named_by_their_fields(tmp_path: Path) -> None:
     fit(tmp_path, Saliency(samples=2).to_file(pattern), max_epochs=1)
     records = tiny.records(tmp_path)
     expected = {
-        f"fit_{r['epoch']:02d}_{r['step']}_{r['sample']}_{r['sample']}_{r['label']}_{r['predicted']}.png" for r in records
+        f"fit_{r['epoch']:02d}_{r['step']}_{r['sample']}_{r['sample']}_{r['label']}_{r['predicted']}.png"
+        for r in records
     }
     assert {path.name for path in (tmp_path / "Saliency").iterdir()} == expected
     assert len(expected) == 4
@@ -109,7 +110,12 @@ def test_a_named_destination_replaces_tensorboard_and_never_the_store(tmp_path: 
 def test_a_handler_gets_the_picture_its_index_and_what_is_known(tmp_path: Path) -> None:
     got: list[tuple[Tensor, int, Mapping[str, Any]]] = []
     fit(tmp_path, Saliency(samples=2).with_handler(lambda *arguments: got.append(arguments)), max_epochs=1)
-    assert [(index, state["epoch"], state["sample"]) for _, index, state in got] == [(0, 0, 0), (1, 0, 1), (0, 1, 0), (1, 1, 1)]
+    assert [(index, state["epoch"], state["sample"]) for _, index, state in got] == [
+        (0, 0, 0),
+        (1, 0, 1),
+        (0, 1, 0),
+        (1, 1, 1),
+    ]
     picture, _, state = got[0]
     assert picture.ndim == 3
     assert picture.shape[0] == 3

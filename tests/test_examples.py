@@ -154,3 +154,13 @@ def test_the_other_lightning_package_needs_one_changed_line(tmp_path: Path) -> N
     assert (store / "report.html").is_file()
     epochs = {json.loads(line)["epoch"] for line in (store / "panels.jsonl").read_text().splitlines()}
     assert epochs == {0, 1}
+
+
+@pytest.mark.slow
+def test_a_yaml_file_sets_everything_up(tmp_path: Path) -> None:
+    more = ["--trainer.max_epochs=1", "--trainer.callbacks+=vis_callbacks.Activations", "--trainer.callbacks.samples=2"]
+    run_example("digits_cli.py", "fit", "--config", str(ROOT / "examples" / "digits.yaml"), *more, cwd=tmp_path)
+    (store,) = tmp_path.rglob("visualizations")
+    records = [json.loads(line) for line in (store / "panels.jsonl").read_text().splitlines()]
+    made = {record["callback"] for record in records if record["file"]}
+    assert made == {"Filters", "Saliency", "GradCAM", "ClassAppearance", "Activations"}

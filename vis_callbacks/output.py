@@ -13,9 +13,9 @@ from torch import Tensor
 from vis_callbacks.destinations import Destinations, Picture, to_picture, to_tensor
 from vis_callbacks.panel import Panel
 from vis_callbacks.render import render
+from vis_callbacks.sinks.loggers import LoggerSink, logger_sinks
 from vis_callbacks.sinks.record import Record
 from vis_callbacks.sinks.store import PictureStore
-from vis_callbacks.sinks.tensorboard import TensorBoardSink, tensorboard_sinks
 from vis_callbacks.sinks.worker import Worker
 
 Transform = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ class Output:
         self._worker = Worker()
         self._loggers = loggers
         self._store = PictureStore(log_dir, fresh=fresh)
-        self._tensorboard: list[TensorBoardSink] | None = None
+        self._sinks: list[LoggerSink] | None = None
         self._gaps: list[Record] = []
         self._problems: list[tuple[str, Exception]] = []
 
@@ -96,7 +96,7 @@ class Output:
 
     def end_event(self, facts: Mapping[str, Any] | None) -> None:
         """Bring to the disk what an event made, with what is known about the run."""
-        sinks = self._tensorboard or []
+        sinks = self._sinks or []
 
         def task() -> None:
             for sink in sinks:
@@ -137,11 +137,11 @@ class Output:
 
         self._worker.submit(guarded)
 
-    def _writers(self) -> list[TensorBoardSink]:
+    def _writers(self) -> list[LoggerSink]:
         # Asked for on the training thread: a logger makes its writer when it is first touched.
-        if self._tensorboard is None:
-            self._tensorboard = tensorboard_sinks(self._loggers)
-        return self._tensorboard
+        if self._sinks is None:
+            self._sinks = logger_sinks(self._loggers)
+        return self._sinks
 
 
 def _draw(panel: Panel, transform: Transform | None, *, text: bool) -> Picture:

@@ -18,7 +18,9 @@ from vis_callbacks.model.normalization import Normalization, normalization_from,
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
 
-@pytest.mark.parametrize("given", [(0.5, 0.2), ([0.5], [0.2]), (list(MEAN), STD), (torch.tensor(MEAN), torch.tensor(STD))])
+@pytest.mark.parametrize(
+    "given", [(0.5, 0.2), ([0.5], [0.2]), (list(MEAN), STD), (torch.tensor(MEAN), torch.tensor(STD))]
+)
 def test_back_and_forth(given: Any) -> None:
     pixels = torch.rand(2, 3, 4, 4)
     normalization = Normalization.of(*given)

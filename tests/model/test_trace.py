@@ -73,9 +73,9 @@ def test_one_forward_and_one_backward_or_none(model: nn.Module, images: Tensor) 
     passes: list[str] = []
     model.conv1.register_forward_hook(lambda *_: passes.append("forward"))
     model.head.register_forward_hook(
-        lambda module, inputs, output: output.register_hook(lambda _: passes.append("backward"))
-        if output.requires_grad
-        else None
+        lambda module, inputs, output: (
+            output.register_hook(lambda _: passes.append("backward")) if output.requires_grad else None
+        )
     )
     traced(model, images)
     assert passes == ["forward"]
@@ -84,7 +84,9 @@ def test_one_forward_and_one_backward_or_none(model: nn.Module, images: Tensor) 
     assert passes == ["forward", "backward"]
 
 
-def test_without_the_input_gradient_backward_ends_at_the_first_layer_asked_for(model: nn.Module, images: Tensor) -> None:
+def test_without_the_input_gradient_backward_ends_at_the_first_layer_asked_for(
+    model: nn.Module, images: Tensor
+) -> None:
     graphs: list[bool] = []
     model.conv1.register_forward_hook(lambda module, inputs, output: graphs.append(output.requires_grad))
     traced(model, images, gradients=["conv2"])

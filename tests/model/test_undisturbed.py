@@ -33,7 +33,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     attributes = [dict(vars(module)) for module in model.modules()]
     contents = [{name: copy.copy(value) for name, value in vars(module).items()} for module in model.modules()]
     tensors = [(tensor, tensor.detach().clone(), tensor._version) for tensor in _tensors(model)]
-    parameters = [(one.requires_grad, one.grad, None if one.grad is None else one.grad.clone()) for one in model.parameters()]
+    parameters = [
+        (one.requires_grad, one.grad, None if one.grad is None else one.grad.clone()) for one in model.parameters()
+    ]
     process = _process()
     yield
     for module, before, inside in zip(model.modules(), attributes, contents, strict=True):
@@ -140,7 +142,9 @@ CHANGES = [_modes, _parameters, _buffers, _hooks, _attributes, _structure, _rand
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("around", ["nothing", "no_grad", "inference_mode", "autocast", "anomaly detection"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_everything_is_put_back(change: Callable[[nn.Module], None], around: str, fails: bool, model: nn.Module) -> None:
+def test_everything_is_put_back(
+    change: Callable[[nn.Module], None], around: str, fails: bool, model: nn.Module
+) -> None:
     outer: Any = {
         "nothing": torch.enable_grad(),
         "no_grad": torch.no_grad(),
@@ -166,7 +170,12 @@ def test_the_test_itself_finds_a_change(model: nn.Module) -> None:
 
 def test_inside_all_is_ready_for_passes(model: nn.Module) -> None:
     images = torch.rand(2, 1, 8, 8)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.autograd.set_detect_anomaly(True), undisturbed(model):
+    with (
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.set_detect_anomaly(True),
+        undisturbed(model),
+    ):
         assert not any(module.training for module in model.modules())
         assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
         assert torch.is_grad_enabled()

@@ -33,12 +33,6 @@ class TensorBoardSink:
         self._writer.flush()
 
 
-def tensorboard_sinks(loggers: list[Any]) -> list[TensorBoardSink]:
-    """Return a sink for every logger whose experiment takes images as TensorBoard does."""
-    writers = [getattr(logger, "experiment", None) for logger in loggers]
-    return [TensorBoardSink(writer) for writer in writers if hasattr(writer, "add_image") and hasattr(writer, "flush")]
-
-
 def _clean(tag: str) -> str:
     # TensorBoard replaces these characters itself, with a line on the console for each tag.
     return re.sub(r"[^-/\w.]", "_", tag)[:200].lstrip("/")
