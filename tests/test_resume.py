@@ -106,21 +106,29 @@ def test_callbacks_of_one_class_find_their_own_state(tmp_path: Path) -> None:
     assert first[0].limit != first[1].limit
 
 
+def shown(picture: Tensor, index: int, state: Any) -> None:
+    """A handler."""
+
+
+def keys() -> list[str]:
+    from functools import partial
+
+    return [
+        Saliency(samples=torch.ones(1, 3, 2, 2)).on_train().with_handler(shown).state_key,
+        ClassAppearance(optimizer=partial(torch.optim.SGD, lr=1)).state_key,
+        Saliency(transform=partial(shown, index=1)).state_key,
+    ]
+
+
 def test_the_key_of_a_state_is_the_same_in_another_process() -> None:
+    import os
     import subprocess
     import sys
 
-    code = (
-        "import functools, torch\n"
-        "from vis_callbacks import ClassAppearance, Saliency\n"
-        "def shown(picture, index, state): pass\n"
-        "print(Saliency(samples=torch.ones(1, 3, 2, 2)).on_train().with_handler(shown).state_key)\n"
-        "print(ClassAppearance(optimizer=functools.partial(torch.optim.SGD, lr=1)).state_key)\n"
-        "print(Saliency(transform=functools.partial(shown, 1)).state_key)\n"
-    )
-    one, other = (
-        subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    )
-    assert one == other
-    assert "0x" not in one
+    command = [sys.executable, "-W", "ignore", "-c", "import test_resume; print(test_resume.keys())"]
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    other = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert other == str(keys())
+    assert "0x" not in other

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from captum import attr as captum
-from cases import OTHER_NETS, RELU_NETS, FunctionalReLU, ReusedReLU, functional_densenet, network, random_images, same
+from cases import RELU_NETS, FunctionalReLU, ReusedReLU, functional_densenet, network, random_images, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +36,11 @@ with warnings.catch_warnings():
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 
-NETS = [*RELU_NETS, *(name for name in OTHER_NETS if name not in ("vit", "swin"))]
+NETS = [
+    *RELU_NETS,
+    "mobilenetv3",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("efficientnet_lite0", "convnext")),
+]
 TARGETS = torch.tensor([3, 7])
 
 pytestmark = [
@@ -175,7 +179,7 @@ def test_ablation_cam_equals_grad_cam_library_where_the_layer_is_rectified_and_t
     assert same(stretched(ablation_cam(model, images, positive, "0.9")), expected, 1e-2)
 
 
-@pytest.mark.parametrize("name", ["vgg", "densenet", "mobilenetv3"])
+@pytest.mark.parametrize("name", ["vgg", "densenet", pytest.param("mobilenetv3", marks=pytest.mark.slow)])
 class TestLoops:
     """grad-cam's Score-CAM resizes with aligned corners, and its Ablation-CAM departs from the paper: loops instead."""
 

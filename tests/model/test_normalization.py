@@ -96,7 +96,7 @@ def test_a_dataset_that_holds_itself_ends() -> None:
     assert normalization_in(dataset) is None
 
 
-@pytest.mark.parametrize("low, high", [(-1.0, 1.0), (0.0, 255.0), (-2.1, 2.6), (3.0, 9.0)])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 255.0), (-2.1, 2.6), (3.0, 9.0)])
 def test_a_guess_brings_the_range_to_0_and_1(low: float, high: float) -> None:
     pixels = normalization_from(torch.linspace(low, high, 48).view(1, 3, 4, 4)).to_pixels(
         torch.linspace(low, high, 48).view(1, 3, 4, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -72,11 +73,12 @@ def test_everything_equals_what_is_done_by_hand(model: nn.Module, images: Tensor
 def test_one_forward_and_one_backward_or_none(model: nn.Module, images: Tensor) -> None:
     passes: list[str] = []
     model.conv1.register_forward_hook(lambda *_: passes.append("forward"))
-    model.head.register_forward_hook(
-        lambda module, inputs, output: (
-            output.register_hook(lambda _: passes.append("backward")) if output.requires_grad else None
-        )
-    )
+
+    def count_backward(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda _: passes.append("backward"))
+
+    model.head.register_forward_hook(count_backward)
     traced(model, images)
     assert passes == ["forward"]
     passes.clear()
@@ -95,10 +97,8 @@ def test_without_the_input_gradient_backward_ends_at_the_first_layer_asked_for(
 
 def test_no_hook_stays(model: nn.Module, images: Tensor) -> None:
     for options in ({"gradients": ["conv2"]}, {"activations": ["nowhere"]}):
-        try:
+        with suppress(LayerError):
             trace(model, images, **options)
-        except LayerError:
-            pass
         assert not any(module._forward_hooks for module in model.modules())
 
 

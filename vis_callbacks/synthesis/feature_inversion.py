@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.callback import SynthesisCallback, psnr, shown
-from vis_callbacks.synthesis.images import Canvas, Pixels
+from vis_callbacks.synthesis.images import Canvas, Fourier, Image, Pixels
 from vis_callbacks.synthesis.layer_axes import axes_of
 from vis_callbacks.synthesis.objectives import Objective, feature_distance
 from vis_callbacks.synthesis.passes import watching
@@ -30,6 +30,9 @@ from vis_callbacks.synthesis.statistics import ImageStatistics
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_COARSE = 0.6
+"""The part of the steps that is taken in the spectrum."""
 
 
 @leaves_no_trace
@@ -50,7 +53,8 @@ def feature_inversion(
     """Find images that give a layer the same features as the given ones, for each of several layers.
 
     Minimises ‖Φ − Φ0‖² / ‖Φ0‖² plus an alpha-norm and total variation (Mahendran and Vedaldi, "Understanding deep image
-    representations by inverting them", arXiv 1412.0035). Passes end at the layer.
+    representations by inverting them", arXiv 1412.0035), first in a Fourier spectrum, then in pixels. Passes end at the
+    layer.
 
     Args:
         model: From images to logits.
@@ -87,20 +91,27 @@ def feature_inversion(
     found: dict[str, Tensor] = {}
     for layer, name in names.items():
         generator = torch.Generator().manual_seed(seed)
+        distance = feature_distance(name, axes_of(model, images, name), features[name])
         canvas = Canvas(
             (count, channels, height, width), normalization, ImageStatistics(channels), generator, images.device
         )
-        distance = feature_distance(name, axes_of(model, images, name), features[name])
-        made = ascend(
-            model,
-            Pixels(canvas, noise=0.1),
-            -(distance + penalty),
-            Method(steps, optimizer or partial(torch.optim.Adam, lr=0.05), warm_hold_cosine),
-            normalization=normalization,
-            generator=generator,
-            what=f"inversion of {name}",
-            progress=progress,
+        # A spectrum finds what deep layers leave over, smooth as photographs are; pixels then get the details right.
+        phases: tuple[tuple[Callable[[Canvas], Image], int], ...] = (
+            (Fourier, round(steps * _COARSE)),
+            (Pixels, steps - round(steps * _COARSE)),
         )
+        for kind, part in phases:
+            made = ascend(
+                model,
+                kind(canvas),
+                -(distance + penalty),
+                Method(part, optimizer or partial(torch.optim.Adam, lr=0.05), warm_hold_cosine),
+                normalization=normalization,
+                generator=generator,
+                what=f"inversion of {name}",
+                progress=progress,
+            )
+            canvas = replace(canvas, init=made.pixels)
         found[layer] = made.pixels
     return found
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.layers import filter_layers, named_layers
+from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.synthesis.objectives import Objective, View
 
 
@@ -53,8 +54,9 @@ def batchnorm_statistics(model: nn.Module) -> FeatureStatistics:
     return _watched(norms)
 
 
+@leaves_no_trace
 def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
-    """Measure the statistics that BatchNorm would keep, for a model that has none. To be called inside `undisturbed`.
+    """Measure the statistics that BatchNorm would keep, for a model that has none.
 
     Args:
         model: From images to logits.
