@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vis_callbacks.attribution import ablation_cam as ablation
 from vis_callbacks.attribution.ablation_cam import ablation_cam
 from vis_callbacks.attribution.eigen_cam import eigen_cam_rule
+from vis_callbacks.attribution.grad_cam import grad_cam
 from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus_rule
 from vis_callbacks.attribution.layer_cam import layer_cam
 from vis_callbacks.attribution.score_cam import score_cam
@@ -188,3 +189,11 @@ def zero(channel: int) -> Any:
         return output
 
     return hook
+
+
+def test_an_exchanged_module_is_seen() -> None:
+    model, images = small_net().eval(), random_images(1, height=16, width=16)
+    grad_cam(model, images)
+    model[4] = nn.Sequential(nn.ReLU(), nn.Conv2d(12, 12, 3))
+    assert grad_cam(model, images).isfinite().all()
+    assert torch.equal(grad_cam(model, images), grad_cam(model, images, layer="4"))

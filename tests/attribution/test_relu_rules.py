@@ -64,12 +64,16 @@ def test_what_passes(rule: str, expected: list[float]) -> None:
     assert y.tolist() == [0.0, 0.0, 3.0, 4.0]
 
 
-def test_a_clipped_rectifier_passes_between_its_bounds() -> None:
-    x = torch.tensor([-1.0, 3.0, 7.0], requires_grad=True)
+@pytest.mark.parametrize(
+    ("act", "name"),
+    [(nn.ReLU6(), set()), (nn.Hardtanh(-6, 6), {"hardtanh"}), (lambda x: F.hardtanh(x, max_val=6.0), {"hardtanh"})],
+)
+def test_a_clipped_activation_passes_from_zero_to_its_bound(act: Callable[[Tensor], Tensor], name: set[str]) -> None:
+    x = torch.tensor([-0.5, 3.0, 7.0], requires_grad=True)
     with ReluRule("guided") as mode:
-        y = nn.ReLU6()(x)
+        y = act(x)
     assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0.0, 1.0, 0.0]
-    assert not mode.others
+    assert mode.others == name
 
 
 @rules

@@ -178,6 +178,18 @@ def test_patch_tokens_behind_the_last_attention_have_no_influence_on_a_class_tok
     assert found["blocks.2"]
 
 
+def test_a_map_of_which_one_place_alone_is_read_is_not_chosen() -> None:
+    class Brightest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.classes = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 5, 3, padding=1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.classes(self.features(images)).amax(dim=(2, 3))
+
+    assert default_layer(Brightest(), torch.rand(1, 3, 16, 16)) == "features"
+
+
 def test_an_auxiliary_head_in_train_mode_is_never_chosen() -> None:
     model = torchvision.models.googlenet(weights=None, init_weights=False, num_classes=5).train()
     assert default_layer(model, torch.rand(1, 3, 64, 64)) == "inception5b"

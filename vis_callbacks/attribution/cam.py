@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
 
-
-_surveys: WeakKeyDictionary[nn.Module, tuple[list[nn.Module], dict[tuple[int, ...], Survey]]] = WeakKeyDictionary()
+_surveys: WeakKeyDictionary[nn.Module, tuple[list[ref[nn.Module]], dict[tuple[int, ...], Survey]]] = WeakKeyDictionary()
 
 
 def cam_layout(model: nn.Module, images: Tensor, layer: str | None) -> Layout:
@@ -35,9 +34,9 @@ def cam_layout(model: nn.Module, images: Tensor, layer: str | None) -> Layout:
     A model is surveyed once for each image size, and again when its modules were exchanged.
     """
     check_images(images)
-    modules = list(model.modules())[1:]
+    modules = list(map(ref, model.modules()))
     known, surveys = _surveys.get(model, ([], {}))
-    if len(known) != len(modules) or any(one is not other for one, other in zip(known, modules, strict=True)):
+    if modules != known:
         surveys = {}
         _surveys[model] = (modules, surveys)
     found = surveys.get(images.shape[1:])

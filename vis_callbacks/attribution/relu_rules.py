@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 Rule = Literal["guided", "deconv"]
 
-_RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-_CLIPPED = {F.relu6, F.hardtanh, F.hardtanh_}
-_SMOOTH = {F.gelu, F.silu, F.mish, F.hardswish, F.softplus, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.celu_}
-_SMOOTH |= {F.selu, F.selu_, F.prelu, torch.prelu, torch.selu, torch.celu, Tensor.prelu}
+_RELUS = {F.relu, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+_CLIPPED = {F.hardtanh, F.hardtanh_}
+_OTHERS = {F.gelu, F.silu, F.mish, F.hardswish, F.softplus, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.celu_}
+_OTHERS |= {F.selu, F.selu_, F.prelu, torch.prelu, torch.selu, torch.celu, Tensor.prelu}
+_ACTIVATIONS = _RELUS | _CLIPPED | _OTHERS
 
 
 class ReluRule(TorchFunctionMode):
@@ -72,9 +73,10 @@ class ReluRule(TorchFunctionMode):
         """Run a function of torch; an activation with the rule for its gradient."""
         del types
         kwargs = dict(kwargs or {})
-        if func not in _RELUS | _CLIPPED | _SMOOTH:
+        if func not in _ACTIVATIONS:
             return func(*args, **kwargs)
-        if func in _SMOOTH:
+        rectifies = func in _RELUS or (func in _CLIPPED and (*args, kwargs.get("min_val", -1.0))[1] == 0)
+        if not rectifies:
             self.others.add(func.__name__.rstrip("_"))
         inputs: Tensor = args[0] if args else kwargs.pop("input")
         if not (torch.is_grad_enabled() and inputs.requires_grad):
@@ -82,7 +84,7 @@ class ReluRule(TorchFunctionMode):
         if self.rule == "deconv":
             return _Deconvolved.apply(inputs, lambda values: func(values, *args[1:], **kwargs))
         # A rectifier itself stops the gradient where its input is not positive. Read first: it may work in place.
-        passing = inputs.detach() > 0 if func in _SMOOTH else None
+        passing = None if rectifies else inputs.detach() > 0
         outputs = func(inputs, *args[1:], **kwargs)
         outputs.register_hook(partial(_positive, passing=passing))
         return outputs

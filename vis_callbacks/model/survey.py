@@ -31,8 +31,8 @@ class SurveyedLayer:
         kind: Class name of the module.
         shape: Shape of its output for a batch of N, written with N = 1.
         layout: How its output becomes a map, or None where it has none.
-        reaches_logit: Whether the predicted logit has a gradient at the map; False for patch tokens that no class
-            token reads any more, and for layers beside the path to the logits.
+        reaches_logit: Whether the predicted logit has a gradient at two or more places of the map; False for patch
+            tokens that no class token reads any more, and for layers beside the path to the logits.
         output: Layers with the same number gave the very same tensor (a stage and its last block).
         token_mixer: Whether it is a linear map of tokens, such as the queries, keys and values of attention.
         passes_through: Whether it gave one of its inputs, unchanged.
@@ -186,7 +186,7 @@ class _Seen:
     shape: tuple[int, ...]
     passes_through: bool
     runs: int
-    nonzero: list[Tensor]
+    places: list[Tensor]
 
     def as_layer(self, name: str, output: int) -> SurveyedLayer:
         return SurveyedLayer(
@@ -194,7 +194,7 @@ class _Seen:
             kind=type(self.module).__name__,
             shape=self.shape,
             layout=self.layout,
-            reaches_logit=any(map(bool, self.nonzero)),
+            reaches_logit=any(int(places) > 1 for places in self.places),
             output=output,
             token_mixer=isinstance(self.module, nn.Linear),
             passes_through=self.passes_through,
@@ -215,13 +215,13 @@ def _observe(name: str, reader: LayoutReader, seen: dict[str, _Seen]) -> Any:
         shape = (1, *tensor.shape[1:]) if tensor.shape[:1] == (reader.batch,) else tuple(tensor.shape)
         same = any(tensor is given for given in inputs) and any(key == one.key for one in seen.values())
         # Not the tensor itself: with its hook it would be a ring that Python cannot free.
-        nonzero: list[Tensor] = []
+        places: list[Tensor] = []
         runs = 1 if earlier is None else earlier.runs + 1
-        seen[name] = _Seen(module, tensor, key, layout, shape, same, runs, nonzero)
+        seen[name] = _Seen(module, tensor, key, layout, shape, same, runs, places)
         if layout is not None and tensor.requires_grad:
             to_map = layout.to_map
             tensor.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: nonzero.append(to_map(gradient).ne(0).any())
+                lambda gradient: places.append(to_map(gradient)[0].ne(0).any(dim=0).sum())
             )
 
     return hook
