@@ -288,7 +288,7 @@ def main() -> None:
             if arguments.only not in row.name:
                 continue
             seconds: dict[str, list[float]] = {who: [] for who in ("bare", *row.work)}
-            repeats = row.repeats or arguments.repeats
+            repeats = min(row.repeats or arguments.repeats, arguments.repeats)
             # The first round pays for allocations and the survey of layers; single long ones do not need it.
             for turn in range(repeats + (repeats > 1)):
                 for who in seconds:

@@ -54,7 +54,7 @@ _SPECIAL: dict[str, Callable[[Any, nn.Module, Tensor, str], Tensor]] = {
 _ONE_CHANNEL = ("saliency", "occlusion", "cam")
 _OWN_SHAPE = ("filters", "activations", "maximal_patches")
 # Nothing positive is left of negative evidence: these maps may be zero everywhere.
-_MAY_BE_ZERO = ("cam", "guided_grad_cam")
+_MAY_BE_ZERO = ("cam", "grad_cam_plus_plus")
 
 
 @dataclass

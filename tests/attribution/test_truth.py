@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import TECHNIQUES, Technique, network, random_images, same, small_net
-from conftest import Planted, planted_net
+from truth import Planted, planted_net
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.grad_cam import grad_cam

@@ -97,7 +97,7 @@ def normalization_from(images: Tensor) -> Normalization:
 
     Example:
         >>> normalization_from(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2))
-        Normalization(mean=(-1.0,), std=(2.0,))
+        Normalization(mean=(0.5,), std=(0.5,))
     """
     finite = images[torch.isfinite(images)]
     if not len(finite):
