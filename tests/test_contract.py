@@ -78,6 +78,12 @@ def test_a_wrong_argument_is_refused_at_construction(technique: type, wrong: dic
         technique(**wrong)
 
 
+@pytest.mark.parametrize("base", [VisualizationCallback, vis_callbacks.AttributionCallback])
+def test_a_base_is_not_made(base: type) -> None:
+    with pytest.raises(TypeError, match=f"{base.__name__} lacks"):
+        base()
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_is_documented(name: str) -> None:
     text = inspect.getdoc(getattr(functional, name)) or ""

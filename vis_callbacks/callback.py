@@ -211,6 +211,10 @@ class VisualizationCallback(RunMember):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember the arguments: they tell apart callbacks of one class in a checkpoint."""
+        # Lightning's callbacks are no abstract base classes, which would see to this.
+        missing = [name for name in dir(cls) if getattr(getattr(cls, name), "__isabstractmethod__", False)]
+        if missing:
+            raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}: write a subclass with that method")
         self = super().__new__(cls)
         self._arguments = ", ".join([*map(_stable, args), *(f"{key}={_stable(kwargs[key])}" for key in sorted(kwargs))])
         return self

@@ -11,9 +11,11 @@ from vis_callbacks.attribution.chunks import in_chunks
 
 
 def test_chunks_keep_to_the_bound_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_PIXELS", 1000)
+    monkeypatch.setattr(chunks, "CPU_PIXELS", 1000)
     assert [len(items) for items, _ in in_chunks(len, 10, pixels=300)] == [3, 3, 3, 1]
     assert [len(items) for items, _ in in_chunks(len, 2, pixels=5000)] == [1, 1]
+    monkeypatch.setattr(chunks, "ACCELERATOR_PIXELS", 2000)
+    assert [len(items) for items, _ in in_chunks(len, 10, pixels=300, device=torch.device("cuda"))] == [6, 4]
     assert [len(items) for items, _ in in_chunks(len, 0, pixels=5000)] == []
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import TECHNIQUES, Technique, network, random_images, same, small_net
-from truth import Planted, planted_net
 from torch import Tensor, nn
+from truth import Planted, planted_net
 
 from vis_callbacks.attribution.grad_cam import grad_cam
 from vis_callbacks.attribution.gradient import gradient, gradient_x_input

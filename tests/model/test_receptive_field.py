@@ -152,7 +152,7 @@ def test_layers_are_listed_with_their_maps_and_fields() -> None:
     assert described["3"].map_size is None
     lines = layers_table(model, torch.rand(1, 1, 16, 16)).splitlines()
     assert len(lines) == 1 + len(described)
-    assert lines[7].split() == "0 * Sequential 2 x 8 x 8 8 x 8 5, stride 2".split()  # noqa: SIM905
+    assert lines[7].split() == "0 * Sequential 2 x 8 x 8 8 x 8 5, stride 2".split()
 
 
 def test_a_model_without_maps_is_listed_too() -> None:

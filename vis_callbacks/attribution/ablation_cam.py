@@ -76,7 +76,9 @@ def ablation_cam_in(model: nn.Module, seen: Trace, layout: Layout, chunk_size: i
     for row in range(len(seen.images)):
         channels = live[row].nonzero()[:, 0].cpu()
         ablated = partial(_ablated_scores, model, seen, layout, row, channels, repeatable)
-        for items, found in in_chunks(ablated, len(channels), pixels=pixels, chunk_size=chunk_size):
+        for items, found in in_chunks(
+            ablated, len(channels), pixels=pixels, device=score.device, chunk_size=chunk_size
+        ):
             without[row, channels[items]] = found
     weights = (score[:, None] - without) / score.abs().clamp(min=torch.finfo(score.dtype).tiny)[:, None]
     return to_image_size(weighted_sum(activation, weights), seen.images)

@@ -69,7 +69,9 @@ def integrated_gradients(
         rows, nodes = items // steps, (items % steps + 0.5) / steps
         return gradients_of(model, start[rows] + nodes.to(way)[:, None, None, None] * way[rows], chosen[rows])
 
-    for items, found in in_chunks(gradients, len(images) * steps, pixels=pixels_of(images), chunk_size=chunk_size):
+    for items, found in in_chunks(
+        gradients, len(images) * steps, pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
+    ):
         add_by_row(total, items // steps, found)
     return way * total / steps
 

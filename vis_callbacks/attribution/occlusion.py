@@ -89,7 +89,9 @@ def occlusion(
         covered = rows[place // len(columns)][:, None, :, None] & columns[place % len(columns)][:, None, None, :]
         return whole[image] - scores(torch.where(covered, cover[image], images[image].float()), chosen[image])[0]
 
-    chunks = in_chunks(drops, len(images) * per_image, pixels=pixels_of(images), chunk_size=chunk_size)
+    chunks = in_chunks(
+        drops, len(images) * per_image, pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
+    )
     found = torch.cat([drop for _, drop in chunks]).view(len(images), len(rows), len(columns))
     down, across = rows.float(), columns.float()
     return ((down.T @ found @ across) / (down.sum(0)[:, None] * across.sum(0)))[:, None]

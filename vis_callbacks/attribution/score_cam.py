@@ -79,7 +79,9 @@ def score_cam_in(
         masks = _scaled(to_image_size(activation[of, channels[items]][:, None], images))
         return scores_of(model, images[of] * masks, seen.targets[of])
 
-    for items, found in in_chunks(masked_scores, len(rows), pixels=pixels_of(images), chunk_size=chunk_size):
+    for items, found in in_chunks(
+        masked_scores, len(rows), pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
+    ):
         scores[rows[items], channels[items]] = found
     # Where every channel is constant the softmax over nothing is no number.
     weights = scores.softmax(dim=1).nan_to_num(0)

@@ -72,7 +72,9 @@ def smoothgrad(
         rows = items // samples
         return gradients_of(model, clean[rows] + sigma[rows] * noise[items % samples], chosen[rows])
 
-    for items, found in in_chunks(gradients, len(images) * samples, pixels=pixels_of(images), chunk_size=chunk_size):
+    for items, found in in_chunks(
+        gradients, len(images) * samples, pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
+    ):
         add_by_row(total, items // samples, found)
     return total / samples
 

@@ -179,7 +179,8 @@ class MaximalPatches(VisualizationCallback):
         self.by_channel = layer is not None or channels is not None
         self.chosen: list[int] | None = None
         self._found: tuple[Layout, ReceptiveField | None] | None = None
-        self._seen = Collector(images, batch_to_images=options.get("batch_to_images"))
+        self._images = images
+        self._seen = self._new_collector()
 
     def check(self, model: nn.Module) -> None:
         """Raise a `LayerError` if a layer was named and is not there."""
@@ -214,6 +215,15 @@ class MaximalPatches(VisualizationCallback):
         """Go on with the channels."""
         super().load_state_dict(state_dict)
         self.chosen = state_dict["chosen"]
+
+    def restart(self) -> None:
+        """Forget the images of an earlier run."""
+        super().restart()
+        self._found = None
+        self._seen = self._new_collector()
+
+    def _new_collector(self) -> Collector:
+        return Collector(self._images, batch_to_images=self.sample_request.batch_to_images)
 
     def _of_samples(self, event: Event) -> Iterator[Panel]:
         boxes, scores = maximal_patches(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 POOL = 64
 """Real images that are kept to learn from."""
 
+FEW = 16
+"""With fewer colour images than this, the statistics of photographs are taken."""
+
 
 class SynthesisCallback(VisualizationCallback):
     """Makes images by ascent.
@@ -54,7 +57,13 @@ class SynthesisCallback(VisualizationCallback):
         self.optimizer = optimizer
         self.progress = progress
         self._statistics: ImageStatistics | None = None
-        self._pool = Collector(POOL, batch_to_images=self.sample_request.batch_to_images)
+        self._pool = self._new_pool()
+
+    def restart(self) -> None:
+        """Forget the images of an earlier run."""
+        super().restart()
+        self._statistics = None
+        self._pool = self._new_pool()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep some of the first images that pass by."""
@@ -82,6 +91,9 @@ class SynthesisCallback(VisualizationCallback):
     def image_statistics(self, event: Event) -> ImageStatistics:
         """Return the statistics of the run's own images."""
         images, _ = self.real_images(event)
+        if len(images) < FEW and images.shape[1] == 3:
+            # The colours of a few photographs would tint whatever is made.
+            return ImageStatistics(3)
         if self._statistics is None or self._statistics.count < len(images):
             self._statistics = ImageStatistics(images.shape[1])
             self._statistics.update(event.samples.normalization.to_pixels(images.float()))
@@ -101,9 +113,13 @@ class SynthesisCallback(VisualizationCallback):
         """Go on with the statistics of a checkpoint."""
         super().load_state_dict(state_dict)
         known = state_dict["image_statistics"]
+        self._statistics = None
         if known is not None:
             self._statistics = ImageStatistics(len(known["mean"]))
             self._statistics.load_state_dict(known)
+
+    def _new_pool(self) -> Collector:
+        return Collector(POOL, batch_to_images=self.sample_request.batch_to_images)
 
 
 def shown(pixels: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ _MOVED = Affine(zoom=(0.85, 1.4), degrees=15, shift=0.08, flip=True)
 BEST = Recipe(
     image=partial(BandEnergy, gain=1.0),
     optimizer=partial(Adam, lr=0.15),
+    steps=256,
     scheduler=warm_hold_cosine,
     transforms=(_MOVED, Colour(0.2, 0.2), Resolution(0.43, until=0.85)),
     prior=0.3,
@@ -83,7 +84,7 @@ BEST = Recipe(
 RECIPES: Mapping[str, Recipe] = {
     "best": BEST,
     # The same without the prior, whose size suits logits and not activations.
-    "feature": replace(BEST, prior=0.0),
+    "feature": replace(BEST, steps=128, prior=0.0),
     # Simonyan et al., arXiv 1312.6034; torchbearer's ClassAppearanceModel.
     "simonyan": Recipe(Pixels, partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l2()),
     # timm-vis's generate_image, with the numbers of its notebook.
