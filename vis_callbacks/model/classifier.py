@@ -32,7 +32,8 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
         >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(2, 3, 2, 2)).shape
         torch.Size([2, 5])
     """
-    output = model(images.to(input_dtype(model)))
+    # A copy: a model that changes its input in place must neither change our images nor fail on a leaf.
+    output = model(images.to(input_dtype(model), copy=True))
     found = _find_logits(output, len(images))
     if found is None:
         raise ConfigurationError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
@@ -88,6 +88,26 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
     return found
 
 
+def reached(model: nn.Module, statistics: FeatureStatistics, images: Tensor) -> FeatureStatistics:
+    """Return the statistics of the layers that run: auxiliary heads do not in eval mode. Call inside `undisturbed`.
+
+    Args:
+        model: From images to logits.
+        statistics: By the full name of the layer.
+        images: ``(N, C, H, W)`` in model space.
+    """
+    layers, seen = named_layers(model), set()
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: seen.add(name)
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in statistics:
+            stack.callback(layers[name].register_forward_pre_hook(note(name)).remove)
+        logits_of(model, images)
+    return {name: moments for name, moments in statistics.items() if name in seen}
+
+
 def feature_prior(statistics: FeatureStatistics) -> Objective:
     """How far the features of each image are from the statistics of real images (Yin et al., "DeepInversion", 2020).
 
@@ -101,8 +121,14 @@ def feature_prior(statistics: FeatureStatistics) -> Objective:
 
     def score(view: View) -> Tensor:
         total: Tensor = torch.zeros(len(view.pixels), device=view.pixels.device)
-        for name, (mean, std, axis) in known.items():
+        for name, (mean, std, channels) in known.items():
+            axis = channels
             features = view.entries[name].float()
+            if len(features) != len(view.pixels):
+                # Tokens that were folded into the batch.
+                folded = features.reshape(len(view.pixels), -1, *features.shape[1:])
+                features = folded.movedim(axis % features.ndim + 1, 1)
+                axis = 1
             # Not flattened first: that would copy what is stored with the channels last.
             positions = [at for at in range(1, features.ndim) if at != axis % features.ndim]
             if positions:

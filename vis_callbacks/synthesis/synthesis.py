@@ -12,7 +12,7 @@ from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.synthesis.ascent import Ascent, Goal, Method, OptimizerFactory, SchedulerFactory, ascend
 from vis_callbacks.synthesis.images import Canvas
 from vis_callbacks.synthesis.objectives import Objective
-from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, feature_prior
+from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, feature_prior, reached
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.regularizers import l2
 from vis_callbacks.synthesis.sizes import device_of, image_shape, normalization_for, takes_shape
@@ -59,6 +59,7 @@ def synthesise(
         objective = objective - chosen.penalty
     if chosen.prior:
         known = feature_statistics if feature_statistics is not None else batchnorm_statistics(model)
+        known = reached(model, known, torch.zeros(1, *shape, device=device))
         if known:
             objective = objective - chosen.prior * feature_prior(known)
     method = Method(
@@ -68,7 +69,8 @@ def synthesise(
         chosen.transforms,
         chosen.edits,
     )
-    smaller = (shape[0], *(max(side // 2, 1) for side in shape[1:]))
+    # Odd sides: a transformer that takes several sizes still wants whole patches.
+    smaller = (shape[0], *(max(side // 2, 1) | 1 for side in shape[1:]))
     return ascend(
         model,
         chosen.image(canvas),
