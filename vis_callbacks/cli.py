@@ -66,7 +66,9 @@ def _layers(arguments: argparse.Namespace) -> int:
     from vis_callbacks.model.describe import layers_table
 
     model = _build(arguments.model)
-    print(layers_table(model, torch.zeros(1, *_image_size(model, arguments.size))))
+    # Noise, not zeros: the default layer is told by its gradient.
+    noise = torch.randn(1, *_image_size(model, arguments.size), generator=torch.Generator().manual_seed(0))
+    print(layers_table(model, noise))
     return 0
 
 
