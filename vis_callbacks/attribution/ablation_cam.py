@@ -16,7 +16,7 @@ from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, _first_tensor, _with_first_tensor, trace
+from vis_callbacks.model.trace import Trace, first_tensor, with_first_tensor, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
 
@@ -123,12 +123,12 @@ def _layer_output(model: nn.Module, layout: Layout, count: int, channels: Tensor
         return (inputs[0][:1], *inputs[1:])
 
     def ablate(_: nn.Module, __: Any, output: Any) -> Any:
-        tensor = _first_tensor(output)
+        tensor = first_tensor(output)
         assert tensor is not None
         values = _channels_first(tensor, layout)
         values = values.expand(count, *values.shape[1:]).clone()
         values[torch.arange(len(channels)), channels] = 0
-        return _with_first_tensor(output, values.movedim((0, 1), _batch_and_channels(layout)))
+        return with_first_tensor(output, values.movedim((0, 1), _batch_and_channels(layout)))
 
     handles = [find_layer(model, layout.layer)[1].register_forward_hook(ablate)]
     if once:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import LayoutReader
-from vis_callbacks.model.trace import _first_tensor
+from vis_callbacks.model.trace import first_tensor
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
 Box = tuple[int, int, int, int]
@@ -180,7 +180,7 @@ class _Probe:
 
         def observe(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, _: Any, output: Any) -> None:
-                tensor = _first_tensor(output)
+                tensor = first_tensor(output)
                 layout = None if tensor is None else reader.read(name, module, tensor.shape)
                 if tensor is not None and layout is not None and name in self.layers:
                     found[name] = layout.to_map(tensor).isnan().any(dim=1).any(dim=2 - self.side).cpu()

@@ -15,7 +15,7 @@ from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.model.classifier import logits_of, resolve_targets, target_scores
 from vis_callbacks.model.layers import named_layers
 from vis_callbacks.model.layout import Layout, LayoutReader
-from vis_callbacks.model.trace import _first_tensor
+from vis_callbacks.model.trace import first_tensor
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
 # What these give is another layer's map once more, or no map of the image at all.
@@ -204,7 +204,7 @@ class _Seen:
 
 def _observe(name: str, reader: LayoutReader, seen: dict[str, _Seen]) -> Any:
     def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        tensor = _first_tensor(output)
+        tensor = first_tensor(output)
         # A layer that runs again counts at its last run, as in a trace.
         earlier = seen.pop(name, None)
         if tensor is None:

@@ -123,19 +123,20 @@ def captured(layers: Mapping[str, nn.Module], *, differentiable: Sequence[str] =
 
 def _capture(name: str, outputs: dict[str, Tensor], *, differentiable: bool) -> Any:
     def hook(module: nn.Module, _: Any, output: Any) -> Any:
-        tensor = _first_tensor(output)
+        tensor = first_tensor(output)
         if tensor is None:
             raise LayerError(f"layer {name!r} ({type(module).__name__}) gives no tensor but {type(output).__name__}")
         if differentiable and not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()
         outputs[name] = tensor
         # The model goes on with a copy: an in-place ReLU behind the layer must not change what was captured.
-        return _with_first_tensor(output, tensor.clone())
+        return with_first_tensor(output, tensor.clone())
 
     return hook
 
 
-def _first_tensor(output: Any) -> Tensor | None:
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the tensor that a layer gives: its output, or the first in a tuple, list or mapping; None without any."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, (tuple, list)):
@@ -145,7 +146,8 @@ def _first_tensor(output: Any) -> Tensor | None:
     return None
 
 
-def _with_first_tensor(output: Any, tensor: Tensor) -> Any:
+def with_first_tensor(output: Any, tensor: Tensor) -> Any:
+    """Return a layer's output with its `first_tensor` replaced."""
     if isinstance(output, Tensor):
         return tensor
     if isinstance(output, (tuple, list)):
