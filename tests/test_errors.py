@@ -182,7 +182,7 @@ def test_a_model_without_filters_is_said_once(tmp_path: Path) -> None:
     with visualization_warnings() as said:
         fit(tmp_path, Filters(), Saliency(samples=2), module=tiny.module(net=net))
     assert len(said) == 1
-    assert all(word in said[0] for word in ("Filters", "no layer with filters"))
+    assert all(word in said[0] for word in ("Filters", "no convolution"))
     assert {record["epoch"] for record in tiny.records(tmp_path) if record["callback"] == "Saliency"} == {0, 1, 2}
 
 

@@ -41,6 +41,13 @@ def test_any_kernel_is_drawn(layer: nn.Module, shape: tuple[int, ...], display: 
     assert len(set(map(tuple, picture.reshape(-1, 3)))) > 2
 
 
+def test_a_linear_layer_is_shown_when_it_is_named() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    torch.testing.assert_close(filters(model, "1")[:, :, 0, 0], model[1].weight.detach())
+    (tile,) = panel_of(Filters("1"), model).all_tiles
+    assert tile.values.shape == (1, 5, 12)
+
+
 def test_a_transformers_patch_embedding_counts() -> None:
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, num_classes=2)
     assert filters(model).shape == (192, 3, 8, 8)
@@ -87,7 +94,7 @@ def test_dead_and_duplicate_filters_are_counted() -> None:
 @pytest.mark.parametrize(
     ("model", "layer", "said"),
     [
-        (nn.Sequential(nn.Linear(2, 2)), None, "no layer with filters"),
+        (nn.Sequential(nn.Linear(2, 2)), None, "no convolution"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()), "1", "ReLU and has no filters"),
         (timm.create_model("test_resnet"), "layer1.0.conv9", "nearest: layer1.0.conv"),
         (timm.create_model("test_resnet"), "conv2", "ambiguous"),

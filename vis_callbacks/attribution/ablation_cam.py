@@ -16,7 +16,7 @@ from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, first_tensor, with_first_tensor, trace
+from vis_callbacks.model.trace import Trace, first_tensor, trace, with_first_tensor
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
 
@@ -32,7 +32,8 @@ def ablation_cam(
     """Sum a layer's channels, weighted by the drop of the target logit when each is set to zero; keep what is positive.
 
     A channel's weight is (y - y without it) / |y|: the paper's, which divides by y, with the sign kept where the logit
-    is negative. It needs no gradient, but one pass a channel through the part of the model behind the layer.
+    is negative. It needs no gradient, but one pass a channel through the part of the model behind the layer. Where a
+    channel has negative values the package grad-cam sets it to -1e7 instead of zero, so its weights differ there.
 
     Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
     Localization", WACV 2020, doi:10.1109/WACV45572.2020.9093360.

@@ -36,6 +36,7 @@ def score_cam(
     Each channel, resized to the image and scaled to [0, 1], masks the image; the weights are the softmax over the
     channels of the masked images' target logits, which is that of their gains over any baseline image. Channels that
     are the same at every position mask nothing and get no weight. It needs no gradient, but one forward pass a channel.
+    The package grad-cam resizes the masks with aligned corners, so its weights differ a little.
 
     Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM: Score-Weighted Visual Explanations for Convolutional
     Neural Networks", 2019, arXiv:1910.01279.

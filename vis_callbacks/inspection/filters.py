@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FilterDisplay = Literal["auto", "rgb", "channels", "collated"]
 """``rgb``: each filter as one colour picture (3 input channels). ``channels``: each input channel of each filter as a
 picture of its own. ``collated``: all of them in one picture, a row a filter, a column an input channel. ``auto``:
-``rgb`` where it can be, else ``channels``."""
+``rgb`` where it can be, ``collated`` for filters of one pixel, else ``channels``."""
 
 FilterScale = Literal["fixed", "layer", "filter"]
 """What the ends of the colour scale are: the largest weight of the first event (so that change is change), of the layer
@@ -35,7 +35,8 @@ def filters(model: nn.Module, layer: str | None = None) -> Tensor:
 
     Args:
         model: Any module.
-        layer: Name of a layer with filters: a convolution of any kind, a patch embedding. None: the first.
+        layer: Name of a layer: a convolution of any kind, a patch embedding, a linear layer (filters of 1x1). None: the
+            first convolution.
 
     Returns:
         ``(out, in/groups, kh, kw)`` float32, the weights as they are.
@@ -151,6 +152,8 @@ class Filters(VisualizationCallback):
         self.limit = state_dict["limit"]
 
     def _mode(self, shown: Tensor) -> FilterDisplay:
+        if self.display == "auto" and shown.shape[1] > 3 and shown[0, 0].numel() == 1:
+            return "collated"  # pictures of one pixel say nothing
         if self.display == "auto" or (self.display == "rgb" and shown.shape[1] != 3):
             return "rgb" if shown.shape[1] == 3 else "channels"
         return self.display

@@ -52,28 +52,34 @@ def filter_weight(module: nn.Module) -> Tensor | None:
     """Return a layer's filters ``(out, in/groups, kh, kw)``, or None where it has none.
 
     Any module whose ``weight`` has four dimensions counts, so subclasses and re-implementations of convolutions do too;
-    one-dimensional convolutions get a height of 1.
+    one-dimensional convolutions get a height of 1, and linear layers are convolutions of 1x1.
     """
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return None
     if weight.ndim == 3 and isinstance(module, nn.Conv1d):
         return weight.unsqueeze(2)
+    if weight.ndim == 2 and isinstance(module, nn.Linear):
+        return weight[:, :, None, None]
     return weight if weight.ndim == 4 else None
 
 
 def filter_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers that have filters, by name, in the order in which the model defines them.
+    """Return the convolutions, by name, in the order in which the model defines them.
 
     Example:
         >>> list(filter_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1))))
         ['0', '2']
     """
-    return {name: module for name, module in named_layers(model).items() if filter_weight(module) is not None}
+    return {
+        name: module
+        for name, module in named_layers(model).items()
+        if filter_weight(module) is not None and not isinstance(module, nn.Linear)
+    }
 
 
 def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
-    """Return the name and module of a layer with filters: the named one, or the first.
+    """Return the name and module of a layer with filters: the named one, or the first convolution.
 
     Raises:
         LayerError: If the named layer has no filters, or the model has no layer that has.
@@ -93,7 +99,7 @@ def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, n
             )
         return full, module
     if not layers:
-        raise LayerError(f"{type(model).__name__} has no layer with filters (a weight of four dimensions)")
+        raise LayerError(f"{type(model).__name__} has no convolution: name a linear layer to see it as filters of 1x1")
     return next(iter(layers.items()))
 
 
