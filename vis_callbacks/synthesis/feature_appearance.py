@@ -13,7 +13,7 @@ from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.normalization import Normalization
-from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.model.undisturbed import device_of, leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
@@ -22,7 +22,7 @@ from vis_callbacks.synthesis.layer_axes import axes_of, batch_and_channels_first
 from vis_callbacks.synthesis.objectives import Objective, channel, similarity
 from vis_callbacks.synthesis.passes import watching
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
-from vis_callbacks.synthesis.sizes import device_of, image_shape
+from vis_callbacks.synthesis.sizes import image_shape
 from vis_callbacks.synthesis.statistics import ImageStatistics
 from vis_callbacks.synthesis.synthesis import synthesise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import logits_of
@@ -57,12 +57,6 @@ def normalization_for(model: nn.Module, channels: int, given: Normalization | No
         return given
     found = normalization_of(model)
     return found if found is not None and found.fits(channels) else IDENTITY
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's first parameter or buffer is; the CPU if it has none."""
-    tensor: Tensor | None = next(model.parameters(), next(model.buffers(), None))
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def _channels(model: nn.Module) -> int:

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.model.undisturbed import device_of
 from vis_callbacks.synthesis.ascent import Ascent, Goal, Method, OptimizerFactory, SchedulerFactory, ascend
 from vis_callbacks.synthesis.images import Canvas
 from vis_callbacks.synthesis.objectives import Objective
 from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, feature_prior, reached
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.regularizers import l2
-from vis_callbacks.synthesis.sizes import device_of, image_shape, normalization_for, takes_shape
+from vis_callbacks.synthesis.sizes import image_shape, normalization_for, takes_shape
 from vis_callbacks.synthesis.statistics import ImageStatistics
 
 
