@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from undisturbed.training import callback_classes, cheap
 
 from vis_callbacks import (
+    Activations,
     ClassAppearance,
+    EigenCAM,
     Event,
     Filters,
+    GradCAM,
     Gradient,
     GradientXInput,
     Needs,
@@ -242,6 +245,7 @@ _BACKWARDS: list[int] = []
         ([Saliency(samples=3), Gradient(samples=3), GradientXInput(samples=3), Watcher(samples=3)], 1),
         ([Saliency(samples=3), Gradient(samples=3, targets="label")], 2),
         ([Saliency(samples=3), Saliency(samples=4)], 2),
+        ([Saliency(samples=3), GradCAM(samples=3), EigenCAM(samples=3), Activations(samples=3)], 1),
         ([Filters()], 0),
     ],
 )

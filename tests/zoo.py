@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks import functional
-from vis_callbacks.model.survey import survey
+from vis_callbacks.model.surveying import survey
 
 # What small variants are called, from the smallest; the rest is decided by counting parameters.
 _SMALL = (

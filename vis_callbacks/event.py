@@ -11,7 +11,11 @@ from torch import nn
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.ledger import Ledger
 from vis_callbacks.model.classifier import probabilities
-from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.survey import AcrossDepth, LayerChoice
+from vis_callbacks.model.surveying import survey, surveyed_trace
+from vis_callbacks.model.trace import Trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.samples import Samples
 from vis_callbacks.targets import TargetSpec, choose_targets
@@ -23,13 +27,13 @@ class Needs:
 
     Attributes:
         input_gradient: Whether it reads the gradient at the images.
-        activations: Layers whose outputs it reads.
+        activations: Layers whose outputs it reads, by full name or as a choice, see `LayerChoice`.
         gradients: Layers whose outputs and gradients it reads.
     """
 
     input_gradient: bool = False
-    activations: tuple[str, ...] = ()
-    gradients: tuple[str, ...] = ()
+    activations: tuple[LayerChoice, ...] = ()
+    gradients: tuple[LayerChoice, ...] = ()
 
 
 class SharedPass:
@@ -59,7 +63,7 @@ class SharedPass:
     def trace(self) -> Trace:
         """What the pass gave."""
         with self._ledger.time("shared pass"):
-            return trace(
+            return surveyed_trace(
                 self._model,
                 self.samples.images,
                 partial(choose_targets, self._targets, self.samples),
@@ -112,6 +116,29 @@ class Event:
         """Logits, and what all techniques of this event said in `needs`, from one forward and one backward."""
         return self._pass.trace
 
+    def layout(self, layer: str | None) -> Layout:
+        """Return how the output of a layer becomes a map; all events show the same layer.
+
+        Args:
+            layer: A layer's name; None: the last one with a map that the logits depend on.
+
+        Raises:
+            LayerError: If the layer has no map.
+        """
+        # The shared pass finds out about the layers, so that nothing else need.
+        _ = self.trace
+        return find_layout(self.model, self.samples.images, layer)
+
+    def layouts_across_depth(self, count: int) -> list[Layout]:
+        """Return how the outputs of up to so many layers become maps, from shallow to deep.
+
+        Raises:
+            LayerError: If no layer has a map.
+        """
+        _ = self.trace
+        found = survey(self.model, self.samples.images)
+        return [found.layout(name) for name in found.choose(AcrossDepth(count))]
+
     def prediction(self, index: int) -> tuple[str, float]:
         """Return the name of the class predicted for a sample, and its probability in [0, 1]."""
         values = probabilities(self.trace.logits[index : index + 1])[0]
@@ -146,5 +173,5 @@ class Event:
         return self.shared
 
 
-def _union(names: Iterable[tuple[str, ...]]) -> list[str]:
-    return list(dict.fromkeys(name for group in names for name in group))
+def _union(choices: Iterable[tuple[LayerChoice, ...]]) -> list[LayerChoice]:
+    return list(dict.fromkeys(choice for group in choices for choice in group))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
-from cases import TECHNIQUES, random_images, same, small_net
+from cases import TECHNIQUES, network, random_images, same, small_net
 from torch import Tensor, nn
 
 import vis_callbacks
@@ -63,26 +65,45 @@ def test_a_callback_shows_what_its_function_returns(name: str, technique: Any, t
     assert same(found, technique(model, images, chosen, **DEFAULTS.get(repr(technique), {})))
 
 
-def test_single_pass_techniques_share_one_forward_and_one_backward() -> None:
-    model, images = small_net().eval(), random_images(2, height=16, width=16)
-    callbacks = [vis_callbacks.Activations(), *(getattr(vis_callbacks, name)() for name in SINGLE_PASS)]
-    # The layers are found at a model's first event.
+@pytest.mark.parametrize(("name", "technique"), list(zip(NAMES, TECHNIQUES, strict=True)), ids=NAMES)
+def test_a_callback_knows_whether_its_maps_are_signed(name: str, technique: Any) -> None:
+    assert getattr(vis_callbacks, name).signed == technique.signed
+
+
+@pytest.mark.parametrize("name", ["small", "vgg", "vit", pytest.param("swin", marks=pytest.mark.slow)])
+def test_single_pass_techniques_share_one_forward_and_one_backward(name: str) -> None:
+    """Also at a model's first event, where the same passes find out about its layers."""
+    model = small_net().eval() if name == "small" else copy.deepcopy(network(name)).float()
+    images = random_images(2, height=16, width=16) if name == "small" else random_images(2)
+    makers = [getattr(vis_callbacks, name) for name in ("Activations", *SINGLE_PASS)]
+    first = [make() for make in makers]
+    assert passes_of(first, model, images) == {"forward": 1, "backward": 1}
+    later = [make() for make in makers]
+    assert passes_of(later, model, images) == {"forward": 1, "backward": 1}
     with undisturbed(model):
-        event_for(*callbacks, model=model, images=images)
+        known = event_for(*later, model=model, images=images)
+        unknown = event_for(*first, model=copy.deepcopy(model), images=images)
+        for callback, again in zip(first, later, strict=True):
+            for panel, same_panel in zip(callback.visualize(unknown), again.visualize(known), strict=True):
+                assert panel.caption == same_panel.caption
+                for tile, same_tile in zip(panel.all_tiles, same_panel.all_tiles, strict=True):
+                    assert same(tile.values, same_tile.values, 1e-5)
+
+
+def passes_of(callbacks: Sequence[Any], model: nn.Module, images: Tensor) -> Counter[str]:
     passes: Counter[str] = Counter()
-    model.register_forward_pre_hook(lambda *_: passes.update(["forward"]))
-    backward = torch.autograd.grad
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        passes.update(["backward"])
-        return backward(*args, **kwargs)
+    def count(_: nn.Module, __: Any, logits: Tensor) -> None:
+        passes.update(["forward"])
+        logits.register_hook(lambda _: passes.update(["backward"]))
 
-    with undisturbed(model), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.autograd, "grad", counted)
+    counting = model.register_forward_hook(count)
+    with undisturbed(model):
         event = event_for(*callbacks, model=model, images=images)
         for callback in callbacks:
             list(callback.visualize(event))
-    assert passes == {"forward": 1, "backward": 1}
+    counting.remove()
+    return passes
 
 
 class TestOptions:

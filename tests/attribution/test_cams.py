@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus_rule
 from vis_callbacks.attribution.layer_cam import layer_cam
 from vis_callbacks.attribution.score_cam import score_cam
 from vis_callbacks.attribution.xgrad_cam import xgrad_cam_rule
+from vis_callbacks.inspection.activations import activations
+from vis_callbacks.model.spatial import find_layout
 
 
 def maps(*shape: int, seed: int = 0) -> Tensor:
@@ -146,6 +149,45 @@ class TestAblationCam:
         ablation_cam(model, random_images(1, height=16, width=16), 1)
         # The survey, the trace, the probe, and one chunk of channels.
         assert seen == [2, 1, 1, 1]
+
+    def test_a_module_that_runs_twice_is_ablated_the_last_time(self) -> None:
+        class Twice(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                torch.manual_seed(0)
+                self.first, self.second = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 8, 3)
+                self.relu, self.head = nn.ReLU(), nn.Linear(8, 4)
+
+            def forward(self, images: Tensor) -> Tensor:
+                return self.head(self.relu(self.second(self.relu(self.first(images)))).mean(dim=(2, 3)))
+
+        class Once(Twice):
+            def forward(self, images: Tensor) -> Tensor:
+                return self.head(self.relu(self.second(self.first(images).relu())).mean(dim=(2, 3)))
+
+        images = random_images(2, height=16, width=16)
+        assert same(ablation_cam(Twice(), images, 1, "relu"), ablation_cam(Once(), images, 1, "relu"), 1e-4)
+
+    @pytest.mark.slow
+    def test_channels_of_windows_are_ablated_in_all_windows(self) -> None:
+        """A channel of the projection that is zero in all windows is one that its weights and bias leave zero."""
+        model, images = copy.deepcopy(network("swin")).double(), random_images(1).double()
+        layer = "layers.0.blocks.0.attn.proj"
+        assert find_layout(model, images, layer).windows == 9
+        found = ablation_cam(model, images, 1, layer)
+        trace_of = activations(model, images, layer)
+        score = model(images)[0, 1]
+        weights = []
+        for channel in range(trace_of.shape[1]):
+            without = copy.deepcopy(model)
+            with torch.no_grad():
+                projection = without.get_submodule(layer)
+                projection.weight[channel] = 0
+                projection.bias[channel] = 0
+                weights.append((score - without(images)[0, 1]) / score.abs())
+        cam = (torch.stack(weights)[:, None, None] * trace_of[0]).sum(dim=0).relu()[None, None]
+        expected = nn.functional.interpolate(cam.float(), images.shape[-2:], mode="bilinear")
+        assert same(found, expected, 1e-2)
 
     @pytest.mark.parametrize("kind", ["concatenates", "remembers its batch"])
     def test_models_whose_layers_cannot_be_repeated(self, kind: str) -> None:

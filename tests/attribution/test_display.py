@@ -41,7 +41,11 @@ def test_colour_shows_the_three_channels_around_zero() -> None:
 
 
 def test_evidence_that_is_never_negative_is_sequential() -> None:
-    assert display_tile(VALUES.abs(), IMAGE, "heatmap", 0.5).kind == "heat"
+    assert display_tile(VALUES.abs(), IMAGE, "heatmap", 0.5, signed=False).kind == "heat"
+
+
+def test_the_technique_and_not_the_image_decides_about_the_scale() -> None:
+    assert display_tile(VALUES.abs(), IMAGE, "heatmap", 0.5).kind == "signed"
 
 
 def panels(callback: Saliency | Gradient, labels: list[int]) -> list[Panel]:

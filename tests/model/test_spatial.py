@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.spatial import default_layer, find_layout, layers_across_depth
-from vis_callbacks.model.survey import survey
+from vis_callbacks.model.surveying import survey
 from vis_callbacks.model.trace import trace
 from vis_callbacks.model.undisturbed import undisturbed
 
@@ -278,10 +279,51 @@ def test_errors_name_the_layer_its_shape_and_neighbours() -> None:
         find_layout(Unused(), images, "spare")
 
 
-def test_windows_are_not_offered() -> None:
-    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=4, num_classes=5)
-    with pytest.raises(LayerError, match=r"attn.*no spatial map"):
-        find_layout(model, torch.rand(1, 3, 64, 64), "layers.0.blocks.0.attn")
+@pytest.mark.parametrize(
+    ("name", "options", "layer", "before"),
+    [
+        ("swin_tiny_patch4_window7_224", {"window_size": 4}, "layers.0.blocks.0.attn.qkv", "norm1"),
+        ("swin_tiny_patch4_window7_224", {"window_size": 3}, "layers.0.blocks.1.attn.qkv", "norm1"),
+        ("davit_tiny", {}, "stages.0.blocks.0.0.attn.qkv", "norm1"),
+        ("samvit_base_patch16", {"depth": 3, "embed_dim": 96}, "blocks.0.attn.qkv", "norm1"),
+        ("nest_tiny", {}, "levels.1.transformer_encoder.0.attn.qkv", "norm1"),
+        ("maxvit_rmlp_pico_rw_256", {}, "stages.0.blocks.0.attn_block.attn.qkv", "norm1"),
+        ("maxvit_rmlp_pico_rw_256", {}, "stages.0.blocks.0.attn_grid.attn.qkv", "norm1"),
+    ],
+    ids=["swin", "swin shifted and padded", "davit padded", "sam padded", "nest", "maxvit block", "maxvit grid"],
+)
+def test_maps_cut_into_windows_are_put_together(name: str, options: dict[str, Any], layer: str, before: str) -> None:
+    """A linear layer on the tokens of windows gives what it gives on the tokens of the map that was cut."""
+    takes_size = {} if name == "davit_tiny" else {"img_size": 64}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = timm.create_model(name, num_classes=5, **takes_size, **options).eval()
+    linear = model.get_submodule(layer)
+    norm = f"{layer.removesuffix('.attn.qkv')}.{before}"
+    images = torch.rand(3, 3, 64, 64)
+    layouts = {name: find_layout(model, images, name) for name in (layer, norm)}
+    seen = trace(model, images, activations=[layer, norm])
+    whole = layouts[norm].to_map(seen.activations[norm])
+    expected = linear(whole.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    found = layouts[layer].to_map(seen.activations[layer])
+    assert layouts[layer].window is not None
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(found, expected.roll(1, dims=-1), atol=1e-4)
+
+
+def test_heads_are_no_windows() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(4), nn.Linear(8, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.conv(images).flatten(2).mT
+            heads = tokens.unflatten(2, (2, 4)).transpose(1, 2).flatten(0, 1)
+            return self.head(self.norm(heads).unflatten(0, (-1, 2)).mean(dim=2).flatten(1))
+
+    with pytest.raises(LayerError, match=r"norm.*no spatial map"):
+        find_layout(Heads(), torch.rand(2, 3, 16, 16), "norm")
 
 
 def test_a_survey_leaves_no_trace_and_frees_its_memory() -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_in, cam_layout, to_image_size, weighted_sum
-from vis_callbacks.attribution.chunks import in_chunks, is_out_of_memory, pixels_of, scores_of
+from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size, weighted_sum
 from vis_callbacks.event import Event, Needs
+from vis_callbacks.model.chunks import in_chunks, is_out_of_memory, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.surveying import survey
 from vis_callbacks.model.trace import Trace, first_tensor, trace, with_first_tensor
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -59,7 +61,7 @@ def ablation_cam(
         >>> ablation_cam(model, torch.rand(2, 3, 8, 8), layer="1").shape
         torch.Size([2, 1, 8, 8])
     """
-    layout = cam_layout(model, images, layer)
+    layout = find_layout(model, images, layer)
     return ablation_cam_in(model, trace(model, images, targets, activations=[layout.layer]), layout, chunk_size)
 
 
@@ -69,7 +71,7 @@ def ablation_cam_in(model: nn.Module, seen: Trace, layout: Layout, chunk_size: i
     score = target_scores(seen.logits, seen.targets)
     without = score[:, None].repeat(1, layout.channels)
     # A channel that is zero everywhere leaves the logit as it is.
-    live = _channels_first(seen.activations[layout.layer], layout).flatten(2).any(dim=2)
+    live = layout.channels_first(seen.activations[layout.layer]).flatten(2).any(dim=2)
     repeatable = _is_repeatable(model, seen, layout)
     # Behind the layer, a row takes about the memory of an image with one pixel for eight of the layer's values.
     pixels = max(1, activation[0].numel() // 8) if repeatable else pixels_of(seen.images)
@@ -91,7 +93,7 @@ def _ablated_scores(
     """Return the scores ``(n,)`` of one image without each of some channels."""
     count = len(items)
     image = seen.images[row].expand(count, -1, -1, -1)
-    with _layer_output(model, layout, count, channels[items], once=repeatable):
+    with _layer_output(model, seen, layout, count, channels[items], once=repeatable):
         return scores_of(model, image, seen.targets[row].expand(count, *seen.targets.shape[1:]))
 
 
@@ -103,7 +105,7 @@ def _is_repeatable(model: nn.Module, seen: Trace, layout: Layout) -> bool:
     """
     count = 3
     try:
-        with _layer_output(model, layout, count, torch.tensor([], dtype=torch.long), once=True), torch.no_grad():
+        with _layer_output(model, seen, layout, count, torch.tensor([], dtype=torch.long), once=True), torch.no_grad():
             logits = logits_of(model, seen.images[:1].expand(count, -1, -1, -1))
     except Exception as error:
         if is_out_of_memory(error):
@@ -114,7 +116,9 @@ def _is_repeatable(model: nn.Module, seen: Trace, layout: Layout) -> bool:
 
 
 @contextmanager
-def _layer_output(model: nn.Module, layout: Layout, count: int, channels: Tensor, *, once: bool) -> Iterator[None]:
+def _layer_output(
+    model: nn.Module, seen: Trace, layout: Layout, count: int, channels: Tensor, *, once: bool
+) -> Iterator[None]:
     """Set channel ``channels[i]`` of a layer to zero for image i while the model runs a batch of equal images.
 
     With `once` the model sees the first image alone up to the layer, whose output is then repeated.
@@ -123,13 +127,20 @@ def _layer_output(model: nn.Module, layout: Layout, count: int, channels: Tensor
     def first(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0][:1], *inputs[1:])
 
+    # A module that runs several times gave its map the last time.
+    left = survey(model, seen.images).runs(layout.layer)
+
     def ablate(_: nn.Module, __: Any, output: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left:
+            return output
         tensor = first_tensor(output)
         assert tensor is not None
-        values = _channels_first(tensor, layout)
+        values = layout.channels_first(tensor)
         values = values.expand(count, *values.shape[1:]).clone()
         values[torch.arange(len(channels)), channels] = 0
-        return with_first_tensor(output, values.movedim((0, 1), _batch_and_channels(layout)))
+        return with_first_tensor(output, layout.as_given(values))
 
     handles = [find_layer(model, layout.layer)[1].register_forward_hook(ablate)]
     if once:
@@ -141,22 +152,13 @@ def _layer_output(model: nn.Module, layout: Layout, count: int, channels: Tensor
             handle.remove()
 
 
-def _channels_first(tensor: Tensor, layout: Layout) -> Tensor:
-    """Return a layer's own output with the batch and the channels as its first axes."""
-    return tensor.movedim(_batch_and_channels(layout), (0, 1))
-
-
-def _batch_and_channels(layout: Layout) -> tuple[int, int]:
-    return layout.axes.index("N"), layout.channel_axis
-
-
 class AblationCAM(CamCallback):
     """Shows a layer's channels weighted by the drop of the logit without each. See `ablation_cam` and `CamCallback`."""
 
     def needs(self, event: Event) -> Needs:
         """The layer's activation."""
-        return Needs(activations=(self.layout(event).layer,))
+        return Needs(activations=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return ablation_cam_in(event.model, event.trace, self.layout(event))
+        return ablation_cam_in(event.model, event.trace, event.layout(self.layer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -30,6 +30,10 @@ Display = Literal["heatmap", "overlay", "gray", "color", "positive", "negative"]
 class AttributionCallback(VisualizationCallback):
     """Shows which pixels mattered, beside each sample. A technique is a subclass with `attribute`.
 
+    Attributes:
+        default_display: How maps are shown unless told otherwise.
+        signed: Whether maps may have values below zero: they are shown around zero, in every event.
+
     Args:
         display: How maps are shown, one way or several side by side, see `Display`.
         alpha: Opacity of the map in an overlay, in [0, 1].
@@ -39,7 +43,8 @@ class AttributionCallback(VisualizationCallback):
         ConfigurationError: If a display is unknown or `alpha` out of range.
     """
 
-    default_display: Display = "heatmap"
+    default_display: ClassVar[Display] = "heatmap"
+    signed: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -67,7 +72,9 @@ class AttributionCallback(VisualizationCallback):
         maps = self.attribute(event).detach().float().cpu()
         pixels = event.samples.pixels
         for index in range(len(event.samples)):
-            tiles = (display_tile(maps[index], pixels[index], mode, self.alpha) for mode in self.display)
+            tiles = [
+                display_tile(maps[index], pixels[index], mode, self.alpha, signed=self.signed) for mode in self.display
+            ]
             yield event.sample_panel(index, *tiles, caption=self.caption(event, index))
 
     def caption(self, event: Event, index: int) -> str:
@@ -79,7 +86,7 @@ class AttributionCallback(VisualizationCallback):
         return "" if target == event.prediction(index)[0] else f"for {target}"
 
 
-def display_tile(values: Tensor, image: Tensor, mode: Display, alpha: float) -> Tile:
+def display_tile(values: Tensor, image: Tensor, mode: Display, alpha: float, *, signed: bool = True) -> Tile:
     """Return the tile that shows a map in one way.
 
     Args:
@@ -87,13 +94,13 @@ def display_tile(values: Tensor, image: Tensor, mode: Display, alpha: float) -> 
         image: What it is about, ``(1 or 3, H, W)`` in [0, 1], for overlays.
         mode: See `Display`.
         alpha: Opacity in an overlay.
+        signed: Whether values below zero are possible.
 
     Example:
         >>> import torch
         >>> display_tile(torch.tensor([[[-1.0, 2.0]]]), torch.zeros(1, 1, 2), "positive", 0.5).values
         tensor([[[0., 2.]]])
     """
-    signed = bool((values < 0).any())
     flat = values.sum(dim=0, keepdim=True)
     if mode == "gray":
         return Tile(values.abs().sum(dim=0, keepdim=True), "gray")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
-from weakref import WeakKeyDictionary, ref
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.attribution.callback import AttributionCallback, Display
-from vis_callbacks.attribution.inputs import check_images
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.survey import Survey, survey
+from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
 
 if TYPE_CHECKING:
@@ -25,29 +23,10 @@ if TYPE_CHECKING:
 CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
 
-_surveys: WeakKeyDictionary[nn.Module, tuple[list[ref[nn.Module]], dict[tuple[int, ...], Survey]]] = WeakKeyDictionary()
-
-
-def cam_layout(model: nn.Module, images: Tensor, layer: str | None) -> Layout:
-    """Return the layout of the layer named, or of the last one with a map that the logits depend on.
-
-    A model is surveyed once for each image size, and again when its modules were exchanged.
-    """
-    check_images(images)
-    modules = list(map(ref, model.modules()))
-    known, surveys = _surveys.get(model, ([], {}))
-    if modules != known:
-        surveys = {}
-        _surveys[model] = (modules, surveys)
-    found = surveys.get(images.shape[1:])
-    if found is None:
-        found = surveys[images.shape[1:]] = survey(model, images)
-    return found.layout(found.default_layer() if layer is None else find_layer(model, layer)[0])
-
 
 def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule) -> Tensor:
     """Return the map of a rule that reads one layer's activation and gradient, ``(N, 1, H, W)``."""
-    layout = cam_layout(model, images, layer)
+    layout = find_layout(model, images, layer)
     return cam_in(trace(model, images, targets, gradients=[layout.layer]), layout, rule)
 
 
@@ -79,7 +58,8 @@ class CamCallback(AttributionCallback):
         options: See `AttributionCallback`.
     """
 
-    default_display: Display = "overlay"
+    default_display: ClassVar[Display] = "overlay"
+    signed = False
 
     def __init__(self, *, layer: str | None = None, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
@@ -91,10 +71,6 @@ class CamCallback(AttributionCallback):
         if self.layer is not None:
             find_layer(model, self.layer)
 
-    def layout(self, event: Event) -> Layout:
-        """Return the layout of the layer that is looked at."""
-        return event_layout(event, self.layer)
-
 
 class GradientCamCallback(CamCallback):
     """Shows the class activation map of one layer by a rule that reads its activation and its gradient."""
@@ -103,13 +79,8 @@ class GradientCamCallback(CamCallback):
 
     def needs(self, event: Event) -> Needs:
         """The layer's activation and gradient."""
-        return Needs(gradients=(self.layout(event).layer,))
+        return Needs(gradients=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return cam_in(event.trace, self.layout(event), self.rule)
-
-
-def event_layout(event: Event, layer: str | None) -> Layout:
-    """Return the layout of a layer in the model of an event; all events show the same layer."""
-    return cam_layout(event.model, event.samples.images, layer)
+        return cam_in(event.trace, event.layout(self.layer), self.rule)

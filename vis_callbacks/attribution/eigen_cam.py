@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_in, cam_layout, to_image_size
+from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size
 from vis_callbacks.event import Event, Needs
+from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -42,7 +44,7 @@ def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: s
         torch.Size([2, 1, 8, 8])
     """
     del targets
-    layout = cam_layout(model, images, layer)
+    layout = find_layout(model, images, layer)
     return eigen_cam_in(trace(model, images, activations=[layout.layer]), layout)
 
 
@@ -80,11 +82,11 @@ class EigenCAM(CamCallback):
 
     def needs(self, event: Event) -> Needs:
         """The layer's activation."""
-        return Needs(activations=(self.layout(event).layer,))
+        return Needs(activations=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return eigen_cam_in(event.trace, self.layout(event))
+        return eigen_cam_in(event.trace, event.layout(self.layer))
 
     def caption(self, event: Event, index: int) -> str:
         """Say nothing: no class is explained."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, cam_in, cam_layout
+from vis_callbacks.attribution.cam import CamCallback, cam_in
 from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.relu_rules import guided_backprop
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -41,7 +43,7 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
         >>> guided_grad_cam(model, torch.rand(2, 3, 8, 8), layer="1").shape
         torch.Size([2, 3, 8, 8])
     """
-    layout = cam_layout(model, images, layer)
+    layout = find_layout(model, images, layer)
     return guided_grad_cam_in(model, trace(model, images, targets, gradients=[layout.layer]), layout)
 
 
@@ -54,11 +56,12 @@ class GuidedGradCAM(CamCallback):
     """Shows guided backpropagation where Grad-CAM sees the class. See `guided_grad_cam` and `CamCallback`."""
 
     default_display = "color"
+    signed = True
 
     def needs(self, event: Event) -> Needs:
         """The layer's activation and gradient."""
-        return Needs(gradients=(self.layout(event).layer,))
+        return Needs(gradients=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, C, H, W)``, signed."""
-        return guided_grad_cam_in(event.model, event.trace, self.layout(event))
+        return guided_grad_cam_in(event.model, event.trace, event.layout(self.layer))

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.cam import cam_in, cam_layout, event_layout
+from vis_callbacks.attribution.cam import cam_in
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -58,7 +59,7 @@ def layer_cam(
     names = [layer] if layer is None or isinstance(layer, str) else list(layer)
     if not names:
         raise ConfigurationError("no layer named: give at least one, or None for the default")
-    layouts = [cam_layout(model, images, name) for name in names]
+    layouts = [find_layout(model, images, name) for name in names]
     return layer_cam_in(trace(model, images, targets, gradients=[layout.layer for layout in layouts]), layouts)
 
 
@@ -92,6 +93,7 @@ class LayerCAM(AttributionCallback):
     """
 
     default_display = "overlay"
+    signed = False
 
     def __init__(self, *, layers: str | Sequence[str] | None = None, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
@@ -107,8 +109,8 @@ class LayerCAM(AttributionCallback):
 
     def needs(self, event: Event) -> Needs:
         """The layers' activations and gradients."""
-        return Needs(gradients=tuple(event_layout(event, layer).layer for layer in self.layers))
+        return Needs(gradients=tuple(full_name(event.model, layer) for layer in self.layers))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return layer_cam_in(event.trace, [event_layout(event, layer) for layer in self.layers])
+        return layer_cam_in(event.trace, [event.layout(layer) for layer in self.layers])

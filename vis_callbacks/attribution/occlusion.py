@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.chunks import in_chunks, pixels_of
-from vis_callbacks.attribution.inputs import baseline_for, check_images
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
+from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
+from vis_callbacks.model.inputs import baseline_for, check_images
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
 if TYPE_CHECKING:

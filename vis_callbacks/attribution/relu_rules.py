@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.gradient import gradient_in
-from vis_callbacks.attribution.inputs import check_images
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets, logits_of
+from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import captured, trace

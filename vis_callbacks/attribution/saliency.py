@@ -48,6 +48,8 @@ def saliency_in(seen: Trace) -> Tensor:
 class Saliency(AttributionCallback):
     """Shows which pixels the target logit is most sensitive to. See `saliency` and `AttributionCallback`."""
 
+    signed = False
+
     def needs(self, event: Event) -> Needs:
         """The input gradient."""
         del event

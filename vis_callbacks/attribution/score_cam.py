@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_in, cam_layout, to_image_size, weighted_sum
-from vis_callbacks.attribution.chunks import in_chunks, pixels_of, scores_of
-from vis_callbacks.attribution.inputs import check_positive
+from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size, weighted_sum
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.event import Event, Needs
+from vis_callbacks.model.chunks import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.inputs import check_positive
+from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
@@ -63,7 +65,7 @@ def score_cam(
         >>> score_cam(model, torch.rand(2, 3, 8, 8), layer="1").shape
         torch.Size([2, 1, 8, 8])
     """
-    layout = cam_layout(model, images, layer)
+    layout = find_layout(model, images, layer)
     return score_cam_in(model, trace(model, images, targets, activations=[layout.layer]), layout, top_k, chunk_size)
 
 
@@ -124,8 +126,8 @@ class ScoreCAM(CamCallback):
 
     def needs(self, event: Event) -> Needs:
         """The layer's activation."""
-        return Needs(activations=(self.layout(event).layer,))
+        return Needs(activations=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return score_cam_in(event.model, event.trace, self.layout(event), self.top_k)
+        return score_cam_in(event.model, event.trace, event.layout(self.layer), self.top_k)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.chunks import add_by_row, gradients_of, in_chunks, pixels_of
-from vis_callbacks.attribution.inputs import check_positive, fixed_targets
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
+from vis_callbacks.model.chunks import add_by_row, gradients_of, in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.inputs import check_positive, fixed_targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.inspection.filters import columns_for, seeded_subset
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.spatial import find_layout
-from vis_callbacks.model.survey import survey
+from vis_callbacks.model.survey import AcrossDepth
 from vis_callbacks.model.trace import trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
@@ -130,9 +130,9 @@ class Activations(VisualizationCallback):
         self.max_channels = max_channels
         self.channels = channels
         self.scale = scale
-        self.layouts: dict[tuple[int, int], list[Layout]] = {}
         self.chosen: dict[str, list[int]] = {}
         self.limits: dict[str, float] = {}
+        self.negative: dict[str, bool] = {}
 
     def check(self, model: nn.Module) -> None:
         """Raise a `LayerError` if a layer was named and is not there."""
@@ -141,16 +141,24 @@ class Activations(VisualizationCallback):
 
     def needs(self, event: Event) -> Needs:
         """Ask for the layers' outputs."""
-        return Needs(activations=tuple(layout.layer for layout in self._layouts(event)))
+        if self.layers is None:
+            return Needs(activations=(AcrossDepth(self.depth),))
+        return Needs(activations=tuple(full_name(event.model, name) for name in self.layers))
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample with the maps of each layer's channels."""
-        for layout in self._layouts(event):
+        if self.layers is None:
+            layouts = event.layouts_across_depth(self.depth)
+        else:
+            layouts = [event.layout(layer) for layer in self.layers]
+        for layout in layouts:
             maps = layout.to_map(event.trace.activations[layout.layer]).cpu()
             name = layout.layer
             if name not in self.chosen:
                 self.chosen[name] = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
                 self.limits[name] = 2 * max(float(maps.abs().max()), 1e-12)
+            # A scale around zero stays one.
+            self.negative[name] = self.negative.get(name, False) or bool((maps < 0).any())
             channels = self.chosen[name]
             for index in range(len(event.samples)):
                 tiles = [self._tile(maps[index], channel, name) for channel in channels]
@@ -160,27 +168,18 @@ class Activations(VisualizationCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the channels and the colour scales."""
-        return {**super().state_dict(), "chosen": self.chosen, "limits": self.limits}
+        return {**super().state_dict(), "chosen": self.chosen, "limits": self.limits, "negative": self.negative}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the channels and the colour scales."""
         super().load_state_dict(state_dict)
-        self.chosen, self.limits = state_dict["chosen"], state_dict["limits"]
-
-    def _layouts(self, event: Event) -> list[Layout]:
-        images = event.samples.images
-        size = (images.shape[-2], images.shape[-1])
-        if size not in self.layouts:
-            found = survey(event.model, images)
-            names = self.layers or found.across_depth(self.depth)
-            self.layouts[size] = [found.layout(find_layer(event.model, name)[0]) for name in names]
-        return self.layouts[size]
+        self.chosen, self.limits, self.negative = (state_dict[key] for key in ("chosen", "limits", "negative"))
 
     def _tile(self, maps: Tensor, channel: int, layer: str) -> Tile:
         values = maps[channel]
         widest = maps if self.scale == "layer" else values
         limit = self.limits[layer] if self.scale == "fixed" else float(widest.abs().max())
-        return Tile(values, "signed" if bool((maps < 0).any()) else "heat", str(channel), limit=max(limit, 1e-12))
+        return Tile(values, "signed" if self.negative[layer] else "heat", str(channel), limit=max(limit, 1e-12))
 
     def _caption(self, layout: Layout, shown: int, maps: Tensor) -> str:
         which = {"strongest": "strongest at first", "random": "random"}.get(str(self.channels), "listed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks._lightning import LightningModule, Trainer
-from vis_callbacks.attribution.chunks import in_chunks, pixels_of, scores_of
-from vis_callbacks.attribution.inputs import baseline_for, check_images, fixed_targets
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.inspection.activations import Channels, choose_channels
 from vis_callbacks.inspection.channel_patches import ChannelPatches, Sides, both_sides, boxes_of
+from vis_callbacks.model.chunks import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.inputs import baseline_for, check_images, fixed_targets
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.receptive_field import ReceptiveField, receptive_field
@@ -99,10 +99,12 @@ def maximal_patches(
     def whole_scores(items: Tensor) -> Tensor:
         return scores_of(model, images[items], chosen[items])
 
-    pixels = pixels_of(images)
-    whole = torch.cat([part for _, part in in_chunks(whole_scores, len(images), pixels=pixels, chunk_size=chunk_size)])
-    occluded = in_chunks(scores, len(images) * len(boxes), pixels=pixels, chunk_size=chunk_size)
-    drops = whole[:, None] - torch.cat([part for _, part in occluded]).view(len(images), len(boxes))
+    def all_of(work: Callable[[Tensor], Tensor], items: int) -> Tensor:
+        chunks = in_chunks(work, items, pixels=pixels_of(images), device=images.device, chunk_size=chunk_size)
+        return torch.cat([part for _, part in chunks])
+
+    occluded = all_of(scores, len(images) * len(boxes)).view(len(images), len(boxes))
+    drops = all_of(whole_scores, len(images))[:, None] - occluded
     best = drops.topk(min(top, len(boxes)), dim=1)
     return boxes[best.indices], best.values
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from vis_callbacks.model.receptive_field import ReceptiveField, receptive_fields
-from vis_callbacks.model.survey import survey
+from vis_callbacks.model.surveying import survey
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
     raise LayerError(f"no layer {name!r} in {type(model).__name__}; {nearest(wanted, layers)}")
 
 
+def full_name(model: nn.Module, layer: str | None) -> str | None:
+    """Return a layer's full name, see `find_layer`; None, which leaves the choice open, stays None."""
+    return None if layer is None else find_layer(model, layer)[0]
+
+
 def filter_weight(module: nn.Module) -> Tensor | None:
     """Return a layer's filters ``(out, in/groups, kh, kw)``, or None where it has none.
 

@@ -42,6 +42,8 @@ class Layout:
         channels: C.
         prefix: Tokens before those of the map (class, distillation and register tokens).
         order: Where each position of the map, row by row, is among the tokens; None: in this order.
+        windows: Windows that an image is cut into, which lie along the batch axis; 1: the image is whole.
+        window: Lengths of the axes between or behind batch and channels, where they hold windows; None: no windows.
 
     Example:
         >>> layout = Layout("blocks.11.norm1", "NLC", (2, 3), channels=4, prefix=1)
@@ -55,6 +57,8 @@ class Layout:
     channels: int
     prefix: int = 0
     order: tuple[int, ...] | None = None
+    windows: int = 1
+    window: tuple[int, ...] | None = None
 
     @property
     def channel_axis(self) -> int:
@@ -64,8 +68,25 @@ class Layout:
     def shape(self, count: int) -> tuple[int, ...]:
         """Return the shape of the layer's own output for a batch of `count` images."""
         height, width = self.size
-        lengths = {"N": count, "C": self.channels, "H": height, "W": width, "L": self.prefix + height * width}
+        lengths = {"N": count * self.windows, "C": self.channels}
+        if self.window is None:
+            lengths |= {"H": height, "W": width, "L": self.prefix + height * width}
+        else:
+            lengths |= dict(zip((axis for axis in self.axes if axis not in "NC"), self.window, strict=True))
         return tuple(lengths[axis] for axis in self.axes)
+
+    def channels_first(self, tensor: Tensor) -> Tensor:
+        """Return the layer's own output as ``(N, C, ...)``, whatever the other axes are; a view."""
+        if self.windows > 1:
+            windows = tensor.reshape(-1, self.windows, *tensor.shape[1:])
+            return windows.movedim(self.channel_axis + 1, 1)
+        return tensor.movedim((self.axes.index("N"), self.channel_axis), (0, 1))
+
+    def as_given(self, values: Tensor) -> Tensor:
+        """Return what `channels_first` gave in the layer's own order again."""
+        if self.windows > 1:
+            return values.movedim(1, self.channel_axis + 1).flatten(0, 1)
+        return values.movedim((0, 1), (self.axes.index("N"), self.channel_axis))
 
     def to_map(self, tensor: Tensor) -> Tensor:
         """Return the layer's output, or the gradient there, as ``(N, C, h, w)``; a view where possible.
@@ -73,17 +94,21 @@ class Layout:
         Raises:
             LayerError: If the tensor is not of the shape that the layer gave when the layout was found.
         """
-        expected = self.shape(tensor.shape[self.axes.index("N")] if tensor.ndim == len(self.axes) else 0)
+        given = tensor.shape[self.axes.index("N")] if tensor.ndim == len(self.axes) else 0
+        expected = self.shape(given // self.windows)
         if tensor.shape != expected:
             raise LayerError(
                 f"layer {self.layer!r} gave {tuple(tensor.shape)}, expected {self.axes} of map size {self.size}: "
                 "find the layout again for this image size"
             )
-        if self.axes == "NHWC":
+        if self.window is not None:
+            tokens = self.channels_first(tensor).flatten(2)
+        elif self.axes == "NHWC":
             return tensor.permute(0, 3, 1, 2)
-        if self.axes == "NCHW":
+        elif self.axes == "NCHW":
             return tensor
-        tokens = tensor.permute(*(self.axes.index(axis) for axis in "NCL"))[:, :, self.prefix :]
+        else:
+            tokens = tensor.permute(*(self.axes.index(axis) for axis in "NCL"))[:, :, self.prefix :]
         if self.order is not None:
             tokens = tokens[:, :, torch.tensor(self.order, device=tokens.device)]
         return tokens.reshape(len(tokens), self.channels, *self.size)

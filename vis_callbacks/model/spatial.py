@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.survey import survey
+from vis_callbacks.model.surveying import survey
 
 
 def default_layer(model: nn.Module, images: Tensor) -> str:

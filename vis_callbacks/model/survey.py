@@ -1,22 +1,25 @@
-"""What one forward and one backward pass tell about all layers: which have maps, and which the logits depend on."""
+"""What is known about the layers of a model: which have maps, which the logits depend on, which to look at."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-import torch
-from torch import Tensor, nn
+from vis_callbacks.errors import LayerError
+from vis_callbacks.model.layout import Layout
 
-from vis_callbacks.errors import ConfigurationError, LayerError
-from vis_callbacks.model.classifier import logits_of, resolve_targets, target_scores
-from vis_callbacks.model.layers import named_layers
-from vis_callbacks.model.layout import Layout, LayoutReader
-from vis_callbacks.model.trace import first_tensor
-from vis_callbacks.model.undisturbed import leaves_no_trace
+
+@dataclass(frozen=True)
+class AcrossDepth:
+    """Up to `count` layers from shallow to deep."""
+
+    count: int
+
+
+LayerChoice: TypeAlias = str | AcrossDepth | None
+"""A layer's full name, layers across the depth, or None: the last one with a map that the logits depend on."""
 
 # What these give is another layer's map once more, or no map of the image at all.
 _PASSIVE = ("Identity", "Dropout", "DropPath", "Softmax", "AdaptiveAvgPool", "AdaptiveMaxPool", "Flatten")
@@ -52,7 +55,7 @@ class SurveyedLayer:
 
 @dataclass(frozen=True)
 class Survey:
-    """All layers of a model for one image size, in the order in which they finish. Made by `survey`.
+    """All layers of a model for one image size, in the order in which they finish.
 
     Attributes:
         model: Class name of the model.
@@ -90,13 +93,31 @@ class Survey:
             + (f"nearest layers that have one: {nearest}" if nearest else "no layer has one")
         )
 
+    def runs(self, layer: str) -> int:
+        """Return how often a layer runs in a pass, by full name."""
+        return next((found.runs for found in self.layers if found.name == layer), 0)
+
+    def choose(self, choice: LayerChoice) -> list[str]:
+        """Return the full names of the layers that are meant.
+
+        Raises:
+            LayerError: If no layer has a map.
+        """
+        if isinstance(choice, AcrossDepth):
+            return self.across_depth(choice.count)
+        return [self.default_layer() if choice is None else choice]
+
+    def candidates(self) -> list[SurveyedLayer]:
+        """Return the layers that may be the default, from shallow to deep."""
+        return [layer for layer in self._maps() if not layer.token_mixer]
+
     def default_layer(self) -> str:
         """Return the last layer with a map that the predicted logit depends on.
 
         Raises:
             LayerError: If no layer has a map.
         """
-        maps = [layer for layer in self._maps() if not layer.token_mixer]
+        maps = self.candidates()
         if not maps:
             raise LayerError(
                 f"{self.model} has no layer with a spatial map for images of "
@@ -140,100 +161,6 @@ class Survey:
         ]
         # One ReLU for all places is no place; in a model that runs as a whole several times, all layers are such.
         return [layer for layer in maps if layer.runs == 1] or maps
-
-
-@leaves_no_trace
-def survey(model: nn.Module, images: Tensor) -> Survey:
-    """Trace one forward and one backward pass of the first image and tell what every layer gives.
-
-    Args:
-        model: From images to logits; left as found.
-        images: ``(N, C, H, W)`` float, in the model's input space; only the first is used.
-
-    Returns:
-        A `Survey`, which holds names and numbers only and is valid for images of this size.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
-        >>> found = survey(net, torch.rand(1, 3, 16, 16))
-        >>> found.default_layer(), found.layout("0").size
-        ('1', (14, 14))
-    """
-    if images.ndim != 4:
-        raise ConfigurationError(f"images of shape {tuple(images.shape)}: expected (N, C, H, W)")
-    # Two copies of one image: the axis of length two is the batch, also for layers that put it elsewhere.
-    pair = images[:1].detach().expand(2, -1, -1, -1).clone().requires_grad_()
-    reader = LayoutReader(model, (pair.shape[-2], pair.shape[-1]), batch=2)
-    seen: dict[str, _Seen] = {}
-    with ExitStack() as stack:
-        for name, module in named_layers(model).items():
-            stack.callback(module.register_forward_hook(_observe(name, reader, seen)).remove)
-        logits = logits_of(model, pair)
-        if logits.requires_grad:
-            score = target_scores(logits, resolve_targets(None, logits)).sum()
-            torch.autograd.grad(score, pair, allow_unused=True)
-    outputs = {key: number for number, key in enumerate(dict.fromkeys(one.key for one in seen.values()))}
-    layers = tuple(one.as_layer(name, outputs[one.key]) for name, one in seen.items())
-    return Survey(type(model).__name__, reader.image_size, layers, tuple(_declared_stages(model)))
-
-
-@dataclass
-class _Seen:
-    module: nn.Module
-    tensor: Tensor
-    key: tuple[int, int]
-    layout: Layout | None
-    shape: tuple[int, ...]
-    passes_through: bool
-    runs: int
-    places: list[Tensor]
-
-    def as_layer(self, name: str, output: int) -> SurveyedLayer:
-        return SurveyedLayer(
-            name=name,
-            kind=type(self.module).__name__,
-            shape=self.shape,
-            layout=self.layout,
-            reaches_logit=any(int(places) > 1 for places in self.places),
-            output=output,
-            token_mixer=isinstance(self.module, nn.Linear),
-            passes_through=self.passes_through,
-            runs=self.runs,
-        )
-
-
-def _observe(name: str, reader: LayoutReader, seen: dict[str, _Seen]) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        tensor = first_tensor(output)
-        # A layer that runs again counts at its last run, as in a trace.
-        earlier = seen.pop(name, None)
-        if tensor is None:
-            return
-        layout = reader.read(name, module, tensor.shape)
-        # The version tells a tensor from what an in-place ReLU makes of it.
-        key = (id(tensor), 0 if tensor.is_inference() else tensor._version)
-        shape = (1, *tensor.shape[1:]) if tensor.shape[:1] == (reader.batch,) else tuple(tensor.shape)
-        same = any(tensor is given for given in inputs) and any(key == one.key for one in seen.values())
-        # Not the tensor itself: with its hook it would be a ring that Python cannot free.
-        places: list[Tensor] = []
-        runs = 1 if earlier is None else earlier.runs + 1
-        seen[name] = _Seen(module, tensor, key, layout, shape, same, runs, places)
-        if layout is not None and tensor.requires_grad:
-            to_map = layout.to_map
-            tensor.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: places.append(to_map(gradient)[0].ne(0).any(dim=0).sum())
-            )
-
-    return hook
-
-
-def _declared_stages(model: nn.Module) -> Iterator[str]:
-    for owner, module in {"": model, **named_layers(model)}.items():
-        declared = getattr(module, "feature_info", None)
-        declared = getattr(declared, "info", declared)
-        if isinstance(declared, Sequence):
-            names = [entry["module"] for entry in declared if isinstance(entry, dict) and entry.get("module")]
-            yield from (f"{owner}.{name}" if owner else name for name in names)
 
 
 def _layout_of(layer: SurveyedLayer) -> Layout:

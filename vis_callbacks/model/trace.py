@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.errors import LayerError
 from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
+from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer
 
 
@@ -64,10 +65,7 @@ def trace(
         LayerError: If a layer is not found, did not run, or gives no tensor.
         ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
     """
-    if images.ndim != 4:
-        raise ConfigurationError(f"images of shape {tuple(images.shape)}: expected (N, C, H, W)")
-    if not images.is_floating_point():
-        raise ConfigurationError(f"images of dtype {images.dtype}: expected floating point, in the model's input space")
+    check_images(images)
     names = {name: find_layer(model, name) for name in dict.fromkeys([*activations, *gradients])}
     differentiated = [names[name][0] for name in gradients]
     inputs = images.detach().clone().requires_grad_(input_gradient)

@@ -18,10 +18,13 @@ def axes_of(model: nn.Module, images: Tensor, layer: str) -> str:
         layer: Full name of the layer.
     """
     try:
-        return find_layout(model, images, layer).axes
+        layout = find_layout(model, images, layer)
     except LayerError:
         # No map: a vector for each image, with the channels second.
         return "NC"
+    if layout.windows > 1:
+        raise LayerError(f"layer {layer!r} gives {layout.windows} windows of each image: name one around the windows")
+    return layout.axes
 
 
 def batch_and_channels_first(features: Tensor, axes: str) -> Tensor:

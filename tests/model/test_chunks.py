@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vis_callbacks.attribution import chunks
-from vis_callbacks.attribution.chunks import in_chunks
+from vis_callbacks.model import chunks
+from vis_callbacks.model.chunks import in_chunks
 
 
 def test_chunks_keep_to_the_bound_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
