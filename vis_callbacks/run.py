@@ -43,6 +43,10 @@ class VisualizationWarning(UserWarning):
     """A picture could not be made or written; training goes on."""
 
 
+class NotFiniteError(ArithmeticError):
+    """The model's weights hold NaN or Inf."""
+
+
 class Run:
     """What the callbacks of one Trainer share. Get it with `Run.of`.
 
@@ -60,7 +64,7 @@ class Run:
         self._log_dir: str | None = None
         self._metrics = MetricReader()
         self._names: dict[VisualizationCallback, str] = {}
-        self._warned: set[tuple[str, type[Exception]]] = set()
+        self._warned: set[tuple[type[Exception], str]] = set()
         self._initial: dict[str, Tensor] | None = None
         self._waiting: list[VisualizationCallback] = []
         self._training_since: float | None = None
@@ -187,10 +191,10 @@ class Run:
         if output is None or not output.unfinished:
             return
         try:
-            if error is not None:
-                self._facts["status"] = f"stopped by {type(error).__name__} in epoch {trainer.current_epoch + 1}"
-            elif self._facts["status"] == "running":
-                self._facts["status"] = "finished"
+            # Who stops the waiting for the last pictures does not stop the training any more.
+            if self._facts["status"] == "running":
+                stopped = f"stopped by {type(error).__name__} in epoch {trainer.current_epoch + 1}"
+                self._facts["status"] = "finished" if error is None else stopped
             output.end_event(self._current_facts(trainer) if self._tells_facts else None)
             for task in self._at_end:
                 output.at_end(task)
@@ -346,6 +350,7 @@ class Run:
                 with self.ledger.time(self._names[callback]):
                     seed_all(callback.seed, device)
                     panels = list(callback.visualize(event))
+                _check_finite(panels, event.model)
                 self._put(callback, moment, panels, time.perf_counter() - start)
             except Exception as error:
                 self._fail(callback, moment, error, raised)
@@ -356,8 +361,6 @@ class Run:
         assert self._output is not None
         with self.ledger.time("handing over"):
             for index, panel in enumerate(panels):
-                if not all(torch.isfinite(tile.values).all() for tile in panel.all_tiles):
-                    raise ArithmeticError(f"the picture of {panel.name!r} holds NaN or Inf: look at the weights")
                 record = Record(
                     tag=f"{self._names[callback]}/{panel.name}",
                     callback=self._names[callback],
@@ -385,8 +388,10 @@ class Run:
         self._warn(name, f"made no pictures in epoch {moment.epoch}", error, "on_error='raise' stops there")
 
     def _warn(self, who: str, what: str, error: Exception, remedy: str) -> None:
-        if (who, type(error)) not in self._warned:
-            self._warned.add((who, type(error)))
+        # What is wrong with the weights or the disk hinders all callbacks alike, and the run's other files too.
+        key = (type(error), "" if isinstance(error, (NotFiniteError, OSError)) else who)
+        if key not in self._warned:
+            self._warned.add(key)
             cause = f"{type(error).__name__}: {error}"
             text = f"{who} {what}: {cause}. Training goes on, and it is tried again ({remedy})."
             warnings.warn(text, VisualizationWarning, stacklevel=2)
@@ -395,12 +400,8 @@ class Run:
         if self._output is None:
             return
         for name, error in self._output.problems():
-            # What hinders a callback's pictures hinders the run's other files too: it was said.
-            if name or not any(kind is type(error) for _, kind in self._warned):
-                remedy = (
-                    "look at the disk's space and the folder's rights" if isinstance(error, OSError) else "report it"
-                )
-                self._warn(name or "The picture store", "could not be written", error, remedy)
+            remedy = "look at the disk's space and the folder's rights" if isinstance(error, OSError) else "report it"
+            self._warn(name or "The picture store", "could not be written", error, remedy)
 
     def _current_facts(self, trainer: Trainer) -> dict[str, Any]:
         assert self._output is not None
@@ -427,6 +428,14 @@ def _facts(module: LightningModule) -> dict[str, Any]:
         "started": time.time(),
         "versions": {"torch": torch.__version__},
     }
+
+
+def _check_finite(panels: Sequence[Panel], model: torch.nn.Module) -> None:
+    for panel in panels:
+        if not all(torch.isfinite(tile.values).all() for tile in panel.all_tiles):
+            if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+                raise NotFiniteError("the model's weights hold NaN or Inf")
+            raise ArithmeticError(f"the picture of {panel.name!r} holds NaN or Inf, though the weights do not")
 
 
 def _size(module: torch.nn.Module) -> int:
