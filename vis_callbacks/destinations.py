@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -128,4 +129,8 @@ _WITHOUT_WINDOWS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 
 def _file_safe(value: Any) -> Any:
-    return value.replace("/", "_").replace("\\", "_").replace("\0", "_")[:100] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # File systems count bytes. A name of dots alone would lead to another folder.
+    short = re.sub(r"[/\\\0]", "_", value).encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
+    return short if short.strip(".") else short.replace(".", "_")

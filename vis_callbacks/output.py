@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,11 @@ class Output:
                 self._gaps.append(dataclasses.replace(stamped, error=f"{type(error).__name__}: {error}"))
                 raise
             finally:
-                # A full disk keeps no picture from TensorBoard, which may be on another.
+                # A full disk keeps no picture from TensorBoard, which may be on another, nor one logger from the next.
                 if plain is not None:
                     captioned = _draw(panel, transform, text=True) if sinks else plain
-                    for sink in sinks:
-                        sink.add(stamped, captioned)
-                    destinations.write_files(stamped, index, plain)
+                    logged = [partial(sink.add, stamped, captioned) for sink in sinks]
+                    _do_all([*logged, partial(destinations.write_files, stamped, index, plain)])
 
         self._submit(record.callback, task)
         if destinations.on_training_thread:
@@ -98,9 +98,7 @@ class Output:
         """Bring to the disk what an event made, with what is known about the run."""
         sinks = self._sinks or []
 
-        def task() -> None:
-            for sink in sinks:
-                sink.flush()
+        def write_down() -> None:
             # What could not be written down when it happened, on a full disk, is tried again.
             while self._gaps:
                 self._store.note(self._gaps[0])
@@ -108,7 +106,7 @@ class Output:
             if facts is not None:
                 self._store.write_facts(facts)
 
-        self._submit("", task)
+        self._submit("", partial(_do_all, [write_down, *(sink.flush for sink in sinks)]))
 
     def at_end(self, task: Callable[[Output], object]) -> None:
         """Do something, in the writing thread, after all that was put before."""
@@ -142,6 +140,18 @@ class Output:
         if self._sinks is None:
             self._sinks = logger_sinks(self._loggers)
         return self._sinks
+
+
+def _do_all(tasks: Iterable[Callable[[], object]]) -> None:
+    """Do all tasks, also those after one that fails, and raise the first error."""
+    errors: list[Exception] = []
+    for task in tasks:
+        try:
+            task()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _draw(panel: Panel, transform: Transform | None, *, text: bool) -> Picture:

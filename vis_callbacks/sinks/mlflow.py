@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vis_callbacks.sinks.record import Record
+from vis_callbacks.sinks.tags import TagCleaner
 
 
 class MlflowSink:
@@ -21,18 +21,16 @@ class MlflowSink:
     def __init__(self, logger: Any) -> None:
         self._client = logger.experiment
         self._run_id = logger.run_id
+        # MLflow refuses a key with any other character.
+        self._clean = TagCleaner(r"-/a-zA-Z0-9_. ")
 
     def add(self, record: Record, picture: npt.NDArray[np.uint8]) -> None:
         """Log a picture ``(H, W, 3)`` under its tag, and its scalars under ``<tag>/<scalar>``."""
-        key = _clean(record.tag)
+        key = self._clean(record.tag)
         self._client.log_image(self._run_id, picture, key=key, step=record.step, synchronous=True)
         for name, value in record.scalars.items():
-            self._client.log_metric(self._run_id, f"{key}/{_clean(name)}", value, step=record.step, synchronous=True)
+            metric = f"{key}/{self._clean(name)}"
+            self._client.log_metric(self._run_id, metric, value, step=record.step, synchronous=True)
 
     def flush(self) -> None:
         """Nothing: every picture is written when it is logged."""
-
-
-def _clean(tag: str) -> str:
-    # MLflow refuses a key with any other character.
-    return re.sub(r"[^-/\w. ]", "_", tag, flags=re.ASCII)[:200].strip("/")

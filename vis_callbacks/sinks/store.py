@@ -118,7 +118,7 @@ class PictureStore:
                 record = Record.from_json(line)
             except (ValueError, RecursionError):
                 continue
-            if record.file is not None:
+            if isinstance(record.file, str) and (self.directory / record.file).is_file():
                 known.add(_key(record))
         return known
 

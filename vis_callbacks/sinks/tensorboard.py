@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vis_callbacks.sinks.record import Record
+from vis_callbacks.sinks.tags import TagCleaner
 
 
 class TensorBoardSink:
@@ -20,19 +20,16 @@ class TensorBoardSink:
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
+        # TensorBoard replaces other characters itself, with a line on the console for each tag.
+        self._clean = TagCleaner(r"-/\w.")
 
     def add(self, record: Record, picture: npt.NDArray[np.uint8]) -> None:
         """Log a picture ``(H, W, 3)`` under its tag, and its scalars under ``<tag>/<scalar>``."""
-        tag = _clean(record.tag)
+        tag = self._clean(record.tag)
         self._writer.add_image(tag, picture, record.step, dataformats="HWC")
         for name, value in record.scalars.items():
-            self._writer.add_scalar(f"{tag}/{_clean(name)}", value, record.step)
+            self._writer.add_scalar(f"{tag}/{self._clean(name)}", value, record.step)
 
     def flush(self) -> None:
         """Bring everything to the disk."""
         self._writer.flush()
-
-
-def _clean(tag: str) -> str:
-    # TensorBoard replaces these characters itself, with a line on the console for each tag.
-    return re.sub(r"[^-/\w.]", "_", tag)[:200].lstrip("/")

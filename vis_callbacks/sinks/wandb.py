@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vis_callbacks.sinks.record import Record
+from vis_callbacks.sinks.tags import TagCleaner
 
 
 class WandbSink:
@@ -19,12 +20,15 @@ class WandbSink:
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
+        # Tags become names of files.
+        self._clean = TagCleaner(r"-/\w. ")
 
     def add(self, record: Record, picture: npt.NDArray[np.uint8]) -> None:
         """Log a picture ``(H, W, 3)`` under its tag, and its scalars under ``<tag>/<scalar>``."""
-        self._logger.log_image(record.tag, [picture], step=record.step)
+        tag = self._clean(record.tag)
+        self._logger.log_image(tag, [picture], step=record.step)
         if record.scalars:
-            scalars = {f"{record.tag}/{name}": value for name, value in record.scalars.items()}
+            scalars = {f"{tag}/{self._clean(name)}": value for name, value in record.scalars.items()}
             self._logger.log_metrics(scalars, step=record.step)
 
     def flush(self) -> None:

@@ -43,12 +43,18 @@ class Worker:
 
     def drain(self, timeout: float) -> bool:
         """Wait until all tasks are done, at most so many seconds, and end the thread; say whether they are."""
-        thread, self._thread = self._thread, None
+        thread = self._thread
         if thread is None:
             return True
+        done = threading.Event()
+        self._tasks.put(done.set)
+        # Ctrl-C may end the waiting, but not the thread: the next `drain` waits for it again.
+        done.wait(timeout)
+        self._thread = None
         self._tasks.put(None)
-        thread.join(timeout)
-        return not thread.is_alive()
+        if done.is_set():
+            thread.join()
+        return done.is_set()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
