@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.ledger import Ledger
+from vis_callbacks.model.chunks import in_chunks
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.survey import AcrossDepth, LayerChoice
 from vis_callbacks.model.surveying import survey, surveyed_trace
-from vis_callbacks.model.trace import Trace
+from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.samples import Samples
 from vis_callbacks.targets import TargetSpec, choose_targets
@@ -59,18 +62,31 @@ class SharedPass:
         """Ask for something. To be called before the pass is read."""
         self._needs.append(needs)
 
+    def part(self, items: Tensor) -> SharedPass:
+        """Return the pass of some of the samples, by number ``(n,)``."""
+        if len(items) == len(self.samples):
+            return self
+        part = SharedPass(self._model, self.samples.at(items), self._targets, self._ledger)
+        part._needs = self._needs
+        return part
+
     @cached_property
     def trace(self) -> Trace:
-        """What the pass gave."""
+        """What the pass gave; where memory does not suffice for all samples at once, several passes."""
+        count = len(self.samples)
         with self._ledger.time("shared pass"):
-            return surveyed_trace(
-                self._model,
-                self.samples.images,
-                partial(choose_targets, self._targets, self.samples),
-                input_gradient=any(needs.input_gradient for needs in self._needs),
-                activations=_union(needs.activations for needs in self._needs),
-                gradients=_union(needs.gradients for needs in self._needs),
-            )
+            return joined([seen for _, seen in in_chunks(self._pass_of, count, pixels=1, chunk_size=count)])
+
+    def _pass_of(self, items: Tensor) -> Trace:
+        samples = self.part(items).samples
+        return surveyed_trace(
+            self._model,
+            samples.images,
+            partial(choose_targets, self._targets, samples),
+            input_gradient=any(needs.input_gradient for needs in self._needs),
+            activations=_union(needs.activations for needs in self._needs),
+            gradients=_union(needs.gradients for needs in self._needs),
+        )
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,15 @@ class Event:
         _ = self.trace
         found = survey(self.model, self.samples.images)
         return [found.layout(name) for name in found.choose(AcrossDepth(count))]
+
+    def in_pieces(self, work: Callable[[Event], Tensor]) -> Tensor:
+        """Return what a technique gives for the samples ``(N, ...)``; in smaller pieces where memory runs out."""
+
+        def piece(items: Tensor) -> Tensor:
+            return work(self if self.shared is None else dataclasses.replace(self, shared=self.shared.part(items)))
+
+        count = len(self.samples)
+        return torch.cat([found for _, found in in_chunks(piece, count, pixels=1, chunk_size=count)])
 
     def prediction(self, index: int) -> tuple[str, float]:
         """Return the name of the class predicted for a sample, and its probability in [0, 1]."""

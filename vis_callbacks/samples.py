@@ -71,6 +71,11 @@ class Samples:
         label = int(self.labels[index])
         return None if label == UNKNOWN else self.class_name(label)
 
+    def at(self, items: Tensor) -> Samples:
+        """Return some of the samples, by number ``(n,)``."""
+        names = tuple(self.names[item] for item in items.tolist())
+        return dataclasses.replace(self, images=self.images[items], labels=self.labels[items], names=names)
+
     def to(self, device: torch.device) -> Samples:
         """Return the samples with images and labels on a device."""
         return dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))

@@ -69,7 +69,7 @@ class AttributionCallback(VisualizationCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample with its map, label, prediction and probability."""
-        maps = self.attribute(event).detach().float().cpu()
+        maps = event.in_pieces(lambda piece: self.attribute(piece).detach().float().cpu())
         pixels = event.samples.pixels
         for index in range(len(event.samples)):
             tiles = [

@@ -97,6 +97,29 @@ def trace(
     )
 
 
+def joined(parts: Sequence[Trace]) -> Trace:
+    """Return the traces of several batches, made with the same questions, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [len(part.images) for part in parts]
+
+    def cat(tensors: Sequence[Tensor]) -> Tensor:
+        # Most layers have the batch first; some have tokens first, or several windows for each image.
+        shapes = [tensor.shape for tensor in tensors]
+        axes = zip(*shapes, strict=True)
+        return torch.cat(list(tensors), dim=next((axis for axis, sizes in enumerate(axes) if [*sizes] == counts), 0))
+
+    gradients = [part.input_gradient for part in parts if part.input_gradient is not None]
+    return Trace(
+        images=cat([part.images for part in parts]),
+        logits=cat([part.logits for part in parts]),
+        targets=cat([part.targets for part in parts]),
+        input_gradient=cat(gradients) if gradients else None,
+        activations={name: cat([part.activations[name] for part in parts]) for name in parts[0].activations},
+        gradients={name: cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
+    )
+
+
 @contextmanager
 def captured(layers: Mapping[str, nn.Module], *, differentiable: Sequence[str] = ()) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of layers while a model runs.
