@@ -119,7 +119,8 @@ def records(folder: Path) -> list[dict[str, Any]]:
     """What the picture store in or below a folder says; there is one at most."""
     stores = sorted(folder.rglob("visualizations/panels.jsonl"))
     assert len(stores) <= 1
-    return [json.loads(line) for store in stores for line in store.read_text().splitlines()]
+    # Not splitlines: class names may hold characters that it takes for line ends.
+    return [json.loads(line) for store in stores for line in store.read_text().split("\n") if line]
 
 
 def files_of(folder: Path, found: Sequence[dict[str, Any]]) -> Iterator[Path]:
