@@ -28,6 +28,7 @@ __all__ = [
     "fits",
     "log_dir",
     "metric_step",
+    "shards_weights",
     "stage_of",
     "validates",
 ]
@@ -66,6 +67,15 @@ def builds_later(module: LightningModule) -> bool:
         next(cls for cls in type(module).__mro__ if name in vars(cls)).__module__.split(".")[0]
         not in ("lightning", "pytorch_lightning")
         for name in ("setup", "configure_model")
+    )
+
+
+def shards_weights(trainer: Trainer) -> str | None:
+    """Return the name of the Trainer's strategy if it gives each process a part of the weights alone."""
+    # By name: the classes of two packages, of which DeepSpeed's needs a third.
+    names = [cls.__name__ for cls in type(trainer.strategy).__mro__]
+    return next(
+        (name for name in names if name in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")), None
     )
 
 

@@ -206,6 +206,15 @@ class VisualizationCallback(RunMember):
     uses_samples: ClassVar[bool] = True
     """Whether the technique looks at samples; if not, it can work before any batch has passed by."""
 
+    split: Literal["samples", "items"] | None = None
+    """How several processes share the work, if it is worth it.
+
+    * ``samples``: each gets its own part of the samples, and makes their panels.
+    * ``items``: each makes the panels of ``event.share.of(items)``, whatever the items are.
+
+    The panels are put together in the order of the processes. Otherwise the first process works alone.
+    """
+
     _arguments: str
     _run: Run | None = None
 
@@ -292,6 +301,16 @@ class VisualizationCallback(RunMember):
         if self._unused_state is not None:
             self.load_state_dict(copy.deepcopy(self._unused_state))
 
+    def tell(self) -> Any:
+        """Return what other processes need to know to go on as this one would: tensors and plain values.
+
+        Called in the first process before an event whose work is shared, and in the others after it.
+        """
+        return None
+
+    def hear(self, told: Any) -> None:
+        """Take over what another process tells."""
+
     # torchbearer's chain.
 
     def on_train(self) -> Self:
@@ -350,6 +369,8 @@ class VisualizationCallback(RunMember):
             else:
                 self.restart()
             self._run = run
+        if not run.allows_pictures(trainer):
+            return
         run.add(self)
         if not builds_later(pl_module):
             self.check(classifier_in(pl_module))
@@ -362,7 +383,7 @@ class VisualizationCallback(RunMember):
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on without a gap."""
         state: dict[str, Any] = {"last_epoch": self.schedule.last_epoch, "last_step": self.schedule.last_step}
-        if self._run is not None and self._run.callbacks[0] is self:
+        if self._run is not None and self in self._run.callbacks[:1]:
             state["samples"] = self._run.chooser.state_dict()
         return state
 

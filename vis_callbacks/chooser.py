@@ -175,6 +175,15 @@ class Chooser:
             )
         return self._found[identity]
 
+    @property
+    def known(self) -> Mapping[str, Samples]:
+        """All samples that were asked for so far."""
+        return self._found
+
+    def take_over(self, known: Mapping[str, Samples]) -> None:
+        """Use the samples that another process has chosen."""
+        self._found.update(known)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what was chosen from passing batches: tensors and strings alone, as checkpoints want it."""
         return {key: {"images": images, "labels": labels} for key, (images, labels) in self._chosen.items()}

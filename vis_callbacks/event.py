@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,33 @@ from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.samples import Samples
 from vis_callbacks.targets import TargetSpec, choose_targets
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes does of the work that they share.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        count: Number of processes.
+
+    Example:
+        >>> [Share(rank, 2).of(["a", "b", "c"]) for rank in range(2)]
+        [['a'], ['b', 'c']]
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def slice(self, items: int) -> slice:
+        """Return where among so many items this process's are: together, in the order of the processes."""
+        return slice(items * self.rank // self.count, items * (self.rank + 1) // self.count)
+
+    def of(self, items: Sequence[T]) -> Sequence[T]:
+        """Return this process's items."""
+        return items[self.slice(len(items))]
 
 
 @dataclass(frozen=True)
@@ -115,12 +143,17 @@ class Event:
         moment: When this is.
         seed: Seed for whatever is random; the global generators are seeded with it already.
         shared: The pass that is shared with other techniques; None for a callback without samples.
+        first: Number of the first of these samples, where other processes have the others.
+        share: What is to be done here of the work that several processes share; all, unless the callback says that it
+            can be split.
     """
 
     model: nn.Module
     moment: Moment
     seed: int = 0
     shared: SharedPass | None = None
+    first: int = 0
+    share: Share = field(default_factory=Share)
 
     @property
     def samples(self) -> Samples:
@@ -185,7 +218,7 @@ class Event:
             (Tile(self.samples.pixels[index]), *tiles),
             columns=columns,
             caption=caption,
-            sample=index,
+            sample=self.first + index,
             label=self.samples.label(index),
             predicted=predicted,
             probability=probability,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from vis_callbacks._lightning import (
     fits,
     log_dir,
     metric_step,
+    shards_weights,
     stage_of,
     validates,
 )
 from vis_callbacks.chooser import Chooser, find_class_names
-from vis_callbacks.event import Event, Moment, SharedPass
+from vis_callbacks.event import Event, Moment, Share, SharedPass
 from vis_callbacks.ledger import Ledger
 from vis_callbacks.metrics import MetricReader
 from vis_callbacks.model.classifier import classifier_in, unwrapped
@@ -30,6 +31,7 @@ from vis_callbacks.model.undisturbed import device_of, seed_all, undisturbed
 from vis_callbacks.model.weights import copied_weights, swapped_weights
 from vis_callbacks.output import Output
 from vis_callbacks.panel import Panel
+from vis_callbacks.ranks import Part, ProcessError, Ranks
 from vis_callbacks.samples import Samples
 from vis_callbacks.sinks.record import Record
 
@@ -70,6 +72,9 @@ class Run:
         self._training_since: float | None = None
         self._facts: dict[str, Any] = {}
         self._tells_facts = True
+        self._told_off = False
+        self._ranks: Ranks | None = None
+        self._parts: dict[VisualizationCallback, Part] = {}
 
     @classmethod
     def of(cls, trainer: Trainer) -> Run:
@@ -88,6 +93,20 @@ class Run:
             self._members.append(member)
             if at_end is not None:
                 self._at_end.append(at_end)
+
+    def allows_pictures(self, trainer: Trainer) -> bool:
+        """Whether pictures can be made at all; if not, it says so once."""
+        strategy = shards_weights(trainer)
+        if strategy is not None and trainer.is_global_zero and not self._told_off:
+            self._told_off = True
+            warnings.warn(
+                f"Pictures are off: with {strategy} each process holds but a part of the weights, and a pass that one "
+                "makes alone would wait for the others without end. Training goes on. For pictures train with "
+                "strategy='ddp', or give a checkpoint to Trainer.validate on one device.",
+                VisualizationWarning,
+                stacklevel=2,
+            )
+        return strategy is None
 
     def add(self, callback: VisualizationCallback) -> None:
         """Add a callback that makes pictures. Of those with one name, the second gets the suffix ``_2``, and so on."""
@@ -114,6 +133,7 @@ class Run:
             if callback.restored_samples:
                 self.chooser.load_state_dict(callback.restored_samples)
                 callback.restored_samples = {}
+        self._meet(trainer)
         if not fits(trainer):
             self._check_classes(trainer, module)
             self._open(trainer, module, fresh=False)
@@ -124,8 +144,8 @@ class Run:
         self._check_classes(trainer, module)
         self._open(trainer, module, fresh=fresh)
         self._training_since = time.perf_counter()
-        if fresh and self._output is not None:
-            self._waiting = [callback for callback in self.callbacks if callback.schedule.starts]
+        if fresh:
+            self._waiting = [callback for callback in self._mine if callback.schedule.starts]
             self._make_initial(trainer, module)
             if self._waiting:
                 self._initial = copied_weights(module)
@@ -137,11 +157,11 @@ class Run:
 
     def offer(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
         """A batch passes by; samples are taken from validation where there is any, and from its first loader."""
-        wanted = stage == self._sample_stage(trainer) and loader == 0
-        if not (trainer.is_global_zero and wanted and self.chooser.wants_batches):
+        if stage != self._sample_stage(trainer) or loader != 0:
             return
-        with self.ledger.time("samples"):
-            self.chooser.offer(batch)
+        if trainer.is_global_zero and self.chooser.wants_batches:
+            with self.ledger.time("samples"):
+                self.chooser.offer(batch)
         if stage == "train":
             self._make_initial(trainer, module)
 
@@ -155,11 +175,12 @@ class Run:
         # Without validation, the end of a training epoch stands in for it.
         ending = {stage, "validation"} if stage == "train" and not validates(trainer) else {stage}
         epoch = trainer.current_epoch + (1 if fits(trainer) else 0)
-        due = [
+        asked = [
             callback
-            for callback in self._with_samples(trainer, module, complete=complete)
+            for callback in self._mine
             if ending & set(callback.schedule.on) and (not fits(trainer) or callback.schedule.due_epoch(epoch))
         ]
+        due = self._due(asked, trainer, module, complete=complete)
         step = metric_step(trainer) - (1 if stage == "train" else 0)
         for callback in due:
             callback.schedule.fired(epoch=epoch)
@@ -168,9 +189,8 @@ class Run:
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
         """A training batch ends."""
         step = trainer.global_step
-        due = [callback for callback in self.callbacks if callback.schedule.due_step(step)]
-        if due:
-            due = [callback for callback in self._with_samples(trainer, module) if callback in due]
+        asked = [callback for callback in self._mine if callback.schedule.due_step(step)]
+        due = self._due(asked, trainer, module)
         for callback in due:
             callback.schedule.fired(step=step)
         self._make(due, trainer, module, Moment(trainer.current_epoch + 1, metric_step(trainer)))
@@ -242,8 +262,7 @@ class Run:
 
     def _make_initial(self, trainer: Trainer, module: LightningModule, *, complete: bool = False) -> None:
         """Make the pictures of the initial weights, of the callbacks that wait for them and have samples now."""
-        able = self._with_samples(trainer, module, complete=complete)
-        ready = [callback for callback in self._waiting if callback in able]
+        ready = self._due(self._waiting, trainer, module, complete=complete)
         if not ready:
             return
         self._waiting = [callback for callback in self._waiting if callback not in ready]
@@ -253,6 +272,31 @@ class Run:
             self._make(ready, trainer, module, Moment(0, 0), complete=complete)
         if not self._waiting:
             self._initial = None
+
+    @property
+    def _mine(self) -> list[VisualizationCallback]:
+        """The callbacks whose pictures this process makes, or takes part in."""
+        return [callback for callback in self.callbacks if self._output is not None or self._shares(callback)]
+
+    def _due(
+        self,
+        asked: Sequence[VisualizationCallback],
+        trainer: Trainer,
+        module: LightningModule,
+        *,
+        complete: bool = False,
+    ) -> list[VisualizationCallback]:
+        """Return which of the callbacks whose time it is make pictures now. The writing process decides for all."""
+        if not asked:
+            return []
+        able = self._with_samples(trainer, module, complete=complete)
+        due = [callback for callback in asked if callback in able]
+        if self._ranks is not None and any(map(self._shares, asked)):
+            try:
+                return self._ranks.agree(self.callbacks, asked, due)
+            except Exception as error:
+                self._part_ways(error)
+        return due
 
     def _with_samples(
         self, trainer: Trainer, module: LightningModule, *, complete: bool = False
@@ -284,11 +328,14 @@ class Run:
         *,
         complete: bool = False,
     ) -> None:
-        if self._output is None or not due:
+        if not due:
             return
         raised: list[Exception] = []
         events: Iterator[tuple[VisualizationCallback, Event]] | None = None
-        with self.ledger.time("guard"):
+        buffers = self._brief(due, module)
+        if self._output is None and self._ranks is None:
+            return
+        with self.ledger.time("guard"), swapped_weights(module, buffers) if buffers else nullcontext():
             try:
                 unfinished = True
                 while unfinished:
@@ -299,8 +346,10 @@ class Run:
             except Exception as error:
                 for callback in due:
                     self._fail(callback, moment, error, raised)
+        self._bring_together(moment, raised)
         self._warn_of_writing()
-        self._output.end_event(self._current_facts(trainer) if self._tells_facts else None)
+        if self._output is not None:
+            self._output.end_event(self._current_facts(trainer) if self._tells_facts else None)
         if raised:
             raise raised[0]
 
@@ -315,20 +364,25 @@ class Run:
         complete: bool,
     ) -> list[tuple[VisualizationCallback, Event]]:
         model, device = classifier_in(module), device_of(module)
-        passes: dict[tuple[int, object], SharedPass] = {}
+        passes: dict[tuple[int, object, int, int], SharedPass] = {}
         events: list[tuple[VisualizationCallback, Event]] = []
         for callback in due:
             try:
-                shared = None
+                share = self._ranks.share if self._ranks is not None and callback.split else Share()
+                shared, first = None, 0
                 if callback.uses_samples:
                     samples = self._samples(callback, trainer, module, complete=complete)
                     if samples is None:
                         raise LookupError("no images have passed by yet: give samples= as a tensor or image files")
-                    key = (id(samples), callback.targets)
+                    part = share.slice(len(samples)) if callback.split == "samples" else slice(0, len(samples))
+                    first = part.start
+                    if part.start == part.stop:
+                        continue
+                    key = (id(samples), callback.targets, part.start, part.stop)
                     if key not in passes:
-                        passes[key] = SharedPass(model, samples.to(device), callback.targets, self.ledger)
+                        passes[key] = SharedPass(model, samples[part].to(device), callback.targets, self.ledger)
                     shared = passes[key]
-                event = Event(model, moment, callback.seed, shared)
+                event = Event(model, moment, callback.seed, shared, first, share)
                 if shared is not None:
                     shared.add(callback.needs(event))
                 events.append((callback, event))
@@ -351,11 +405,76 @@ class Run:
                     seed_all(callback.seed, device)
                     panels = list(callback.visualize(event))
                 _check_finite(panels, event.model)
-                self._put(callback, moment, panels, time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                if self._shares(callback):
+                    self._parts[callback] = Part(panels, seconds, callback.tell() if self._output is None else None)
+                else:
+                    self._put(callback, moment, panels, seconds)
             except Exception as error:
                 self._fail(callback, moment, error, raised)
                 return True
         return False
+
+    # Several processes.
+
+    def _meet(self, trainer: Trainer) -> None:
+        # Anew each time: whether an earlier meeting still holds, each process may see differently.
+        self._leave()
+        # A fast development run makes no pictures.
+        if any(callback.split for callback in self.callbacks) and not getattr(trainer, "fast_dev_run", False):
+            try:
+                self._ranks = Ranks.meet(trainer.world_size)
+            except Exception as error:
+                self._part_ways(error)
+
+    def _leave(self) -> None:
+        if self._ranks is not None:
+            self._ranks.leave()
+            self._ranks = None
+
+    def _part_ways(self, error: Exception) -> None:
+        self._leave()
+        if self._output is None:
+            self._waiting, self._initial = [], None
+        else:
+            self._warn("The processes", "can no longer share the work", error, "by the first process alone")
+
+    def _shares(self, callback: VisualizationCallback) -> bool:
+        return self._ranks is not None and callback.split is not None
+
+    def _brief(self, due: Sequence[VisualizationCallback], module: LightningModule) -> Mapping[str, Tensor]:
+        """Let all processes know what those due that share their work need; return buffers to work with."""
+        self._parts = {callback: Part() for callback in due if self._shares(callback)}
+        if self._ranks is None or not self._parts:
+            return {}
+        try:
+            return self._ranks.brief(list(self._parts), module, self.chooser)
+        except Exception as error:
+            self._part_ways(error)
+            return {}
+
+    def _bring_together(self, moment: Moment, raised: list[Exception]) -> None:
+        """Put together what the processes have made."""
+        if self._ranks is None or not self._parts:
+            return
+        try:
+            with self.ledger.time("waiting for other processes"):
+                gathered = self._ranks.gather(list(self._parts.values()))
+        except Exception as error:
+            self._part_ways(error)
+            lost = Part(error=ProcessError("another process was lost"))
+            gathered = [] if self._output is None else [[lost] * len(self._parts)]
+        for callback, *parts in zip(self._parts, *gathered, strict=True) if gathered else ():
+            try:
+                for part in parts:
+                    if part.error is not None:
+                        raise part.error
+                    if part.told is not None:
+                        callback.hear(part.told)
+                panels = [panel for part in parts for panel in part.panels]
+                self._put(callback, moment, panels, max(part.seconds for part in parts))
+            except Exception as error:
+                self._report(callback, moment, error, raised)
 
     def _put(self, callback: VisualizationCallback, moment: Moment, panels: Sequence[Panel], seconds: float) -> None:
         assert self._output is not None
@@ -379,6 +498,14 @@ class Run:
                 self._output.put(index, record, panel, callback.destinations, callback.transform)
 
     def _fail(self, callback: VisualizationCallback, moment: Moment, error: Exception, raised: list[Exception]) -> None:
+        if self._shares(callback):
+            self._parts[callback] = Part(error=error)
+        else:
+            self._report(callback, moment, error, raised)
+
+    def _report(
+        self, callback: VisualizationCallback, moment: Moment, error: Exception, raised: list[Exception]
+    ) -> None:
         assert self._output is not None
         name, cause = self._names[callback], f"{type(error).__name__}: {error}"
         self._output.note(Record(name, name, moment.epoch, moment.step, moment.stage, error=cause))

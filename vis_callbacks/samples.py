@@ -53,6 +53,9 @@ class Samples:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, part: slice) -> Samples:
+        return dataclasses.replace(self, images=self.images[part], labels=self.labels[part], names=self.names[part])
+
     @property
     def pixels(self) -> Tensor:
         """The images for display: ``(N, C, H, W)`` in [0, 1], with 1 or 3 channels, on the CPU."""
@@ -107,6 +110,10 @@ class Collector:
         """Begin anew."""
         self._images, self._labels = [], []
 
+    def take_over(self, images: Tensor, labels: Tensor) -> None:
+        """Hold what another collector has taken, and nothing else."""
+        self._images, self._labels = list(images), labels.tolist()
+
     @property
     def complete(self) -> bool:
         """Whether nothing more is taken."""
@@ -118,6 +125,9 @@ class Collector:
     def empty(self) -> bool:
         """Whether nothing was taken yet."""
         return not self._images
+
+    def __len__(self) -> int:
+        return len(self._images)
 
     def offer(self, batch: Any) -> None:
         """Take what is wanted of a batch; the batch is not changed.

@@ -155,6 +155,8 @@ def _layer_output(
 class AblationCAM(CamCallback):
     """Shows a layer's channels weighted by the drop of the logit without each. See `ablation_cam` and `CamCallback`."""
 
+    split = "samples"
+
     def needs(self, event: Event) -> Needs:
         """The layer's activation."""
         return Needs(activations=(full_name(event.model, self.layer),))

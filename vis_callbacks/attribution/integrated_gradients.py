@@ -88,6 +88,8 @@ class IntegratedGradients(AttributionCallback):
         ConfigurationError: If there are no steps.
     """
 
+    split = "samples"
+
     def __init__(self, *, steps: int = 32, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
         self.steps = check_positive("steps", steps)

@@ -128,6 +128,8 @@ class Occlusion(AttributionCallback):
         ConfigurationError: If the score is unknown or the pixel value out of range.
     """
 
+    split = "samples"
+
     def __init__(
         self,
         *,

@@ -118,6 +118,8 @@ class ScoreCAM(CamCallback):
         ConfigurationError: If `top_k` is below 1.
     """
 
+    split = "samples"
+
     def __init__(
         self, *, top_k: int | None = 32, layer: str | None = None, **options: Unpack[AttributionOptions]
     ) -> None:

@@ -91,6 +91,8 @@ class SmoothGrad(AttributionCallback):
         ConfigurationError: If there are no copies, or the noise level is negative.
     """
 
+    split = "samples"
+
     def __init__(
         self, *, noisy_samples: int = 25, noise_level: float = 0.15, **options: Unpack[AttributionOptions]
     ) -> None:

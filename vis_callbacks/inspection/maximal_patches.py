@@ -179,6 +179,7 @@ class MaximalPatches(VisualizationCallback):
         self.channels: Channels = "strongest" if channels is None else channels
         self.max_channels = max_channels
         self.by_channel = layer is not None or channels is not None
+        self.split = None if self.by_channel else "samples"
         self.chosen: list[int] | None = None
         self._found: tuple[Layout, ReceptiveField | None] | None = None
         self._images = images

@@ -58,17 +58,19 @@ class SynthesisCallback(VisualizationCallback):
         self.progress = progress
         self._statistics: ImageStatistics | None = None
         self._pool = self._new_pool()
+        self._told = 0
 
     def restart(self) -> None:
         """Forget the images of an earlier run."""
         super().restart()
         self._statistics = None
         self._pool = self._new_pool()
+        self._told = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep some of the first images that pass by."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if not self._pool.complete:
+        if trainer.is_global_zero and not self._pool.complete:
             try:
                 self._pool.offer(batch)
             except ConfigurationError:
@@ -117,6 +119,17 @@ class SynthesisCallback(VisualizationCallback):
         if known is not None:
             self._statistics = ImageStatistics(len(known["mean"]))
             self._statistics.load_state_dict(known)
+
+    def tell(self) -> Any:
+        """Tell the real images, once."""
+        new, self._told = len(self._pool) - self._told, len(self._pool)
+        return {"pool": self._pool.taken() if new else None}
+
+    def hear(self, told: Any) -> None:
+        """Use the same real images."""
+        if told["pool"] is not None:
+            self._pool.take_over(*told["pool"])
+            self._told = len(self._pool)
 
     def _new_pool(self) -> Collector:
         return Collector(POOL, batch_to_images=self.sample_request.batch_to_images)

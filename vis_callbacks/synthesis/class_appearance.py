@@ -136,6 +136,8 @@ class ClassAppearance(SynthesisCallback):
         ConfigurationError: If an argument cannot be meant.
     """
 
+    split = "items"
+
     def __init__(
         self,
         classes: Sequence[int | str] | Literal["rotating", "worst"] | None = None,
@@ -180,7 +182,9 @@ class ClassAppearance(SynthesisCallback):
         """Show one image for each class, with its logit, probability and trust."""
         samples, moment = event.samples, event.moment
         in_training = moment.stage == "fit"
-        classes = self._chosen(event)
+        classes = event.share.of(self._chosen(event))
+        if not classes:
+            return
         # Of an untrained network no image is worth many steps; the one after is of another network altogether.
         untrained = in_training and moment.epoch == 0
         going_on = self.warm_start and all(index in self._last for index in classes)
@@ -223,6 +227,16 @@ class ClassAppearance(SynthesisCallback):
         """Go on from the images of a checkpoint."""
         super().load_state_dict(state_dict)
         self._last, self._events = dict(state_dict["last"]), state_dict["events"]
+
+    def tell(self) -> Any:
+        """Tell the images too, to go on from them."""
+        return {**super().tell(), "last": self._last, "events": self._events}
+
+    def hear(self, told: Any) -> None:
+        """Go on from the images that another process has made."""
+        super().hear(told)
+        self._last.update(told["last"])
+        self._events = max(self._events, told["events"])
 
     def _chosen(self, event: Event) -> list[int]:
         known = max(event.trace.logits.shape[1], 2)

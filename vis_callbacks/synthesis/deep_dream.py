@@ -141,6 +141,8 @@ class DeepDream(SynthesisCallback):
         ConfigurationError: If an argument cannot be meant.
     """
 
+    split = "samples"
+
     def __init__(
         self,
         layer: str | None = None,

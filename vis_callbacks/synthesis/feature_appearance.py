@@ -132,6 +132,8 @@ class FeatureAppearance(SynthesisCallback):
         ConfigurationError: If an argument cannot be meant.
     """
 
+    split = "items"
+
     def __init__(
         self,
         layer: str | None = None,
@@ -173,7 +175,9 @@ class FeatureAppearance(SynthesisCallback):
         axes = axes_of(model, real, layer)
         excited = _excitement(model, real, layer, axes)
         count = excited.shape[1]
-        channels = self.channels or tuple(sorted({count * part // 6 for part in range(6)}))
+        channels = event.share.of(self.channels or sorted({count * part // 6 for part in range(6)}))
+        if not channels:
+            return
         made = feature_appearance(
             model,
             layer,

@@ -127,6 +127,8 @@ class FeatureInversion(SynthesisCallback):
         options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 2 unless given.
     """
 
+    split = "samples"
+
     def __init__(
         self,
         layers: Sequence[str] | None = None,

@@ -153,6 +153,8 @@ class FoolModel(SynthesisCallback):
         options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 4 unless given.
     """
 
+    split = "samples"
+
     def __init__(
         self,
         target: int | str | None = None,

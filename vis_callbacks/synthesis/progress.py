@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from torch import distributed
+
 PATIENCE = 3.0
 """Seconds of silence before the first line."""
 
@@ -12,7 +14,8 @@ PATIENCE = 3.0
 class Progress:
     """Tells how far a loop is, once it has taken longer than `PATIENCE`.
 
-    A terminal gets one line that is rewritten, a log file a new line every ten seconds.
+    A terminal gets one line that is rewritten, a log file a new line every ten seconds. Of several processes the first
+    one speaks.
 
     Args:
         what: What is being made.
@@ -21,7 +24,8 @@ class Progress:
     """
 
     def __init__(self, what: str, steps: int, *, shown: bool = True) -> None:
-        self._what, self._steps, self._shown = what, steps, shown
+        first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+        self._what, self._steps, self._shown = what, steps, shown and first
         self._start = time.monotonic()
         self._due = self._start + PATIENCE
         self._width = 0
