@@ -1,4 +1,4 @@
-"""Runs of several processes, started by `test_ddp`: each process writes down what it ends with."""
+"""Runs of several processes, which `test_ddp` starts: each process writes down what it ends with."""
 
 from __future__ import annotations
 
@@ -6,35 +6,214 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from training import Case, train
+import tiny
+import torch
+from torch import nn
+from undisturbed.training import Case, all_callbacks, train
 
-from vis_callbacks import default_suite
+from vis_callbacks import (
+    ClassAppearance,
+    Event,
+    Filters,
+    Occlusion,
+    Panel,
+    Report,
+    Tile,
+    VisualizationCallback,
+    default_suite,
+)
 
-RUNS: dict[str, Callable[[Path, str], Any]] = {}
+RANK = int(os.environ.get("LOCAL_RANK", 0))
+DDP = {"devices": 2, "strategy": "ddp"}
 
 
-def run(function: Callable[[Path, str], Any]) -> Callable[[Path, str], Any]:
-    RUNS[function.__name__] = function
-    return function
+class Witness(VisualizationCallback):
+    """Says of each sample which process saw it, and what it and the model were like there."""
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        norms = [module for module in event.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        statistics = float(sum(norm.running_mean.double().sum() for norm in norms))
+        for index, image in enumerate(event.samples.images):
+            seen = {"process": event.share.rank, "image": float(image.double().sum()), "statistics": statistics}
+            yield event.sample_panel(index, Tile(image[:1]))
+            yield Panel(f"{event.samples.names[index]}/seen", Tile(torch.zeros(1, 4, 4)), scalars=seen)
 
 
-@run
-def suite(folder: Path, package: str) -> Any:
-    case = Case(trainer={"devices": 2, "strategy": "ddp"})
-    start = time.time()
-    without = train(case, package, list, folder / "without")
-    print("without", time.time() - start, flush=True)
-    start = time.time()
-    found = train(case, package, default_suite, folder / "with")
-    print("with", time.time() - start, flush=True)
-    return {"without": without, "with": found}
+class Sharing(Witness):
+    """The same, by all processes."""
 
+    split = "samples"
+
+
+class Stumbling(Sharing):
+    """Fails in one process, in one epoch."""
+
+    def __init__(self, rank: int, epoch: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.rank, self.epoch = rank, epoch
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        if (event.share.rank, event.moment.epoch) == (self.rank, self.epoch):
+            raise RuntimeError(f"process {self.rank} stumbles")
+        return super().visualize(event)
+
+
+class Mumbling(Sharing):
+    """Cannot say what the other process must know, or cannot understand it."""
+
+    def __init__(self, rank: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.rank = rank
+
+    def tell(self) -> Any:
+        if self.rank == RANK == 0 and self.schedule.last_epoch == 1:
+            raise RuntimeError("not a word")
+        return "a word"
+
+    def hear(self, told: Any) -> None:
+        if self.rank == RANK == 1 and self.schedule.last_epoch == 1:
+            raise RuntimeError("not a word understood")
+
+
+class Endless(Sharing):
+    """In one process, and one epoch, never comes back."""
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        if event.moment.epoch == 1 and event.share.rank == 0:
+            (Path(sys.argv[2]) / "waiting").touch()
+            time.sleep(600)
+        return super().visualize(event)
+
+
+def undisturbed(folder: Path, package: str) -> Any:
+    """With and without all callbacks."""
+    case = Case(trainer=DDP)
+    ours = lambda: [*all_callbacks(), *(one(samples=5) for one in (Witness, Sharing))]  # noqa: E731
+    return {
+        "without": train(case, package, list, folder / "without"),
+        "with": train(case, package, ours, folder / "with"),
+    }
+
+
+def faults(folder: Path, package: str) -> Any:
+    """Techniques that fail in one process alone, and processes that cannot speak to each other."""
+    case = Case(trainer={**DDP, "max_epochs": 3})
+    found = {"without": train(case, package, list, folder / "without")}
+    for name, ours in {
+        "stumbling": lambda: [Stumbling(1, 1, name="A"), Stumbling(0, 2, name="B"), Occlusion(), Filters(), Report()],
+        "mumbling 0": lambda: [Mumbling(0), Filters(), Report()],
+        "mumbling 1": lambda: [Mumbling(1), Filters(), Report()],
+    }.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found[name] = train(case, package, ours, folder / name)
+        found[f"warnings of {name}"] = [str(one.message) for one in caught if "Visualization" in one.category.__name__]
+    return found
+
+
+def resumed(folder: Path, package: str) -> None:
+    """A run of two epochs, in one go and in two."""
+    fit(folder / "whole", package, epochs=2)
+    fit(folder / "begun", package, epochs=1).save_checkpoint(folder / "begun.ckpt")
+    fit(folder / "resumed", package, epochs=2, ckpt_path=folder / "begun.ckpt")
+
+
+def fit(folder: Path, package: str, *, epochs: int, **options: Any) -> Any:
+    pictures = ClassAppearance(["star", "circle", "cross"], steps=4, recipe="simonyan", samples=2, restart_every=100)
+    trainer = tiny.trainer(folder, [pictures, Sharing(samples=3)], package=package, max_epochs=epochs, **DDP)
+    trainer.fit(tiny.module(package), tiny.loader(32), tiny.loader(24, seed=1), **options)
+    return trainer
+
+
+def endless(folder: Path, package: str, *, in_pictures: bool) -> None:
+    """A run that waits for Ctrl-C, in training or with one process making pictures."""
+
+    class Waiting(tiny.module_class(package)):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if self.current_epoch == 2:
+                (folder / "waiting").touch()
+                time.sleep(600)
+            return super().training_step(batch, batch_idx)
+
+    ours = [Endless(samples=4)] if in_pictures else [Sharing(samples=4)]
+    trainer = tiny.trainer(folder, [*ours, Filters(), Report()], package=package, max_epochs=4, **DDP)
+    (folder / f"pid{RANK}").write_text(str(os.getpid()))
+    trainer.fit(Waiting(), tiny.loader(32), tiny.loader(16, seed=1))
+
+
+def user_error(folder: Path, package: str) -> None:
+    """A run that fails in one process's training step."""
+
+    class Failing(tiny.module_class(package)):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if self.current_epoch == 1 and self.global_rank == 1:
+                raise RuntimeError("the user's own error")
+            return super().training_step(batch, batch_idx)
+
+    (folder / f"pid{RANK}").write_text(str(os.getpid()))
+    trainer = tiny.trainer(folder, [*default_suite(), Sharing(samples=4)], package=package, **DDP)
+    trainer.fit(Failing(), tiny.loader(32), tiny.loader(16, seed=1))
+
+
+def spawned(folder: Path, package: str, *, strategy: str) -> Any:
+    """Processes that get the callbacks through a pickle, or by a fork."""
+    report = Report()
+    ours = [*default_suite()[:-1], Sharing(samples=4), report]
+    trainer = tiny.trainer(folder, ours, package=package, devices=2, strategy=strategy)
+    module = tiny.module(package)
+    trainer.fit(module, tiny.loader(32), tiny.loader(16, seed=1))
+    without = tiny.module(package)
+    tiny.trainer(folder, [], package=package, devices=2, strategy=strategy).fit(
+        without, tiny.loader(32), tiny.loader(16, seed=1)
+    )
+    pairs = zip(module.state_dict().values(), without.state_dict().values(), strict=True)
+    return {"same": all(torch.equal(one, other) for one, other in pairs)}
+
+
+def sharded(folder: Path, package: str) -> Any:
+    """Weights of which each process holds a part."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    class Sharded(tiny.module_class(package)):
+        def configure_model(self) -> None:
+            if not isinstance(next(self.net.parameters()), DTensor):
+                fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.was_sharded = all(isinstance(parameter, DTensor) for parameter in self.net.head.parameters())
+            return super().training_step(batch, batch_idx)
+
+    strategy = import_module(package).strategies.ModelParallelStrategy()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = tiny.trainer(folder, default_suite(), package=package, devices=2, strategy=strategy)
+        module = Sharded()
+        trainer.fit(module, tiny.loader(32), tiny.loader(16, seed=1))
+    said = [str(one.message) for one in caught if "Visualization" in one.category.__name__]
+    return {"said": said, "epochs": trainer.current_epoch, "sharded": module.was_sharded}
+
+
+RUNS: dict[str, Callable[[Path, str], Any]] = {
+    "undisturbed": undisturbed,
+    "faults": faults,
+    "resumed": resumed,
+    "in training": partial(endless, in_pictures=False),
+    "in pictures": partial(endless, in_pictures=True),
+    "user error": user_error,
+    "ddp_spawn": partial(spawned, strategy="ddp_spawn"),
+    "ddp_fork": partial(spawned, strategy="ddp_fork"),
+    "sharded": sharded,
+}
 
 if __name__ == "__main__":
-    name, folder, package = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    result = RUNS[name](folder, package)
-    (folder / f"rank{os.environ.get('LOCAL_RANK', 0)}.json").write_text(json.dumps(result))
+    torch.set_num_threads(1)
+    result = RUNS[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
+    (Path(sys.argv[2]) / f"rank{RANK}.json").write_text(json.dumps(result))

@@ -1,0 +1,106 @@
+"""Class appearance of many classes on one process and on several that train together, each with one thread.
+
+Run as ``python benchmarks/distributed.py``. Wall time is that of the whole event as training waits for it; CPU time
+tells how the work was split even where other programs take the cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytorch_lightning as pl
+import torch
+import torchvision
+from torch.utils.data import DataLoader, TensorDataset
+
+from vis_callbacks import ClassAppearance
+
+
+class Classifier(pl.LightningModule):
+    """A ResNet-18 with initial weights: what an image costs does not depend on them."""
+
+    def __init__(self, classes: int) -> None:
+        """Make the network."""
+        super().__init__()
+        self.net = torchvision.models.resnet18(num_classes=classes)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Return logits."""
+        return self.net(images)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Look at a batch, as training does before pictures are made."""
+        self(batch[0])
+
+
+class Clock(pl.Callback):
+    """Notes the wall and the CPU time at which its turn comes."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the times, with all processes together."""
+        trainer.strategy.barrier()
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+
+def measure(processes: int, options: argparse.Namespace) -> tuple[float, list[float]]:
+    """Return the wall seconds of an event, and the CPU seconds of each process."""
+    torch.manual_seed(0)
+    model = Classifier(options.classes)
+    images = torch.rand(32, 3, options.size, options.size)
+    loader = DataLoader(TensorDataset(images, torch.arange(32) % options.classes), batch_size=8)
+    pictures = ClassAppearance(
+        range(options.classes), steps=options.steps, fresh_steps=options.steps, progress=False
+    ).with_handler(lambda *_: None)
+    before, after = Clock(), Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=processes,
+            strategy="ddp" if processes > 1 else "auto",
+            default_root_dir=Path(folder),
+            logger=False,
+            callbacks=[before, pictures, after],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.validate(model, loader, verbose=False)
+    spent = torch.tensor(after.cpu - before.cpu, dtype=torch.float64)
+    everyone = trainer.strategy.all_gather(spent).flatten().tolist() if processes > 1 else [float(spent)]
+    return after.wall - before.wall, everyone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--classes", type=int, default=64)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    alone = []
+    if "LOCAL_RANK" not in os.environ:
+        # Before the other processes are there, and not in them.
+        alone = [measure(1, options) for _ in range(options.repeats)]
+    together = [measure(options.processes, options) for _ in range(options.repeats)]
+    if not alone:
+        return
+    print(f"{options.classes} classes, {options.size}×{options.size}, {options.steps} steps, ResNet-18")
+    for name, found in (("1 process", alone), (f"{options.processes} processes", together)):
+        wall, cpu = min(found)
+        print(f"{name}: {wall:.2f} s, CPU seconds of each: {', '.join(f'{value:.2f}' for value in cpu)}")
+    print(f"ratio of wall times: {min(together)[0] / min(alone)[0]:.2f}")
+    print(f"ratio of CPU times (the busiest process): {max(min(together)[1]) / min(alone)[1][0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Several processes: no hang, the same training, one store; work is shared, and a process that fails stops nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+from undisturbed.training import callback_classes
+
+from vis_callbacks._lightning import shards_weights
+
+HERE = Path(__file__).parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+@contextmanager
+def process(
+    name: str, folder: Path, package: str = tiny.PACKAGES[0], launcher: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """A run of `ddp_runs`, in a process group of its own of which nothing is left afterwards."""
+    paths = os.pathsep.join([str(HERE), str(HERE / "undisturbed"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-W", "ignore", *launcher, str(HERE / "ddp_runs.py"), name, str(folder), package]
+    with (folder / "printed").open("w") as printed:
+        running = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"},
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield running
+    finally:
+        if alive(-running.pid):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ran(name: str, folder: Path, *arguments: Any) -> list[Any]:
+    """What each process of a run that ends well wrote down."""
+    with process(name, folder, *arguments) as running:
+        code = running.wait(240)
+        printed = (folder / "printed").read_text()
+        assert code == 0, printed
+        expect_nothing_left(running.pid)
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank*.json"))]
+
+
+def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
+    return [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+
+
+def assert_same_training(found: list[Any], name: str) -> None:
+    for rank, one in enumerate(found):
+        # The first process still writes its metrics when the other one reads them.
+        different = [what for what in differences(one["without"], one[name]) if rank == 0 or what != "metrics: 0"]
+        assert different == [], f"process {rank}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("package", "launcher"), [(tiny.PACKAGES[0], ()), (tiny.PACKAGES[1], TORCHRUN)])
+def test_training_is_the_same_and_every_picture_is_made_once(
+    package: str, launcher: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = ran("undisturbed", tmp_path, package, launcher)
+    assert len(found) == 2
+    assert_same_training(found, "with")
+    made = tiny.records(tmp_path)
+    assert [record["error"] for record in made if record["error"]] == []
+    assert set(Counter((record["tag"], record["epoch"], record["step"]) for record in made).values()) == {1}
+    for callback in callback_classes():
+        assert {0, 1, 2} == {one["epoch"] for one in made if one["callback"] == callback.__name__}, callback
+    assert len(list(tmp_path.rglob("report.html"))) == 1
+    assert_work_was_shared(made)
+
+
+def assert_work_was_shared(made: list[dict[str, Any]]) -> None:
+    for epoch in range(3):
+        alone, shared = (
+            [record for record in made if (record["callback"], record["epoch"]) == (name, epoch)]
+            for name in ("Witness", "Sharing")
+        )
+        assert [one["scalars"]["process"] for one in shared if one["scalars"]] == [0, 0, 1, 1, 1]
+        assert [one["sample"] for one in shared if not one["scalars"]] == [0, 1, 2, 3, 4]
+        for one, other in zip(alone, shared, strict=True):
+            # Samples and BatchNorm's statistics are the first process's, wherever a picture is made.
+            different = ("tag", "callback", "file", "seconds", "time", "probability")
+            one, other = ({key: value for key, value in x.items() if key not in different} for x in (one, other))
+            one["scalars"].pop("process", None), other["scalars"].pop("process", None)
+            assert one == other
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_stops_nothing(tmp_path: Path) -> None:
+    found = ran("faults", tmp_path)
+    for name in ("stumbling", "mumbling 0", "mumbling 1"):
+        assert_same_training(found, name)
+        assert found[1][f"warnings of {name}"] == []
+    first, second = found[0]["warnings of stumbling"]
+    assert "A made no pictures in epoch 1: ProcessError: in process 1 of 2: RuntimeError: process 1 stumbles" in first
+    assert "B made no pictures in epoch 2: RuntimeError: process 0 stumbles" in second
+    made = tiny.records(tmp_path / "stumbling")
+    for name, missing in (("A", {1}), ("B", {2}), ("Occlusion", set()), ("Filters", set())):
+        mine = [record for record in made if record["callback"] == name]
+        assert {record["epoch"] for record in mine if record["error"]} == missing
+        assert {record["epoch"] for record in mine if not record["error"]} == {0, 1, 2, 3} - missing
+    for name in ("mumbling 0", "mumbling 1"):
+        assert "The processes can no longer share the work" in found[0][f"warnings of {name}"][0]
+        made = [record for record in tiny.records(tmp_path / name) if record["callback"] == "Mumbling"]
+        by_process = {
+            epoch: {record["scalars"]["process"] for record in made if record["scalars"] and record["epoch"] == epoch}
+            for epoch in range(4)
+        }
+        # In epoch 1 the first process was still told of nothing, or the work was lost with the other process.
+        assert {epoch: by_process[epoch] for epoch in (0, 1, 3)} == {0: {0, 1}, 1: {0, 1}, 3: {0}}
+    assert len(list(tmp_path.rglob("report.html"))) == 3
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
+    ran("resumed", tmp_path)
+
+    def pictures(folder: str) -> list[tuple[str, int, bytes]]:
+        made = tiny.records(tmp_path / folder)
+        assert [record["error"] for record in made if record["error"]] == []
+        files = tiny.files_of(tmp_path / folder, made)
+        return [(one["tag"], one["epoch"], file.read_bytes()) for one, file in zip(made, files, strict=True)]
+
+    whole = pictures("whole")
+    assert len(whole) == 3 * (3 + 6)
+    assert [*pictures("begun"), *pictures("resumed")] == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "to_all", "epochs"),
+    [("in training", True, {0, 1, 2}), ("in training", False, {0, 1, 2}), ("in pictures", True, {0})],
+)
+def test_ctrl_c_ends_all_processes_and_leaves_a_report(
+    where: str, to_all: bool, epochs: set[int], tmp_path: Path
+) -> None:
+    with process(where, tmp_path) as running:
+        waiting = wait_for(tmp_path / "waiting", running)
+        time.sleep(1)  # until the other process waits for the first one
+        (os.killpg if to_all else os.kill)(running.pid, signal.SIGINT)
+        assert running.wait(30) == 1, waiting
+        expect_nothing_left(running.pid)
+    made = tiny.records(tmp_path)
+    assert {record["epoch"] for record in made if record["callback"] in ("Sharing", "Endless")} == epochs
+    (report,) = tmp_path.rglob("report.html")
+    assert "stopped by KeyboardInterrupt" in report.read_text()
+
+
+@pytest.mark.slow
+def test_an_error_of_the_user_in_one_process_ends_all(tmp_path: Path) -> None:
+    with process("user error", tmp_path) as running:
+        assert running.wait(120) != 0
+        expect_nothing_left(running.pid)
+    assert "the user's own error" in (tmp_path / "printed").read_text()
+    assert {record["epoch"] for record in tiny.records(tmp_path)} >= {0, 1}
+    assert len(list(tmp_path.rglob("report.html"))) == 1
+
+
+def wait_for(file: Path, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert running.poll() is None, (file.parent / "printed").read_text()
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.05)
+
+
+def expect_nothing_left(group: int) -> None:
+    deadline = time.monotonic() + 20
+    while alive(-group):
+        assert time.monotonic() < deadline, "a process is left"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def test_callbacks_go_to_processes_that_are_spawned_or_forked(strategy: str, tmp_path: Path) -> None:
+    (found,) = ran(strategy, tmp_path)
+    assert found == {"same": True}
+    made = tiny.records(tmp_path)
+    assert [record["error"] for record in made if record["error"]] == []
+    assert {0, 1} == {record["scalars"]["process"] for record in made if "process" in record["scalars"]}
+    assert len(list(tmp_path.rglob("report.html"))) == 1
+
+
+@pytest.mark.slow
+def test_weights_in_parts_mean_no_pictures_and_setup_says_why(tmp_path: Path) -> None:
+    first, second = ran("sharded", tmp_path)
+    assert second == {"said": [], "epochs": 2, "sharded": True}
+    (said,) = first.pop("said")
+    assert first == {"epochs": 2, "sharded": True}
+    assert said.startswith("Pictures are off: with ModelParallelStrategy each process holds but a part of the weights")
+    assert tiny.records(tmp_path) == []
+    (report,) = tmp_path.rglob("report.html")
+    assert "val_loss" in report.read_text()
+
+
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_strategies_that_part_the_weights_are_known(package: str) -> None:
+    from importlib import import_module
+
+    strategies = import_module(f"{package}.strategies")
+    for name in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+        kind = getattr(strategies, name)
+        users_own = type("UsersOwn", (kind,), {})
+        for one in (kind, users_own):
+            # DeepSpeed's cannot be made without DeepSpeed.
+            assert shards_weights(SimpleNamespace(strategy=one.__new__(one))) == name
+    for kind in (strategies.DDPStrategy, strategies.SingleDeviceStrategy):
+        assert shards_weights(SimpleNamespace(strategy=kind.__new__(kind))) is None
