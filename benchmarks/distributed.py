@@ -79,7 +79,7 @@ def measure(processes: int, options: argparse.Namespace) -> tuple[float, list[fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--classes", type=int, default=64)
+    parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--processes", type=int, default=2)

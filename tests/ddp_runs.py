@@ -82,6 +82,10 @@ class Mumbling(Sharing):
             raise RuntimeError("not a word understood")
 
 
+class Picklable(tiny.module_class(tiny.PACKAGES[0])):
+    """A module that can be sent to another process."""
+
+
 class Endless(Sharing):
     """In one process, and one epoch, never comes back."""
 
@@ -92,9 +96,9 @@ class Endless(Sharing):
         return super().visualize(event)
 
 
-def undisturbed(folder: Path, package: str) -> Any:
+def undisturbed(folder: Path, package: str, **options: Any) -> Any:
     """With and without all callbacks."""
-    case = Case(trainer=DDP)
+    case = Case(trainer={**DDP, **options})
     ours = lambda: [*all_callbacks(), *(one(samples=5) for one in (Witness, Sharing))]  # noqa: E731
     return {
         "without": train(case, package, list, folder / "without"),
@@ -144,7 +148,6 @@ def endless(folder: Path, package: str, *, in_pictures: bool) -> None:
 
     ours = [Endless(samples=4)] if in_pictures else [Sharing(samples=4)]
     trainer = tiny.trainer(folder, [*ours, Filters(), Report()], package=package, max_epochs=4, **DDP)
-    (folder / f"pid{RANK}").write_text(str(os.getpid()))
     trainer.fit(Waiting(), tiny.loader(32), tiny.loader(16, seed=1))
 
 
@@ -154,27 +157,26 @@ def user_error(folder: Path, package: str) -> None:
     class Failing(tiny.module_class(package)):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             if self.current_epoch == 1 and self.global_rank == 1:
+                (folder / "failed").touch()
                 raise RuntimeError("the user's own error")
             return super().training_step(batch, batch_idx)
 
-    (folder / f"pid{RANK}").write_text(str(os.getpid()))
     trainer = tiny.trainer(folder, [*default_suite(), Sharing(samples=4)], package=package, **DDP)
     trainer.fit(Failing(), tiny.loader(32), tiny.loader(16, seed=1))
 
 
-def spawned(folder: Path, package: str, *, strategy: str) -> Any:
+def spawned(folder: Path, package: str) -> Any:
     """Processes that get the callbacks through a pickle, or by a fork."""
-    report = Report()
-    ours = [*default_suite()[:-1], Sharing(samples=4), report]
-    trainer = tiny.trainer(folder, ours, package=package, devices=2, strategy=strategy)
-    module = tiny.module(package)
-    trainer.fit(module, tiny.loader(32), tiny.loader(16, seed=1))
-    without = tiny.module(package)
-    tiny.trainer(folder, [], package=package, devices=2, strategy=strategy).fit(
-        without, tiny.loader(32), tiny.loader(16, seed=1)
-    )
-    pairs = zip(module.state_dict().values(), without.state_dict().values(), strict=True)
-    return {"same": all(torch.equal(one, other) for one, other in pairs)}
+
+    def weights(strategy: str, ours: list[Any]) -> list[list[float]]:
+        torch.manual_seed(0)
+        module = Picklable()
+        trainer = tiny.trainer(folder / strategy, ours, devices=2, strategy=strategy)
+        trainer.fit(module, tiny.loader(32), tiny.loader(16, seed=1))
+        return [tensor.flatten().tolist() for tensor in module.state_dict().values()]
+
+    runs = {strategy: [*default_suite(), Sharing(samples=4)] for strategy in ("ddp_spawn", "ddp_fork")}
+    return {"without": weights("ddp_fork", []), **{name: weights(name, ours) for name, ours in runs.items()}}
 
 
 def sharded(folder: Path, package: str) -> Any:
@@ -203,13 +205,13 @@ def sharded(folder: Path, package: str) -> Any:
 
 RUNS: dict[str, Callable[[Path, str], Any]] = {
     "undisturbed": undisturbed,
+    "undisturbed by NCCL": partial(undisturbed, accelerator="cuda", deterministic=True),
     "faults": faults,
     "resumed": resumed,
     "in training": partial(endless, in_pictures=False),
     "in pictures": partial(endless, in_pictures=True),
     "user error": user_error,
-    "ddp_spawn": partial(spawned, strategy="ddp_spawn"),
-    "ddp_fork": partial(spawned, strategy="ddp_fork"),
+    "spawned": spawned,
     "sharded": sharded,
 }
 

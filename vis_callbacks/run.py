@@ -207,6 +207,8 @@ class Run:
 
     def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Bring everything to the disk. Never raises, makes no pass, talks to no other process; may be called twice."""
+        # Whoever still waits for this process is told at once.
+        self._leave()
         output = self._output
         if output is None or not output.unfinished:
             return
@@ -335,11 +337,11 @@ class Run:
         buffers = self._brief(due, module)
         if self._output is None and self._ranks is None:
             return
-        with self.ledger.time("guard"), swapped_weights(module, buffers) if buffers else nullcontext():
+        with self.ledger.time("guard"):
             try:
                 unfinished = True
                 while unfinished:
-                    with undisturbed(module):
+                    with swapped_weights(module, buffers) if buffers else nullcontext(), undisturbed(module):
                         if events is None:
                             events = iter(self._events(due, trainer, module, moment, raised, complete=complete))
                         unfinished = self._visualize(events, moment, device_of(module), raised)

@@ -18,7 +18,8 @@ class Report(RunMember):
     ``vis-callbacks report <log_dir>`` makes it from the picture store.
 
     Attributes:
-        path: Where the last report was written; None before.
+        path: Where the last report was written; None before, in all processes but the first, and in the process that
+            spawned or forked them.
 
     Example:
         >>> Report().path is None
