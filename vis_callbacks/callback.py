@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 from torch import Tensor, nn
 
 from vis_callbacks._lightning import LightningCallback, LightningModule, Trainer, builds_later, fits
+from vis_callbacks.budget import check_share
 from vis_callbacks.chooser import SampleRequest, fingerprint
 from vis_callbacks.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.errors import ConfigurationError
@@ -164,6 +165,7 @@ class SharedOptions(TypedDict, total=False):
     class_names: Sequence[str] | None
     on_error: Literal["warn", "raise"]
     seed: int
+    budget: float | None
     name: str | None
     transform: Callable[[Tensor], Tensor] | None
     batch_to_images: BatchToImages | None
@@ -186,6 +188,8 @@ class VisualizationCallback(RunMember):
         class_names: Names of the classes, by number. None: found.
         on_error: ``"warn"`` once and go on, or ``"raise"``.
         seed: Seed of whatever is random.
+        budget: The share of the training time that these pictures may take, such as 0.05: they are made less often, if
+            need be, and the report says when. For all callbacks together, give it to `Report`. None: no bound.
         name: First part of the pictures' tags; the class's name unless given.
         transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it goes out.
         batch_to_images: Returns the images of a batch, or images and labels, where they are not found by themselves.
@@ -241,6 +245,7 @@ class VisualizationCallback(RunMember):
         class_names: Sequence[str] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         seed: int = 0,
+        budget: float | None = None,
         name: str | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         batch_to_images: BatchToImages | None = None,
@@ -264,6 +269,8 @@ class VisualizationCallback(RunMember):
         self.schedule = Schedule.of(on, every_n_epochs, every_n_steps)
         self.on_error = on_error
         self.seed = seed
+        self.budget = check_share(budget)
+        self.left_out: list[int] = []
         self.name = name or type(self).__name__
         self.transform = transform
         self.destinations = Destinations()
@@ -382,7 +389,11 @@ class VisualizationCallback(RunMember):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on without a gap."""
-        state: dict[str, Any] = {"last_epoch": self.schedule.last_epoch, "last_step": self.schedule.last_step}
+        state: dict[str, Any] = {
+            "last_epoch": self.schedule.last_epoch,
+            "last_step": self.schedule.last_step,
+            "left_out": list(self.left_out),
+        }
         if self._run is not None and self in self._run.callbacks[:1]:
             state["samples"] = self._run.chooser.state_dict()
         return state
@@ -390,6 +401,7 @@ class VisualizationCallback(RunMember):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.schedule.fired(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
+        self.left_out = list(state_dict["left_out"])
         self.restored_samples = state_dict.get("samples", {})
 
     def _on(self, stage: Stage) -> Self:

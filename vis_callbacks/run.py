@@ -22,6 +22,7 @@ from vis_callbacks._lightning import (
     stage_of,
     validates,
 )
+from vis_callbacks.budget import Budget, left_out
 from vis_callbacks.chooser import Chooser, find_class_names
 from vis_callbacks.event import Event, Moment, Share, SharedPass
 from vis_callbacks.ledger import Ledger
@@ -58,6 +59,7 @@ class Run:
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.budget = Budget()
         self.chooser = Chooser()
         self.callbacks: list[VisualizationCallback] = []
         self._members: list[object] = []
@@ -75,6 +77,7 @@ class Run:
         self._told_off = False
         self._ranks: Ranks | None = None
         self._parts: dict[VisualizationCallback, Part] = {}
+        self._pass_seconds: dict[str, float] = {}
 
     @classmethod
     def of(cls, trainer: Trainer) -> Run:
@@ -145,7 +148,12 @@ class Run:
         self._open(trainer, module, fresh=fresh)
         self._training_since = time.perf_counter()
         if fresh:
-            self._waiting = [callback for callback in self._mine if callback.schedule.starts]
+            # Nothing has been earned yet that could pay for techniques of many passes.
+            self._waiting = [
+                callback
+                for callback in self._mine
+                if callback.schedule.starts and not (callback.split and self._is_bounded([callback]))
+            ]
             self._make_initial(trainer, module)
             if self._waiting:
                 self._initial = copied_weights(module)
@@ -264,7 +272,7 @@ class Run:
 
     def _make_initial(self, trainer: Trainer, module: LightningModule, *, complete: bool = False) -> None:
         """Make the pictures of the initial weights, of the callbacks that wait for them and have samples now."""
-        ready = self._due(self._waiting, trainer, module, complete=complete)
+        ready = self._due(self._waiting, trainer, module, complete=complete, initial=True)
         if not ready:
             return
         self._waiting = [callback for callback in self._waiting if callback not in ready]
@@ -287,18 +295,51 @@ class Run:
         module: LightningModule,
         *,
         complete: bool = False,
+        initial: bool = False,
     ) -> list[VisualizationCallback]:
         """Return which of the callbacks whose time it is make pictures now. The writing process decides for all."""
         if not asked:
             return []
         able = self._with_samples(trainer, module, complete=complete)
         due = [callback for callback in asked if callback in able]
+        if not initial:
+            due = self._affordable(due, trainer)
         if self._ranks is not None and any(map(self._shares, asked)):
             try:
                 return self._ranks.agree(self.callbacks, asked, due)
             except Exception as error:
                 self._part_ways(error)
         return due
+
+    def _affordable(self, due: list[VisualizationCallback], trainer: Trainer) -> list[VisualizationCallback]:
+        """Return whose pictures the training can pay for; the others try again at the next end of an epoch."""
+        if self._output is None or not fits(trainer) or not self._is_bounded(due):
+            return due
+        everything = self.ledger.total + sum(self._output.drawing_seconds.values())
+        chosen = self.budget.affordable(
+            {self._names[callback]: callback.budget for callback in due},
+            self._spent(),
+            training=self._training_seconds(),
+            everything=everything,
+        )
+        for callback in due:
+            if self._names[callback] not in chosen:
+                callback.schedule.fired(step=trainer.global_step)
+                callback.left_out = sorted({*callback.left_out, trainer.current_epoch + 1})
+        return [callback for callback in due if self._names[callback] in chosen]
+
+    def _is_bounded(self, callbacks: Sequence[VisualizationCallback]) -> bool:
+        return self.budget.share is not None or any(callback.budget is not None for callback in callbacks)
+
+    def _training_seconds(self) -> float:
+        elapsed = time.perf_counter() - self._training_since if self._training_since is not None else 0.0
+        return max(elapsed - self.ledger.total, 0.0)
+
+    def _spent(self) -> dict[str, float]:
+        """Return the seconds that each callback has taken, with its part of the passes that it shared."""
+        assert self._output is not None
+        parts = (self.ledger.seconds, self._output.drawing_seconds, self._pass_seconds)
+        return {name: sum(part.get(name, 0.0) for part in parts) for name in self._names.values()}
 
     def _with_samples(
         self, trainer: Trainer, module: LightningModule, *, complete: bool = False
@@ -334,6 +375,9 @@ class Run:
             return
         raised: list[Exception] = []
         events: Iterator[tuple[VisualizationCallback, Event]] | None = None
+        passes = self.ledger.seconds["shared pass"]
+        if self._output is not None:
+            self.budget.begin([self._names[callback] for callback in due], self._spent())
         buffers = self._brief(due, module)
         if self._output is None and self._ranks is None:
             return
@@ -349,6 +393,10 @@ class Run:
                 for callback in due:
                     self._fail(callback, moment, error, raised)
         self._bring_together(moment, raised)
+        users = [self._names[callback] for callback in due if callback.uses_samples]
+        for name in users:
+            earlier = self._pass_seconds.get(name, 0.0)
+            self._pass_seconds[name] = earlier + (self.ledger.seconds["shared pass"] - passes) / len(users)
         self._warn_of_writing()
         if self._output is not None:
             self._output.end_event(self._current_facts(trainer) if self._tells_facts else None)
@@ -534,16 +582,20 @@ class Run:
 
     def _current_facts(self, trainer: Trainer) -> dict[str, Any]:
         assert self._output is not None
-        pictures = self.ledger.total
-        elapsed = time.perf_counter() - self._training_since if self._training_since is not None else 0.0
+        shares = {callback: callback.budget or self.budget.share for callback in self.callbacks}
         return {
             **self._facts,
             "updated": time.time(),
             "about": {callback.name: _first_sentence(callback) for callback in self.callbacks},
             "epochs": trainer.current_epoch,
-            "training_seconds": round(max(elapsed - pictures, 0.0), 3),
+            "training_seconds": round(self._training_seconds(), 3),
             "picture_seconds": {part: round(value, 3) for part, value in self.ledger.seconds.items()},
             "thread_seconds": round(self._output.thread_seconds, 3),
+            "notes": [
+                left_out(self._names[callback], callback.left_out, share)
+                for callback, share in shares.items()
+                if share is not None and callback.left_out
+            ],
         }
 
 

@@ -11,11 +11,14 @@ from vis_callbacks.report.callback import Report
 from vis_callbacks.synthesis.class_appearance import ClassAppearance
 
 
-def default_suite() -> list[RunMember]:
+def default_suite(*, budget: float | None = 0.05) -> list[RunMember]:
     """Return callbacks that together tell most for little time, with a report at the end.
+
+    Args:
+        budget: The share of the training time that all of them together may take; None: no bound.
 
     Example:
         >>> [type(callback).__name__ for callback in default_suite()]
         ['Filters', 'Activations', 'Saliency', 'GradCAM', 'ClassAppearance', 'Report']
     """
-    return [Filters(), Activations(samples=4), Saliency(), GradCAM(), ClassAppearance(), Report()]
+    return [Filters(), Activations(samples=4), Saliency(), GradCAM(), ClassAppearance(), Report(budget=budget)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vis_callbacks._lightning import LightningModule, Trainer
+from vis_callbacks.budget import check_share
 from vis_callbacks.callback import RunMember
 from vis_callbacks.output import Output
 from vis_callbacks.report.html import write_report
@@ -17,6 +18,10 @@ class Report(RunMember):
     The page is ``<log_dir>/visualizations/report.html``. It needs no network. After a killed process,
     ``vis-callbacks report <log_dir>`` makes it from the picture store.
 
+    Args:
+        budget: The share of the training time that all pictures together may take, such as 0.05: the costly ones are
+            made less often, if need be, and the report says when. None: no bound.
+
     Attributes:
         path: Where the last report was written; None before, in all processes but the first, and in the process that
             spawned or forked them.
@@ -26,13 +31,16 @@ class Report(RunMember):
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, budget: float | None = None) -> None:
         super().__init__()
+        self.budget = check_share(budget)
         self.path: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run."""
-        Run.of(trainer).join(self, at_end=self._write)
+        run = Run.of(trainer)
+        run.join(self, at_end=self._write)
+        run.budget.share = self.budget
 
     def _write(self, output: Output) -> None:
         self.path = write_report(output.directory)

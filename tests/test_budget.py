@@ -1,0 +1,126 @@
+"""Pictures take no more than their share of the training, measured in real runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from vis_callbacks import ConfigurationError, Event, Filters, Panel, Report, Saliency, Tile, VisualizationCallback
+from vis_callbacks import default_suite as suite
+from vis_callbacks.budget import Budget
+
+EPOCHS = 8
+
+
+class Slow(VisualizationCallback):
+    """Takes its time."""
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        time.sleep(0.2)
+        yield Panel("slow", Tile(torch.zeros(3, 4, 4)))
+
+
+class Slower(Slow):
+    """Is worth several processes."""
+
+    split = "items"
+
+
+class Resting(tiny.Net):
+    """A network that trains slowly."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            time.sleep(0.1)
+        return super().forward(images)
+
+
+def fit(folder: Path, *callbacks: Any) -> dict[str, Any]:
+    module = tiny.module(net=Resting())
+    tiny.trainer(folder, [*callbacks], max_epochs=EPOCHS).fit(module, tiny.loader(32), tiny.loader(16))
+    (facts,) = folder.rglob("run.json")
+    return json.loads(facts.read_text())
+
+
+def epochs(folder: Path, name: str) -> list[int]:
+    return [record["epoch"] for record in tiny.records(folder) if record["callback"] == name]
+
+
+def test_a_callback_keeps_to_its_share_and_the_report_says_when_it_was_left_out(tmp_path: Path) -> None:
+    slow, report = Slow(budget=0.15), Report()
+    facts = fit(tmp_path, slow, Filters(), report)
+    assert facts["picture_seconds"]["Slow"] <= 0.15 * facts["training_seconds"]
+    made = epochs(tmp_path, "Slow")
+    assert made[0] == 0
+    assert len(made) > 1
+    assert sorted(made + slow.left_out) == list(range(EPOCHS + 1))
+    assert slow.left_out
+    assert set(epochs(tmp_path, "Filters")) == set(range(EPOCHS + 1))
+    (note,) = facts["notes"]
+    assert note.startswith("Slow was left out in epoch")
+    assert note.endswith("to keep within 15 % of the training time.")
+    assert report.path is not None
+    assert note in report.path.read_text()
+
+
+def test_of_all_callbacks_together_the_costly_ones_are_made_less_often(tmp_path: Path) -> None:
+    slower, saliency = Slower(), Saliency(samples=2)
+    facts = fit(tmp_path, slower, saliency, Report(budget=0.2))
+    assert sum(facts["picture_seconds"].values()) <= 0.2 * facts["training_seconds"]
+    assert len(set(epochs(tmp_path, "Saliency"))) >= EPOCHS
+    made = epochs(tmp_path, "Slower")
+    assert 0 not in made  # before training there is nothing to pay with
+    assert 1 <= len(made) < EPOCHS
+    assert [note.split()[0] for note in facts["notes"]] == ["Slower"]
+
+
+def test_without_a_budget_nothing_is_left_out(tmp_path: Path) -> None:
+    facts = fit(tmp_path, Slow(), Report())
+    assert facts["notes"] == []
+    assert epochs(tmp_path, "Slow") == list(range(EPOCHS + 1))
+
+
+def test_steps_that_are_left_out_are_not_asked_for_again(tmp_path: Path) -> None:
+    slow = Slow(every_n_steps=2, budget=0.1)
+    facts = fit(tmp_path, slow)
+    assert facts["picture_seconds"]["Slow"] <= 0.1 * facts["training_seconds"]
+    assert all(record["step"] % 2 == 1 for record in tiny.records(tmp_path) if record["epoch"])
+    assert slow.left_out
+
+
+def test_what_is_left_out_is_known_after_a_resume() -> None:
+    slow, resumed = Slow(budget=0.1), Slow(budget=0.1)
+    slow.left_out = [2, 3]
+    resumed.load_state_dict(slow.state_dict())
+    assert resumed.left_out == [2, 3]
+
+
+def test_cheap_pictures_come_first() -> None:
+    budget = Budget(0.1)
+    spent = {"cheap": 1.0, "dear": 5.0}
+    budget.begin(["cheap", "dear"], {})
+    due = {"dear": None, "cheap": None}
+    assert budget.affordable(due, spent, training=39, everything=6) == []
+    assert budget.affordable(due, spent, training=40, everything=6) == ["cheap"]  # half of a tenth of 40 s is its own
+    assert budget.affordable(due, spent, training=119, everything=6) == ["cheap"]
+    assert budget.affordable(due, spent, training=120, everything=6) == ["cheap", "dear"]
+    assert budget.affordable({**due, "cheap": 0.01}, spent, training=120, everything=6) == ["dear"]
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5, True, "5 %"])
+@pytest.mark.parametrize("make", [Saliency, Report])
+def test_a_share_is_above_0_and_up_to_1(make: Any, share: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"budget=.*expected a share of the training time"):
+        make(budget=share)
+
+
+def test_the_default_suite_has_one() -> None:
+    assert [one.budget for one in suite() if isinstance(one, Report)] == [0.05]
+    assert [one.budget for one in suite(budget=None) if isinstance(one, Report)] == [None]

@@ -1,0 +1,95 @@
+"""What pictures may cost: a share of the training time, measured as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vis_callbacks.errors import ConfigurationError
+
+
+class Budget:
+    """Decides whose pictures can be paid for now, from what they have cost so far.
+
+    Pictures are paid for when they are made: never more than the share of the training up to then. What a callback
+    costs is what it cost last; the first time, nobody knows. Of several callbacks the cheap ones come first, and one
+    that keeps to its equal part of the share does not pay for the others: the costly ones are made less often.
+
+    Attributes:
+        share: Of the training time, for all callbacks together. None: as much as they take.
+
+    Example:
+        >>> budget = Budget(0.1)
+        >>> budget.begin(["Dream"], {})
+        >>> spent = {"Dream": 3.0}
+        >>> [budget.affordable({"Dream": None}, spent, training=seconds, everything=3.0) for seconds in (50, 60)]
+        [[], ['Dream']]
+    """
+
+    def __init__(self, share: float | None = None) -> None:
+        self.share = share
+        self._before: dict[str, float] = {}
+
+    def begin(self, names: Sequence[str], spent: Mapping[str, float]) -> None:
+        """Pictures of these callbacks are made now.
+
+        Args:
+            names: The callbacks.
+            spent: Seconds up to now, by callback.
+        """
+        self._before |= {name: spent.get(name, 0.0) for name in names}
+
+    def affordable(
+        self, due: Mapping[str, float | None], spent: Mapping[str, float], *, training: float, everything: float
+    ) -> list[str]:
+        """Return whose pictures can be paid for now.
+
+        Args:
+            due: The callbacks whose time it is, each with the share of the training time that it may take by itself.
+            spent: Seconds up to now, by callback, of all callbacks.
+            training: Seconds of training up to now.
+            everything: Seconds that all pictures took up to now.
+        """
+        costs = {name: spent.get(name, 0.0) - self._before.get(name, spent.get(name, 0.0)) for name in due}
+        chosen = []
+        for name in sorted(due, key=costs.__getitem__):
+            own = due[name]
+            if own is not None and spent.get(name, 0.0) + costs[name] > own * training:
+                continue
+            if self.share is not None:
+                left = self.share * training - everything
+                part = self.share * training / max(len(spent), 1) - spent.get(name, 0.0)
+                if costs[name] > max(left, part):
+                    continue
+            everything += costs[name]
+            chosen.append(name)
+        return chosen
+
+
+def check_share(budget: float | None) -> float | None:
+    """Return a share of the training time, or raise a `ConfigurationError` if it is none.
+
+    Example:
+        >>> check_share(0.05)
+        0.05
+    """
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= 1):
+        raise ConfigurationError(f"budget={budget!r}: expected a share of the training time, above 0 and up to 1")
+    return budget
+
+
+def left_out(name: str, epochs: Sequence[int], share: float) -> str:
+    """Say when a callback's pictures were not made, and why.
+
+    Example:
+        >>> left_out("DeepDream", [2, 3, 4, 7], 0.05)
+        'DeepDream was left out in epochs 2–4, 7 to keep within 5 % of the training time.'
+    """
+    runs: list[list[int]] = []
+    for epoch in epochs:
+        if runs and epoch == runs[-1][-1] + 1:
+            runs[-1].append(epoch)
+        else:
+            runs.append([epoch])
+    when = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    epochs_ = "epoch" if len(epochs) == 1 else "epochs"
+    return f"{name} was left out in {epochs_} {when} to keep within {100 * share:.3g} % of the training time."
