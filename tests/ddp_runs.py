@@ -99,7 +99,7 @@ class Endless(Sharing):
 def undisturbed(folder: Path, package: str, **options: Any) -> Any:
     """With and without all callbacks."""
     case = Case(trainer={**DDP, **options})
-    ours = lambda: [*all_callbacks(), *(one(samples=5) for one in (Witness, Sharing))]  # noqa: E731
+    ours = lambda: [*all_callbacks(), *(one(samples=5, every_n_steps=1) for one in (Witness, Sharing))]  # noqa: E731
     return {
         "without": train(case, package, list, folder / "without"),
         "with": train(case, package, ours, folder / "with"),

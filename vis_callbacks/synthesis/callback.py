@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -40,6 +40,9 @@ class SynthesisCallback(VisualizationCallback):
         ConfigurationError: If the number of steps is below 1.
     """
 
+    learns_from_images: ClassVar[bool] = True
+    """Whether the technique reads `real_images` or statistics; if not, none are kept."""
+
     def __init__(
         self,
         *,
@@ -70,7 +73,7 @@ class SynthesisCallback(VisualizationCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep some of the first images that pass by."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if trainer.is_global_zero and not self._pool.complete:
+        if self.learns_from_images and trainer.is_global_zero and not self._pool.complete:
             try:
                 self._pool.offer(batch)
             except ConfigurationError:

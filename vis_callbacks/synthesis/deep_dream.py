@@ -142,6 +142,7 @@ class DeepDream(SynthesisCallback):
     """
 
     split = "samples"
+    learns_from_images = False
 
     def __init__(
         self,

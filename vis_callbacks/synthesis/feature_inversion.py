@@ -128,6 +128,7 @@ class FeatureInversion(SynthesisCallback):
     """
 
     split = "samples"
+    learns_from_images = False
 
     def __init__(
         self,

@@ -154,6 +154,7 @@ class FoolModel(SynthesisCallback):
     """
 
     split = "samples"
+    learns_from_images = False
 
     def __init__(
         self,
