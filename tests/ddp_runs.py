@@ -89,8 +89,12 @@ class Picklable(tiny.module_class(tiny.PACKAGES[0])):
 class Endless(Sharing):
     """In one process, and one epoch, never comes back."""
 
+    def __init__(self, rank: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.rank = rank
+
     def visualize(self, event: Event) -> Iterable[Panel]:
-        if event.moment.epoch == 1 and event.share.rank == 0:
+        if event.moment.epoch == 1 and event.share.rank == self.rank:
             (Path(sys.argv[2]) / "waiting").touch()
             time.sleep(600)
         return super().visualize(event)
@@ -136,7 +140,7 @@ def fit(folder: Path, package: str, *, epochs: int, **options: Any) -> Any:
     return trainer
 
 
-def endless(folder: Path, package: str, *, in_pictures: bool) -> None:
+def endless(folder: Path, package: str, *, in_pictures_of: int | None = None) -> None:
     """A run that waits for Ctrl-C, in training or with one process making pictures."""
 
     class Waiting(tiny.module_class(package)):
@@ -146,7 +150,7 @@ def endless(folder: Path, package: str, *, in_pictures: bool) -> None:
                 time.sleep(600)
             return super().training_step(batch, batch_idx)
 
-    ours = [Endless(samples=4)] if in_pictures else [Sharing(samples=4)]
+    ours = [Sharing(samples=4) if in_pictures_of is None else Endless(in_pictures_of, samples=4)]
     trainer = tiny.trainer(folder, [*ours, Filters(), Report()], package=package, max_epochs=4, **DDP)
     trainer.fit(Waiting(), tiny.loader(32), tiny.loader(16, seed=1))
 
@@ -208,8 +212,9 @@ RUNS: dict[str, Callable[[Path, str], Any]] = {
     "undisturbed by NCCL": partial(undisturbed, accelerator="cuda", deterministic=True),
     "faults": faults,
     "resumed": resumed,
-    "in training": partial(endless, in_pictures=False),
-    "in pictures": partial(endless, in_pictures=True),
+    "in training": endless,
+    "in pictures of process 0": partial(endless, in_pictures_of=0),
+    "in pictures of process 1": partial(endless, in_pictures_of=1),
     "user error": user_error,
     "spawned": spawned,
     "sharded": sharded,

@@ -170,7 +170,14 @@ def test_a_resumed_run_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("where", "to_all", "epochs"), [("in training", False, {0, 1, 2}), ("in pictures", True, {0})])
+@pytest.mark.parametrize(
+    ("where", "to_all", "epochs"),
+    [
+        ("in training", False, {0, 1, 2}),
+        ("in pictures of process 0", True, {0}),
+        ("in pictures of process 1", True, {0}),
+    ],
+)
 def test_ctrl_c_ends_all_processes_and_leaves_a_report(
     where: str, to_all: bool, epochs: set[int], tmp_path: Path
 ) -> None:
