@@ -143,7 +143,7 @@ def test_a_process_that_fails_stops_nothing(tmp_path: Path) -> None:
         assert {record["epoch"] for record in mine if record["error"]} == missing
         assert {record["epoch"] for record in mine if not record["error"]} == {0, 1, 2, 3} - missing
     for name in ("mumbling 0", "mumbling 1"):
-        assert "The processes can no longer share the work" in found[0][f"warnings of {name}"][0]
+        assert "The processes cannot share the work" in found[0][f"warnings of {name}"][0]
         made = [record for record in tiny.records(tmp_path / name) if record["callback"] == "Mumbling"]
         by_process = {
             epoch: {record["scalars"]["process"] for record in made if record["scalars"] and record["epoch"] == epoch}

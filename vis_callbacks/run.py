@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vis_callbacks.callback import VisualizationCallback
 
 DRAIN_SECONDS = 120.0
+_ALONE = ("The processes", "cannot share the work on the pictures")
 
 
 class VisualizationWarning(UserWarning):
@@ -475,7 +476,8 @@ class Run:
             try:
                 self._ranks = Ranks.meet(trainer.world_size)
             except Exception as error:
-                self._part_ways(error)
+                if trainer.is_global_zero:
+                    self._warn(*_ALONE, error, "by the first process alone")
 
     def _leave(self) -> None:
         if self._ranks is not None:
@@ -487,7 +489,7 @@ class Run:
         if self._output is None:
             self._waiting, self._initial = [], None
         else:
-            self._warn("The processes", "can no longer share the work", error, "by the first process alone")
+            self._warn(*_ALONE, error, "by the first process alone")
 
     def _shares(self, callback: VisualizationCallback) -> bool:
         return self._ranks is not None and callback.split is not None
