@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.ledger import Ledger
-from vis_callbacks.model.chunks import in_chunks
+from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.spatial import find_layout
@@ -101,9 +101,10 @@ class SharedPass:
     @cached_property
     def trace(self) -> Trace:
         """What the pass gave; where memory does not suffice for all samples at once, several passes."""
-        count = len(self.samples)
+        images = self.samples.images
+        pieces = in_chunks(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
         with self._ledger.time("shared pass"):
-            return joined([seen for _, seen in in_chunks(self._pass_of, count, pixels=1, chunk_size=count)])
+            return joined([seen for _, seen in pieces])
 
     def _pass_of(self, items: Tensor) -> Trace:
         samples = self.part(items).samples

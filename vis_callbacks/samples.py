@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -56,7 +57,7 @@ class Samples:
     def __getitem__(self, part: slice) -> Samples:
         return dataclasses.replace(self, images=self.images[part], labels=self.labels[part], names=self.names[part])
 
-    @property
+    @cached_property
     def pixels(self) -> Tensor:
         """The images for display: ``(N, C, H, W)`` in [0, 1], with 1 or 3 channels, on the CPU."""
         pixels = self.normalization.to_pixels(self.images.detach().float().cpu()).clamp(0, 1)
