@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-_LONGEST = 200
+_LONGEST = 150  # bytes: loggers add a step and a hash, and file systems take 255
 
 
 class TagCleaner:
@@ -25,8 +25,9 @@ class TagCleaner:
         self._known: dict[str, str] = {}
 
     def __call__(self, tag: str) -> str:
-        """Return a tag's name: of at most some 200 characters, and without a part that leads to another folder."""
-        parts = self._unwanted.sub("_", tag)[:_LONGEST].strip("/").split("/")
+        """Return a tag's name, which is not too long for a file and has no part that leads to another folder."""
+        short = self._unwanted.sub("_", tag).encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
+        parts = short.strip("/").split("/")
         clean = "/".join(part if part.strip(". ") else "_" for part in parts)
         if self._known.setdefault(clean, tag) != tag:
             return f"{clean}-{hashlib.sha256(tag.encode('utf-8', 'replace')).hexdigest()[:8]}"
