@@ -51,7 +51,10 @@ class PictureStore:
 
     def add(self, record: Record, picture: npt.NDArray[np.uint8]) -> Record:
         """Write a picture ``(H, W, 3)`` and its line; return the record with the file's name."""
-        file = Path(*map(_slug, record.tag.split("/", 1))) / f"epoch{record.epoch:04d}-step{record.step:08d}.png"
+        # A validation or test after the fit is at the same epoch and step.
+        stage = "" if record.stage == "fit" else f"-{_slug(record.stage)}"
+        name = f"epoch{record.epoch:04d}-step{record.step:08d}{stage}.png"
+        file = Path(*map(_slug, record.tag.split("/", 1))) / name
         # Level 1 is three times as fast as the default, for a tenth more bytes.
         self._write(file, lambda stream: Image.fromarray(picture).save(stream, format="png", compress_level=1))
         return self.note(dataclasses.replace(record, file=file.as_posix()))
@@ -109,7 +112,7 @@ class PictureStore:
         return self.directory
 
     @cached_property
-    def _known(self) -> set[tuple[str, int, int]]:
+    def _known(self) -> set[tuple[str, str, int, int]]:
         known = set()
         path = self._opened() / "panels.jsonl"
         # Not splitlines: class names may hold characters that it takes for line ends.
@@ -123,8 +126,8 @@ class PictureStore:
         return known
 
 
-def _key(record: Record) -> tuple[str, int, int]:
-    return record.tag, record.epoch, record.step
+def _key(record: Record) -> tuple[str, str, int, int]:
+    return record.stage, record.tag, record.epoch, record.step
 
 
 def _slug(name: str) -> str:
