@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import tiny
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vis_callbacks import Filters, Saliency
+from vis_callbacks import Filters, Saliency, VisualizationWarning
 
 
 def fit(folder: Path, loggers: Any) -> list[dict[str, Any]]:
@@ -35,9 +36,12 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.filterwarnings("ignore")  # its own, of what it is built on
-def test_mlflow_in_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["file:", "sqlite:///"])
+def test_mlflow(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    # MLflow 3 takes a store of files only where that is asked for.
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    store = f"{scheme}{tmp_path}/mlflow.db"
     logger = MLFlowLogger("digits", tracking_uri=store, artifact_location=str(tmp_path / "artifacts"))
     fit(tmp_path, logger)
     assert len(list((tmp_path / "artifacts").rglob("images/*.png"))) == 9
@@ -52,3 +56,32 @@ def test_several_at_once_and_numbers_alone(tmp_path: Path) -> None:
     for name in names:
         found = EventAccumulator(str(tmp_path / name / "run"), size_guidance={"images": 0}).Reload()
         assert set(found.Tags()["images"]) == {record["tag"] for record in made}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_all_at_once_take_hostile_names_and_all_that_takes_pictures_gets_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    names = ["../../x", "<script>", "x" * 10_000, "😀", "😁"]
+    weights = WandbLogger(save_dir=tmp_path / "w", offline=True, project="digits")
+    flow = MLFlowLogger(
+        "digits", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_location=str(tmp_path / "artifacts")
+    )
+    board, csv = TensorBoardLogger(tmp_path, name="t", version="run"), CSVLogger(tmp_path, name="csv")
+    (tmp_path / "w").mkdir()
+    ours = [Saliency(samples=1, name=name) for name in names]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = tiny.trainer(tmp_path, ours, logger=[csv, flow, weights, board], max_epochs=1)
+        trainer.fit(tiny.module(), tiny.loader(32), tiny.loader(16, seed=1))
+    assert [str(one.message) for one in caught if issubclass(one.category, VisualizationWarning)] == []
+    weights.experiment.finish()
+    assert len(list(tmp_path.glob("w/wandb/offline-run-*/files/media/images/**/*.png"))) == 10
+    assert len(list((tmp_path / "artifacts").rglob("images/*.png"))) == 10
+    found = EventAccumulator(str(tmp_path / "t" / "run"), size_guidance={"images": 0}).Reload()
+    assert [len(found.Images(tag)) for tag in found.Tags()["images"]] == [2] * 5
+    assert len(list(tmp_path.rglob("visualizations"))) == 1
