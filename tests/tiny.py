@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 CLASSES = ("circle", "square", "star", "cross")
 SIDE = 8
+ACCELERATOR = os.environ.get("TINY_ACCELERATOR", "cpu")
+"""Where small models are trained; ``benchmarks/gpu.py`` sets it."""
 
 
 class Net(nn.Module):
@@ -105,7 +108,8 @@ def module(package: str = PACKAGES[0], net: nn.Module | None = None, **options: 
 def trainer(folder: Path, callbacks: Sequence[Any], *, package: str = PACKAGES[0], **options: Any) -> Any:
     settings: dict[str, Any] = {
         "max_epochs": 2,
-        "accelerator": "cpu",
+        "accelerator": ACCELERATOR,
+        "deterministic": ACCELERATOR != "cpu",
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
