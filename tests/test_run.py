@@ -32,6 +32,7 @@ from vis_callbacks import (
     Tile,
     VisualizationCallback,
 )
+from vis_callbacks.report.history import read_history
 
 
 class Watcher(VisualizationCallback):
@@ -201,6 +202,26 @@ def test_callbacks_can_be_copied_before_and_after_a_run(through: Any, tmp_path: 
     again = through(callback)
     fit(tmp_path / "second", again)
     assert moments(tmp_path / "second", "mine") == [(0, 0), (1, 3), (2, 7)]
+
+
+def test_a_validation_and_a_test_after_the_fit_are_kept_apart_from_it(tmp_path: Path) -> None:
+    module = tiny.module()
+    trainer = fit(tmp_path, Saliency(samples=1, on=["validation", "test"]), Report(), module=module)
+    nn.init.normal_(module.net.conv1.weight)
+    trainer.validate(module, tiny.loader(16, seed=1), verbose=False)
+    trainer.test(module, tiny.loader(16, seed=2), verbose=False)
+    history = read_history(tmp_path)
+    assert [event.name for event in history.events] == [
+        "before training",
+        "epoch 1",
+        "epoch 2",
+        "validation after epoch 2",
+        "test after epoch 2",
+    ]
+    (row,) = history.rows
+    files = [picture.file for picture in row.pictures.values()]
+    assert len(set(files)) == 5
+    assert files[2].read_bytes() != files[3].read_bytes()
 
 
 def test_nothing_of_a_run_is_kept_by_the_process(tmp_path: Path) -> None:

@@ -28,21 +28,20 @@ class Event:
     Attributes:
         epoch: 0 before training, k after or in the k-th epoch.
         step: The x-axis of the metrics of the same moment.
-        stages: Which of ``"fit"``, ``"validate"``, ``"test"`` made pictures then.
+        stage: Which of ``"fit"``, ``"validate"``, ``"test"`` made pictures then.
     """
 
     epoch: int
     step: int
-    stages: tuple[str, ...] = ("fit",)
+    stage: str = "fit"
 
     @property
     def name(self) -> str:
-        """The moment in two words, such as ``epoch 3``."""
-        if self.epoch > 0:
-            return f"epoch {self.epoch}"
-        if "fit" in self.stages:
-            return "before training"
-        return "test" if self.stages == ("test",) else "validation"
+        """The moment in a few words, such as ``epoch 3``."""
+        if self.stage == "fit":
+            return f"epoch {self.epoch}" if self.epoch > 0 else "before training"
+        stage = "test" if self.stage == "test" else "validation"
+        return f"{stage} after epoch {self.epoch}" if self.epoch > 0 else stage
 
     @property
     def label(self) -> str:
@@ -322,27 +321,32 @@ def _read_run(path: Path, problems: list[str]) -> Run:
 
 def _latest(records: Iterator[Record]) -> list[Record]:
     # A resumed or repeated epoch writes its pictures again: what was written last holds.
-    latest: dict[tuple[str, int, int], Record] = {}
+    latest: dict[tuple[str, Event], Record] = {}
     for record in records:
-        latest[record.tag, record.epoch, record.step] = record
+        latest[record.tag, _event(record)] = record
     return list(latest.values())
 
 
+def _event(record: Record) -> Event:
+    return Event(record.epoch, record.step, record.stage)
+
+
 def _events(records: list[Record]) -> tuple[Event, ...]:
-    stages: dict[tuple[int, int], list[str]] = {}
-    for record in records:
-        known = stages.setdefault((record.epoch, record.step), [])
-        if record.stage not in known:
-            known.append(record.stage)
-    return tuple(Event(epoch, step, tuple(stages[epoch, step])) for epoch, step in sorted(stages))
+    # Whatever comes after the fit, at its last epoch and step, is shown after it.
+    return tuple(
+        sorted(
+            set(map(_event, records)),
+            key=lambda one: (one.epoch, one.step, one.stage != "fit", one.stage == "test", one.stage),
+        )
+    )
 
 
 def _rows(store: Path, records: list[Record], events: tuple[Event, ...], problems: list[str]) -> tuple[Row, ...]:
-    index = {(event.epoch, event.step): number for number, event in enumerate(events)}
+    index = {event: number for number, event in enumerate(events)}
     sections: dict[str, dict[str, dict[int, Picture]]] = {}
     for record in records:
         pictures = sections.setdefault(record.callback, {}).setdefault(_name(record), {})
-        pictures[index[record.epoch, record.step]] = _picture(store, record, problems)
+        pictures[index[_event(record)]] = _picture(store, record, problems)
     rows = []
     for callback, named in sections.items():
         _spread_failures(named)
@@ -381,7 +385,7 @@ def _picture(store: Path, record: Record, problems: list[str]) -> Picture:
             return Picture(record, file)
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
         gap = f"the file name {shown} is not usable"
-    problems.append(f"{shorten(record.tag, 120)}, {Event(record.epoch, record.step).name}: {gap}")
+    problems.append(f"{shorten(record.tag, 120)}, {_event(record).name}: {gap}")
     return Picture(record, gap=gap)
 
 
