@@ -11,7 +11,13 @@ from vis_callbacks.synthesis.class_appearance import class_appearance
 from vis_callbacks.synthesis.dead_units import RedirectedGradients
 from vis_callbacks.synthesis.images import BandEnergy, Canvas, Fourier, Image, Maco, Pixels, SigmoidPixels
 from vis_callbacks.synthesis.objectives import Objective, View
-from vis_callbacks.synthesis.priors import batchnorm_statistics, collect_statistics, feature_prior
+from vis_callbacks.synthesis.priors import (
+    FeatureMoments,
+    _Moments,
+    batchnorm_statistics,
+    collect_statistics,
+    feature_prior,
+)
 from vis_callbacks.synthesis.regularizers import (
     Blur,
     GradientClipping,
@@ -177,6 +183,31 @@ def test_the_prior_is_small_for_what_the_statistics_were_taken_from(case):
     assert values[0] < values[1]
     made = class_appearance(model, [0], image_size=shape, steps=2, feature_statistics=statistics)
     assert torch.isfinite(made).all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_and_their_gradients_are_right(layout):
+    features = (3 + 2 * torch.randn(2, 3, 4, 5, dtype=torch.float64)).contiguous(memory_format=layout).requires_grad_()
+    mean, var = _Moments.apply(features, [2, 3])
+    wanted_var, wanted_mean = torch.var_mean(features, dim=(2, 3), correction=0, keepdim=True)
+    assert torch.allclose(mean, wanted_mean)
+    assert torch.allclose(var, wanted_var)
+    assert torch.autograd.gradcheck(lambda features: _Moments.apply(features, [2, 3]), features)
+
+
+def test_the_prior_is_what_its_definition_says():
+    statistics = {
+        "maps": FeatureMoments(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 1.0])),
+        "tokens": FeatureMoments(torch.tensor([0.5, 0.0, -1.0]), torch.tensor([1.0, 9.0, 4.0]), -1),
+    }
+    entries = {"maps": torch.randn(5, 2, 3, 3), "tokens": torch.randn(5, 7, 3)}
+    wanted = torch.zeros(5)
+    for name, axes in (("maps", (2, 3)), ("tokens", (1,))):
+        var, mean = torch.var_mean(entries[name], dim=axes, correction=0)
+        known = statistics[name]
+        wanted += (((mean - known.mean) ** 2 / known.var) + (var.sqrt() / known.var.sqrt() - 1) ** 2).mean(dim=1)
+    found = feature_prior(statistics).score(View(torch.zeros(5, 1, 1, 1), entries=entries))
+    assert torch.allclose(found, wanted, rtol=1e-3)
 
 
 def test_batchnorm_is_found_and_only_some_of_it_is_watched():

@@ -60,6 +60,7 @@ class SynthesisCallback(VisualizationCallback):
         self.optimizer = optimizer
         self.progress = progress
         self._statistics: ImageStatistics | None = None
+        self._pool_size = POOL
         self._pool = self._new_pool()
         self._told = 0
 
@@ -107,7 +108,7 @@ class SynthesisCallback(VisualizationCallback):
     def feature_statistics(self, event: Event) -> FeatureStatistics:
         """Return BatchNorm's statistics, or those of the features of real images where there is no BatchNorm."""
         found = batchnorm_statistics(event.model)
-        return found or collect_statistics(event.model, self.real_images(event)[0])
+        return found or collect_statistics(event.model, self.real_images(event)[0][:POOL])
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the statistics."""
@@ -135,7 +136,7 @@ class SynthesisCallback(VisualizationCallback):
             self._told = len(self._pool)
 
     def _new_pool(self) -> Collector:
-        return Collector(POOL, batch_to_images=self.sample_request.batch_to_images)
+        return Collector(self._pool_size, batch_to_images=self.sample_request.batch_to_images)
 
 
 def shown(pixels: Tensor) -> Tensor:

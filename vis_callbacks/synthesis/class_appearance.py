@@ -16,7 +16,7 @@ from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Goal, OptimizerFactory, SchedulerFactory
-from vis_callbacks.synthesis.callback import SynthesisCallback, shown
+from vis_callbacks.synthesis.callback import POOL, SynthesisCallback, shown
 from vis_callbacks.synthesis.objectives import logit
 from vis_callbacks.synthesis.priors import FeatureStatistics
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _EARLY = 1
 """The last epoch whose images mean little."""
+
+_JUDGED = 256
+"""Real images by which the worst classes are found."""
 
 
 @leaves_no_trace
@@ -168,6 +171,9 @@ class ClassAppearance(SynthesisCallback):
         self.recipe = recipe
         self.decay = decay
         self.warm_start = warm_start
+        if classes == "worst":
+            self._pool_size = _JUDGED
+            self._pool = self._new_pool()
         self._events = 0
         self._last: dict[int, Tensor] = {}
 
@@ -252,7 +258,8 @@ class ClassAppearance(SynthesisCallback):
     def _worst(self, event: Event, known: int) -> list[int]:
         images, labels = self.real_images(event)
         with torch.no_grad():
-            found = probabilities(logits_of(event.model, images))
+            parts = [images[at : at + POOL] for at in range(0, len(images), POOL)]
+            found = torch.cat([probabilities(logits_of(event.model, part)) for part in parts])
         own = found.gather(1, labels.clamp_min(0)[:, None])[:, 0]
         # Classes of which no image was seen come last.
         means = [own[labels == index].mean().nan_to_num(2.0) for index in range(known)]

@@ -1,0 +1,145 @@
+"""Do a few steps an epoch, from the last epoch's images on, reach what many steps from scratch reach?
+
+Digits are learned as in `examples/digits.py`, several times over. After every epoch `ClassAppearance` goes on with its
+images, and the same network's images are made from scratch. Networks that were trained separately judge both, saved
+as 8 bit: the part that they recognise, and the mean probability of the class.
+
+    python benchmarks/warm_start.py --trainings 4 --sheet warm_start.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from class_appearance import contact_sheet
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vis_callbacks import ClassAppearance
+from vis_callbacks.event import Event
+from vis_callbacks.panel import Panel
+from vis_callbacks.synthesis.class_appearance import class_appearance
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from digits import DigitClassifier, digits
+
+CLASSES = list(range(10))
+
+
+class Compared(ClassAppearance):
+    """Keeps the images of every epoch, with those from scratch beside them, and the CPU seconds of both."""
+
+    def __init__(self, scratch_steps: int, **options) -> None:
+        super().__init__(CLASSES, on_error="raise", progress=False, **options)
+        self.scratch_steps = scratch_steps
+        self.images: dict[int, dict[str, Tensor]] = {}
+        self.seconds: dict[int, dict[str, float]] = {}
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Make both."""
+        begin = time.process_time()
+        panels = list(super().visualize(event))
+        between = time.process_time()
+        scratch = class_appearance(
+            event.model,
+            CLASSES,
+            image_size=self.size(event),
+            steps=self.scratch_steps,
+            normalization=event.samples.normalization,
+            image_statistics=self.image_statistics(event),
+            feature_statistics=self.feature_statistics(event),
+            progress=False,
+        )
+        warm = torch.stack([panel.tiles[0].values for panel in panels])
+        self.images[event.moment.epoch] = {"warm": warm, "scratch": scratch}
+        self.seconds[event.moment.epoch] = {"warm": between - begin, "scratch": time.process_time() - between}
+        return panels
+
+
+def train(seed: int, epochs: int, callbacks: list[pl.Callback]) -> nn.Module:
+    """Train the example's network, and return it in eval mode."""
+    pl.seed_everything(seed, verbose=False)
+    training, validation = digits()
+    model = DigitClassifier("test_resnet")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            default_root_dir=folder,
+            logger=False,
+            callbacks=callbacks,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(
+            model,
+            DataLoader(training, batch_size=64, shuffle=True, drop_last=True),
+            DataLoader(validation, batch_size=250),
+        )
+    return model.model.eval()
+
+
+def verdict(judges: list[nn.Module], pixels: Tensor) -> tuple[float, float]:
+    """Return the part of the images that judges recognise, and the class's mean probability."""
+    saved = (pixels * 255).round() / 255
+    classes = torch.tensor(CLASSES)
+    with torch.no_grad():
+        found = torch.stack([judge(saved).softmax(dim=1) for judge in judges])
+    return float((found.argmax(dim=2) == classes).float().mean()), float(found[:, classes, classes].mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--trainings", type=int, default=4)
+    parser.add_argument("--judges", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=16, help="steps of an epoch that goes on")
+    parser.add_argument("--scratch-steps", type=int, default=256)
+    parser.add_argument("--sheet", type=Path, help="where to save the images of the first training")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+    judges = [train(100 + number, options.epochs, []) for number in range(options.judges)]
+    runs = []
+    for number in range(options.trainings):
+        runs.append(Compared(options.scratch_steps, steps=options.steps))
+        train(number, options.epochs, [runs[-1]])
+    print(f"{options.trainings} trainings, {options.judges} judges: top-1 / probability, CPU s of an event")
+    print(f"{'epoch':>5} {'warm':>12} {'scratch':>12} {'ratio':>6} {'warm s':>7} {'scratch s':>9}  each training")
+    for epoch in range(1, options.epochs + 1):
+        found = {
+            kind: torch.tensor([verdict(judges, run.images[epoch][kind]) for run in runs]) for kind in runs[0].images[1]
+        }
+        mean = {kind: values.mean(dim=0).tolist() for kind, values in found.items()}
+        each = " ".join(f"{float(hits):.2f}" for hits in found["warm"][:, 0])
+        seconds = {kind: sum(run.seconds[epoch][kind] for run in runs) / len(runs) for kind in mean}
+        shown = {kind: f"{hits:.3f} / {likely:.2f}" for kind, (hits, likely) in mean.items()}
+        ratio = mean["warm"][0] / mean["scratch"][0]
+        print(
+            f"{epoch:5d} {shown['warm']:>12} {shown['scratch']:>12} {ratio:6.3f} "
+            f"{seconds['warm']:7.2f} {seconds['scratch']:9.2f}  {each}"
+        )
+    if options.sheet:
+        images = runs[0].images
+        rows = {
+            f"{epoch} {kind}": pixels.expand(-1, 3, -1, -1)
+            for epoch, kinds in images.items()
+            for kind, pixels in kinds.items()
+        }
+        names = [str(index) for index in CLASSES]
+        contact_sheet(rows, names, side=84).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()
