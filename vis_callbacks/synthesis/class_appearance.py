@@ -67,7 +67,8 @@ def class_appearance(
         classes: One class index, or one for each image.
         image_size: An int, ``(H, W)`` or ``(C, H, W)``.
         steps: Steps of the optimizer; each is one forward and one backward. None: the recipe's.
-        recipe: "best", "simonyan", "timm-vis", "l1", "l2", "regularised", "fourier", "maco", or your own `Recipe`.
+        recipe: "best", "draft" for a few dozen steps, "simonyan", "timm-vis", "l1", "l2", "regularised", "fourier",
+            "maco", or your own `Recipe`.
         decay: Weight of ‖I‖², in place of the recipe's own penalty. None: the recipe's.
         normalization: From pixels to the model's input. None: found from the model, else identity.
         init: Images in [0, 1], ``(C, H, W)`` or one for each class, to go on from. None: the recipe's own start.
@@ -124,8 +125,8 @@ class ClassAppearance(SynthesisCallback):
         classes: Classes by number or name; ``"rotating"`` for other ones each time, ``"worst"`` for those whose own
             images have the lowest probability. None: all, or the first ten.
         count: How many classes are rotating, or worst.
-        steps: Steps of the optimizer in an event that goes on with the last images.
-        fresh_steps: Steps of an event that begins anew: the first after training began, and every `restart_every`.
+        steps: Steps of the optimizer in an event that goes on with the last images, or is early.
+        fresh_steps: Steps of an event that begins anew: the first that is not early, and every `restart_every`.
         restart_every: Events from one new beginning to the next, so that what the network has forgotten goes.
         recipe: See `class_appearance`.
         decay: Weight of ‖I‖². None: the recipe's.
@@ -147,9 +148,9 @@ class ClassAppearance(SynthesisCallback):
         *,
         count: int = 10,
         steps: int = 16,
-        fresh_steps: int = 64,
+        fresh_steps: int = 48,
         restart_every: int = 5,
-        recipe: str | Recipe = "best",
+        recipe: str | Recipe = "draft",
         decay: float | None = None,
         warm_start: bool = True,
         image_size: int | Sequence[int] | None = None,
@@ -175,6 +176,8 @@ class ClassAppearance(SynthesisCallback):
             self._pool_size = _JUDGED
             self._pool = self._new_pool()
         self._events = 0
+        # How many events have gone into the last images; 0: none that may be gone on from.
+        self._age = 0
         self._last: dict[int, Tensor] = {}
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
@@ -187,19 +190,21 @@ class ClassAppearance(SynthesisCallback):
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show one image for each class, with its logit, probability and trust."""
         samples, moment = event.samples, event.moment
-        in_training = moment.stage == "fit"
         classes = event.share.of(self._chosen(event))
         if not classes:
             return
-        # Of an untrained network no image is worth many steps; the one after is of another network altogether.
-        untrained = in_training and moment.epoch == 0
+        early = moment.stage == "fit" and moment.epoch <= _EARLY
         going_on = self.warm_start and all(index in self._last for index in classes)
-        fresh = not going_on or (self._events - 1) % self.restart_every == 0
+        fresh = early or not going_on or self._age % self.restart_every == 0
+        steps = self.fresh_steps if fresh and not early else self.steps
+        if early and moment.epoch == 0:
+            # Of an untrained network no image is worth many steps.
+            steps = max(steps // 4, 1)
         images = class_appearance(
             event.model,
             classes,
             image_size=self.size(event),
-            steps=self.fresh_steps if fresh and not untrained else self.steps,
+            steps=steps,
             recipe=self.recipe,
             decay=self.decay,
             normalization=samples.normalization,
@@ -211,38 +216,39 @@ class ClassAppearance(SynthesisCallback):
             progress=self.progress,
         )
         self._events += 1
+        self._age = 0 if early else 1 if fresh else self._age + 1
         # Half precision is finer than 8 bit, and checkpoints stay small.
         self._last = dict(zip(classes, images.half().cpu(), strict=True))
         seen = trust(event.model, images, torch.tensor(classes), normalization=samples.normalization)
-        early = " (early)" if in_training and moment.epoch <= _EARLY else ""
+        note = " (early)" if early else ""
         for index, number in enumerate(classes):
             name = samples.class_name(number)
             score, likely, trusted = (float(v[index]) for v in (seen.logits, seen.probabilities, seen.trust))
             yield Panel(
                 name,
                 Tile(shown(images[index])),
-                caption=f"{name}: logit {score:.1f}, probability {likely:.0%}, trust {trusted:.0%}{early}",
+                caption=f"{name}: logit {score:.1f}, probability {likely:.0%}, trust {trusted:.0%}{note}",
                 scalars={"logit": score, "probability": likely, "trust": trusted},
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the images, to go on from them."""
-        return {**super().state_dict(), "last": dict(self._last), "events": self._events}
+        return {**super().state_dict(), "last": dict(self._last), "age": self._age, "events": self._events}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the images of a checkpoint."""
         super().load_state_dict(state_dict)
-        self._last, self._events = dict(state_dict["last"]), state_dict["events"]
+        self._last, self._age, self._events = dict(state_dict["last"]), state_dict["age"], state_dict["events"]
 
     def tell(self) -> Any:
         """Tell the images too, to go on from them."""
-        return {**super().tell(), "last": self._last, "events": self._events}
+        return {**super().tell(), "last": self._last, "age": self._age, "events": self._events}
 
     def hear(self, told: Any) -> None:
         """Go on from the images that another process has made."""
         super().hear(told)
         self._last.update(told["last"])
-        self._events = max(self._events, told["events"])
+        self._age, self._events = max(self._age, told["age"]), max(self._events, told["events"])
 
     def _chosen(self, event: Event) -> list[int]:
         known = max(event.trace.logits.shape[1], 2)

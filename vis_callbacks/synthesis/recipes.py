@@ -83,6 +83,8 @@ BEST = Recipe(
 
 RECIPES: Mapping[str, Recipe] = {
     "best": BEST,
+    # The same for a few dozen steps: they have to be larger.
+    "draft": replace(BEST, steps=48, optimizer=partial(Adam, lr=0.4), scheduler=partial(warm_hold_cosine, warm=2)),
     # The same without the prior, whose size suits logits and not activations.
     "feature": replace(BEST, steps=128, prior=0.0),
     # Simonyan et al., arXiv 1312.6034; torchbearer's ClassAppearanceModel.
