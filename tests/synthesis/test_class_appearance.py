@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -147,3 +149,21 @@ def test_shows_progress_only_when_it_takes_long(model, capsys, monkeypatch):
     assert "class appearance: step 1 of 2" in capsys.readouterr().err
     class_appearance(model, [0], image_size=16, steps=2, progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("classes", "steps", "passes"), [([0, 0], 256, 384), ([0, 1], 256, 512), ([1], 256, 256), ([0, 1], 255, 510)]
+)
+def test_images_that_are_not_trusted_are_tried_again_within_the_passes(classes, steps, passes):
+    seen: list[int] = []
+    # Class 0 is seen everywhere, class 1 nowhere.
+    head = nn.Linear(3 * 8 * 8, 3)
+    nn.init.normal_(head.weight, std=1e-3)
+    head.bias = nn.Parameter(torch.tensor([20.0, 0.0, 0.0]))
+    model = nn.Sequential(nn.Flatten(), head)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0]) * inputs[0].requires_grad))
+    images = class_appearance(model, classes, image_size=8, steps=steps)
+    assert sum(seen) == passes
+    if steps == 256:
+        first = class_appearance(model, classes, image_size=8, steps=192, recipe=replace(RECIPES["best"], spare=0.0))
+        assert all(torch.equal(images[at], first[at]) for at, index in enumerate(classes) if index == 0)

@@ -81,6 +81,17 @@ class Pixels(Image):
             self.parameters[0].copy_(self._normalization.to_model(self.pixels().clamp(0, 1)))
 
 
+class ClippedPixels(Pixels):
+    """The same, but free to leave the colours that exist: only what is seen of them is clipped."""
+
+    def pixels(self) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [0, 1]."""
+        return super().pixels().clamp(0, 1)
+
+    def project(self) -> None:
+        """Do nothing."""
+
+
 class NearPixels(Pixels):
     """Pixels that stay within a distance of given images.
 

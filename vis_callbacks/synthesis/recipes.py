@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.synthesis.ascent import OptimizerFactory, SchedulerFactory
-from vis_callbacks.synthesis.images import BandEnergy, Canvas, Fourier, Image, Maco, Pixels
+from vis_callbacks.synthesis.images import BandEnergy, Canvas, ClippedPixels, Fourier, Image, Maco, Pixels
 from vis_callbacks.synthesis.objectives import Objective
 from vis_callbacks.synthesis.regularizers import Blur, Edit, GradientClipping, l1, l2, total_variation
 from vis_callbacks.synthesis.transforms import Affine, Colour, Noise, Resolution, Transform
@@ -31,6 +31,7 @@ class Recipe:
         penalty: What is subtracted from the objective.
         prior: Weight of the feature statistics' prior, see `feature_prior`; 0: none.
         edits: Changes between gradient and step.
+        spare: The part of the steps that is kept for new tries of images which the model does not trust.
     """
 
     image: Callable[[Canvas], Image]
@@ -41,6 +42,7 @@ class Recipe:
     penalty: Objective | None = None
     prior: float = 0.0
     edits: tuple[Edit, ...] = ()
+    spare: float = 0.0
 
 
 def warm_hold_cosine(optimizer: Optimizer, steps: int, *, warm: int = 10, hold: float = 0.6) -> LRScheduler:
@@ -78,6 +80,7 @@ BEST = Recipe(
     scheduler=warm_hold_cosine,
     transforms=(_MOVED, Colour(0.2, 0.2), Resolution(0.43, until=0.85)),
     prior=0.3,
+    spare=0.25,
 )
 """Band-energy spectrum, feature prior, random resolution, colour shift."""
 
@@ -91,7 +94,7 @@ RECIPES: Mapping[str, Recipe] = {
     "simonyan": Recipe(Pixels, partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l2()),
     # timm-vis's generate_image, with the numbers of its notebook.
     "timm-vis": Recipe(
-        partial(Pixels, noise=1.0), partial(SGD, lr=10, weight_decay=5e-2), steps=500, scheduler=stepwise
+        partial(ClippedPixels, noise=1.0), partial(SGD, lr=10, weight_decay=5e-2), steps=500, scheduler=stepwise
     ),
     # Plain ascent with one penalty, as in Pytorch_cnn_visualization_implementations.
     "l1": Recipe(partial(Pixels, noise=0.1), partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l1()),
