@@ -143,26 +143,42 @@ def timm_vis_images(model: nn.Module, classes: list[int], steps: int, seed: int)
     return torch.stack(made)
 
 
-def lucent_images(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
-    """Run torch-lucent's render_vis with its defaults (128 px, enlarged for the model)."""
-    from lucent.optvis import render
+def lucent(own_normalization: bool) -> Callable[[nn.Module, list[int], int, int], Tensor]:
+    """Run torch-lucent's render_vis with its defaults: 128 px, enlarged for the model.
 
-    layer = next(name for name, module in reversed(list(model.named_modules())) if isinstance(module, nn.Linear))
-    torch.manual_seed(seed)
-    made = []
-    for index in classes:
-        shown = render.render_vis(
-            model, f"{layer}:{index}", thresholds=(steps,), show_image=False, progress=False, preprocess=True
-        )
-        made.append(torch.from_numpy(shown[-1][0]).permute(2, 0, 1).float())
-    return torch.stack(made)
+    Args:
+        own_normalization: Whether it normalises as it does by itself, by ImageNet's statistics, or as lite0 wants it.
+    """
+
+    def make(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
+        from lucent.optvis import render, transform
+
+        layer = next(name for name, module in reversed(list(model.named_modules())) if isinstance(module, nn.Linear))
+        right = [*transform.standard_transforms, lambda pixels: pixels * 2 - 1]
+        torch.manual_seed(seed)
+        made = []
+        for index in classes:
+            shown = render.render_vis(
+                model,
+                f"{layer}:{index}",
+                thresholds=(steps,),
+                transforms=None if own_normalization else right,
+                preprocess=own_normalization,
+                show_image=False,
+                progress=False,
+            )
+            made.append(torch.from_numpy(shown[-1][0]).permute(2, 0, 1).float())
+        return torch.stack(made)
+
+    return make
 
 
 MAKERS: dict[str, Callable[[nn.Module, list[int], int, int], Tensor]] = {
     **{name: ours(name) for name in RECIPES},
     "torchbearer": torchbearer_images,
     "timm-vis package": timm_vis_images,
-    "lucent": lucent_images,
+    "lucent": lucent(own_normalization=False),
+    "lucent as it is": lucent(own_normalization=True),
 }
 
 

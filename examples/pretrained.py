@@ -93,7 +93,7 @@ def every_technique(classes: list[int]) -> list[pl.Callback]:
         vc.AblationCAM(samples=4),
         vc.GuidedGradCAM(samples=4, display="color"),
         vc.Occlusion(samples=4),
-        vc.ClassAppearance(classes, fresh_steps=128),
+        vc.ClassAppearance(classes, fresh_steps=128, recipe="best"),
         vc.FeatureAppearance(),
         vc.DeepDream(),
         vc.FeatureInversion(),

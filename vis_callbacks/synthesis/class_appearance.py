@@ -38,7 +38,7 @@ _MANY_STEPS = 256
 """With fewer, all go into one try."""
 
 _FEWEST_STEPS = 64
-"""With fewer, a new try is none."""
+"""With fewer, a new try is not worth it."""
 
 _JUDGED = 256
 """Real images by which the worst classes are found."""
@@ -76,8 +76,8 @@ def class_appearance(
         classes: One class index, or one for each image.
         image_size: An int, ``(H, W)`` or ``(C, H, W)``.
         steps: Steps of the optimizer; each is one forward and one backward. None: the recipe's. From 256 on, "best"
-            keeps a quarter for images that the model then does not trust: they begin anew with other seeds, and
-            what is trusted most is returned.
+            keeps an eighth of the passes for images that the model then does not trust: they begin anew with other
+            seeds, and what is trusted most is returned.
         recipe: "best", "draft" for a few dozen steps, "simonyan", "timm-vis", "l1", "l2", "regularised", "fourier",
             "maco", or your own `Recipe`.
         decay: Weight of ‖I‖², in place of the recipe's own penalty. None: the recipe's.
@@ -106,8 +106,9 @@ def class_appearance(
     wanted = torch.as_tensor([classes] if isinstance(classes, int) else classes, dtype=torch.long).flatten()
     chosen = find_recipe(recipe)
     full = chosen.steps if steps is None else steps
-    once = init is not None or min_probability is not None or full < _MANY_STEPS
-    spare = 0 if once else int(full * chosen.spare)
+    spare = int(full * chosen.spare)
+    if init is not None or min_probability is not None or full < _MANY_STEPS or spare * len(wanted) < _FEWEST_STEPS:
+        spare = 0
 
     def make(targets: Tensor, steps: int, seed: int) -> Tensor:
         return synthesise(

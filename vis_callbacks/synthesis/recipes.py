@@ -80,7 +80,7 @@ BEST = Recipe(
     scheduler=warm_hold_cosine,
     transforms=(_MOVED, Colour(0.2, 0.2), Resolution(0.43, until=0.85)),
     prior=0.3,
-    spare=0.25,
+    spare=0.125,
 )
 """Band-energy spectrum, feature prior, random resolution, colour shift."""
 
