@@ -110,6 +110,20 @@ def test_class_appearance_goes_on_begins_anew_and_resumes(tmp_path, monkeypatch)
     assert again.state_dict()["age"] == 2
 
 
+def test_class_appearance_goes_on_within_the_first_epoch(tmp_path, monkeypatch):
+    asked: list[tuple[int, bool]] = []
+
+    def make(model, classes, *, steps, init, image_size, **_) -> Tensor:
+        asked.append((steps, init is None))
+        return torch.full((len(classes), *image_size), 0.25)
+
+    monkeypatch.setattr("vis_callbacks.synthesis.class_appearance.class_appearance", make)
+    callback = ClassAppearance([1, 4], steps=4, fresh_steps=7, every_n_steps=1, on_error="raise")
+    fit(callback, tmp_path, epochs=2)
+    # Two steps an epoch: the third event still is in the first one.
+    assert asked == [(1, True), (4, True), (7, True), (4, False), (4, False)]
+
+
 def test_class_appearance_rotates_or_shows_the_worst(tmp_path):
     events = fit(ClassAppearance("rotating", count=2, steps=1, fresh_steps=1, on_error="raise"), tmp_path, epochs=2)
     assert [[panel.name for panel in panels] for panels in events] == [["0", "1"], ["2", "3"], ["0", "4"]]

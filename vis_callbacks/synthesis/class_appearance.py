@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _EARLY = 1
 """The last epoch whose images mean little."""
 
+_HASTY_EVENTS = 2
+"""So many events of a training get few steps if they are early, and nothing goes on from their images."""
+
 _TRUSTED = 0.65
 """Images of less trust are mostly not recognised by other networks."""
 
@@ -160,8 +163,9 @@ class ClassAppearance(SynthesisCallback):
         classes: Classes by number or name; ``"rotating"`` for other ones each time, ``"worst"`` for those whose own
             images have the lowest probability. None: all, or the first ten.
         count: How many classes are rotating, or worst.
-        steps: Steps of the optimizer in an event that goes on with the last images, or is early.
-        fresh_steps: Steps of an event that begins anew: the first that is not early, and every `restart_every`.
+        steps: Steps of the optimizer in an event that goes on with the last images, and in the first one after
+            training began; the untrained network gets a quarter.
+        fresh_steps: Steps of an event that begins anew: the one after those, and every `restart_every`.
         restart_every: Events from one new beginning to the next, so that what the network has forgotten goes.
         recipe: See `class_appearance`.
         decay: Weight of ‖I‖². None: the recipe's.
@@ -229,9 +233,11 @@ class ClassAppearance(SynthesisCallback):
         if not classes:
             return
         early = moment.stage == "fit" and moment.epoch <= _EARLY
+        # Hardly anything of the first images would be true of the network a little later.
+        hasty = early and self._events < _HASTY_EVENTS
         going_on = self.warm_start and all(index in self._last for index in classes)
-        fresh = early or not going_on or self._age % self.restart_every == 0
-        steps = self.fresh_steps if fresh and not early else self.steps
+        fresh = hasty or not going_on or self._age % self.restart_every == 0
+        steps = self.fresh_steps if fresh and not hasty else self.steps
         if early and moment.epoch == 0:
             # Of an untrained network no image is worth many steps.
             steps = max(steps // 4, 1)
@@ -247,11 +253,12 @@ class ClassAppearance(SynthesisCallback):
             optimizer=self.optimizer,
             image_statistics=self.image_statistics(event),
             feature_statistics=self.feature_statistics(event),
-            seed=event.seed,
+            # Other views each time: what is gone on from has seen those of the last event.
+            seed=event.seed + self._events,
             progress=self.progress,
         )
         self._events += 1
-        self._age = 0 if early else 1 if fresh else self._age + 1
+        self._age = 0 if hasty else 1 if fresh else self._age + 1
         # Half precision is finer than 8 bit, and checkpoints stay small.
         self._last = dict(zip(classes, images.half().cpu(), strict=True))
         seen = trust(event.model, images, torch.tensor(classes), normalization=samples.normalization)
