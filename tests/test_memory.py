@@ -1,4 +1,4 @@
-"""Memory: nothing grows over a long run, and the pictures need little more than an evaluation batch."""
+"""Memory: nothing grows over a long run, and in small pieces the pictures need little more than an evaluation batch."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 from vis_callbacks import Activations, ClassAppearance, Filters, GradCAM, Report, Saliency, default_suite
 from vis_callbacks.event import Event, Moment, SharedPass
 from vis_callbacks.ledger import Ledger
+from vis_callbacks.model import chunks
 from vis_callbacks.model.undisturbed import undisturbed
 from vis_callbacks.run import Run
 from vis_callbacks.samples import Samples
@@ -89,15 +90,15 @@ def peak_bytes(work: Callable[[], object]) -> int:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the profiler
 @pytest.mark.parametrize(
-    ("maker", "most"),
-    [
-        (lambda: [Saliency(), GradCAM()], 1.5),
-        (lambda: [Activations(samples=4)], 1.5),
-        (lambda: [ClassAppearance(steps=1, fresh_steps=1)], 1.6),
-    ],
-    ids=["Saliency and GradCAM", "Activations", "ClassAppearance"],
+    "maker",
+    [lambda: [Saliency(), GradCAM()], lambda: [Activations(depth=3, max_channels=32)]],
+    ids=["Saliency and GradCAM", "Activations"],
 )
-def test_pictures_need_little_more_memory_than_an_evaluation_batch(maker: Callable[[], list[Any]], most: float) -> None:
+def test_pieces_need_little_more_memory_than_an_evaluation_batch(
+    maker: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of all samples needs some four times as much, which is why it is cut where memory runs out."""
+    monkeypatch.setattr(chunks, "CPU_PIXELS", 2 * 224 * 224)
     timm = pytest.importorskip("timm")
     model, images = timm.create_model("resnet18", num_classes=10).eval(), torch.rand(8, 3, 224, 224)
     samples = Samples(images, torch.zeros(8, dtype=torch.long), tuple("abcdefgh"), tuple("0123456789"))
@@ -107,6 +108,7 @@ def test_pictures_need_little_more_memory_than_an_evaluation_batch(maker: Callab
             model(images)
 
     def make() -> None:
+        shared: dict[int, SharedPass] = {}
         with undisturbed(model):
             for callback in ours:
                 count = int(callback.sample_request.source)
@@ -118,6 +120,6 @@ def test_pictures_need_little_more_memory_than_an_evaluation_batch(maker: Callab
                 assert list(callback.visualize(event))
 
     ours: list[Any] = maker()
-    shared: dict[int, SharedPass] = {}
     evaluate()
-    assert peak_bytes(make) <= most * peak_bytes(evaluate)
+    make()  # a model's first event also finds out about its layers
+    assert peak_bytes(make) <= 1.5 * peak_bytes(evaluate)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vis_callbacks import ClassAppearance, Filters, Report, Saliency
+from vis_callbacks import ClassAppearance, Event, Filters, Panel, Report, Saliency, Tile, VisualizationCallback
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -178,3 +178,20 @@ def test_names_that_tensorboard_would_change_are_changed_quietly(tmp_path: Path)
     names = ["a b", "ü/<script>", "x" * 300, "d"]
     fit(tmp_path, ClassAppearance(steps=2, class_names=names), max_epochs=1)
     assert len(image_steps(events(tmp_path / "run"))) == 4
+
+
+class Same(VisualizationCallback):
+    """Gives the same picture each time."""
+
+    uses_samples = False
+
+    def visualize(self, event: Event) -> list[Panel]:
+        return [Panel("same", Tile(torch.zeros(3, 4, 4)))]
+
+
+def test_the_caption_says_the_epoch_which_tensorboard_does_not_know(tmp_path: Path) -> None:
+    fit(tmp_path, Same(), max_epochs=2)
+    pictures = [one.encoded_image_string for one in events(tmp_path / "run").Images("Same/same")]
+    assert len(set(pictures)) == 3
+    stored = {file.read_bytes() for file in tiny.files_of(tmp_path, tiny.records(tmp_path))}
+    assert len(stored) == 1

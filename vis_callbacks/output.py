@@ -76,7 +76,7 @@ class Output:
             finally:
                 # A full disk keeps no picture from TensorBoard, which may be on another, nor one logger from the next.
                 if plain is not None:
-                    captioned = _draw(panel, transform, text=True) if sinks else plain
+                    captioned = _draw(_dated(panel, record), transform, text=True) if sinks else plain
                     logged = [partial(sink.add, stamped, captioned) for sink in sinks]
                     _do_all([*logged, partial(destinations.write_files, stamped, index, plain)])
 

@@ -21,4 +21,6 @@ def default_suite(*, budget: float | None = 0.05) -> list[RunMember]:
         >>> [type(callback).__name__ for callback in default_suite()]
         ['Filters', 'Activations', 'Saliency', 'GradCAM', 'ClassAppearance', 'Report']
     """
-    return [Filters(), Activations(samples=4), Saliency(), GradCAM(), ClassAppearance(), Report(budget=budget)]
+    # All look at the same samples, so that one pass serves them.
+    inside = [Filters(), Activations(depth=3, max_channels=32)]
+    return [*inside, Saliency(), GradCAM(), ClassAppearance(), Report(budget=budget)]

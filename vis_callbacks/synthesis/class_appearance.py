@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
+from vis_callbacks.model.chunks import in_chunks
 from vis_callbacks.model.classifier import logits_of, probabilities
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
@@ -22,7 +23,7 @@ from vis_callbacks.synthesis.priors import FeatureStatistics
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.statistics import ImageStatistics
 from vis_callbacks.synthesis.synthesis import synthesise
-from vis_callbacks.synthesis.trust import trust
+from vis_callbacks.synthesis.trust import Trust, trust
 from vis_callbacks.targets import class_index
 
 if TYPE_CHECKING:
@@ -241,31 +242,40 @@ class ClassAppearance(SynthesisCallback):
         if early and moment.epoch == 0:
             # Of an untrained network no image is worth many steps.
             steps = max(steps // 4, 1)
-        images = class_appearance(
-            event.model,
-            classes,
-            image_size=self.size(event),
-            steps=steps,
-            recipe=self.recipe,
-            decay=self.decay,
-            normalization=samples.normalization,
-            init=None if fresh else torch.stack([self._last[index] for index in classes]).float(),
-            optimizer=self.optimizer,
-            image_statistics=self.image_statistics(event),
-            feature_statistics=self.feature_statistics(event),
-            # Other views each time: what is gone on from has seen those of the last event.
-            seed=event.seed + self._events,
-            progress=self.progress,
-        )
+        image_statistics, feature_statistics = self.image_statistics(event), self.feature_statistics(event)
+
+        def make(items: Tensor) -> tuple[Tensor, Trust]:
+            wanted = [classes[item] for item in items.tolist()]
+            made = class_appearance(
+                event.model,
+                wanted,
+                image_size=self.size(event),
+                steps=steps,
+                recipe=self.recipe,
+                decay=self.decay,
+                normalization=samples.normalization,
+                init=None if fresh else torch.stack([self._last[index] for index in wanted]).float(),
+                optimizer=self.optimizer,
+                image_statistics=image_statistics,
+                feature_statistics=feature_statistics,
+                # Other views each time: what is gone on from has seen those of the last event.
+                seed=event.seed + self._events,
+                progress=self.progress,
+            )
+            return made, trust(event.model, made, torch.tensor(wanted), normalization=samples.normalization)
+
+        # All in one batch, unless memory runs out.
+        parts = [part for _, part in in_chunks(make, len(classes), pixels=1, chunk_size=len(classes))]
+        images = torch.cat([made for made, _ in parts])
         self._events += 1
         self._age = 0 if hasty else 1 if fresh else self._age + 1
         # Half precision is finer than 8 bit, and checkpoints stay small.
         self._last = dict(zip(classes, images.half().cpu(), strict=True))
-        seen = trust(event.model, images, torch.tensor(classes), normalization=samples.normalization)
+        seen = [row for _, found in parts for row in zip(found.logits, found.probabilities, found.trust, strict=True)]
         note = " (early)" if early else ""
         for index, number in enumerate(classes):
             name = samples.class_name(number)
-            score, likely, trusted = (float(v[index]) for v in (seen.logits, seen.probabilities, seen.trust))
+            score, likely, trusted = map(float, seen[index])
             yield Panel(
                 name,
                 Tile(shown(images[index])),
