@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vis_callbacks.destinations import Destinations, Picture, to_picture, to_tensor
 from vis_callbacks.panel import Panel
-from vis_callbacks.render import render
+from vis_callbacks.render import assemble, draw_tiles, render
 from vis_callbacks.sinks.loggers import LoggerSink, logger_sinks
 from vis_callbacks.sinks.record import Record
 from vis_callbacks.sinks.store import PictureStore
@@ -24,9 +24,6 @@ Transform = Callable[[Tensor], Tensor]
 
 class Output:
     """The store, the loggers and the thread that serves them, of one run.
-
-    Attributes:
-        drawing_seconds: CPU time of the thread, by callback.
 
     Args:
         log_dir: Folder of the run.
@@ -41,7 +38,6 @@ class Output:
         self._sinks: list[LoggerSink] | None = None
         self._gaps: list[Record] = []
         self._problems: list[tuple[str, Exception]] = []
-        self.drawing_seconds: dict[str, float] = {}
 
     @property
     def directory(self) -> Path:
@@ -64,11 +60,13 @@ class Output:
 
         def task() -> None:
             stamped = dataclasses.replace(record, time=time.time())
+            tiles: list[Picture] = []
             plain = None
             try:
                 if record.stage == "fit" and record in self._store:
                     return
-                plain = _draw(panel, transform, text=False)
+                tiles = draw_tiles(panel)
+                plain = _transformed(assemble(panel, tiles, text=False), transform)
                 self._store.add(stamped, plain)
             except Exception as error:
                 self._gaps.append(dataclasses.replace(stamped, error=f"{type(error).__name__}: {error}"))
@@ -76,13 +74,13 @@ class Output:
             finally:
                 # A full disk keeps no picture from TensorBoard, which may be on another, nor one logger from the next.
                 if plain is not None:
-                    captioned = _draw(_dated(panel, record), transform, text=True) if sinks else plain
+                    captioned = _transformed(assemble(_dated(panel, record), tiles), transform) if sinks else plain
                     logged = [partial(sink.add, stamped, captioned) for sink in sinks]
                     _do_all([*logged, partial(destinations.write_files, stamped, index, plain)])
 
         self._submit(record.callback, task)
         if destinations.on_training_thread:
-            destinations.hand_over(record, index, _draw(panel, transform, text=False))
+            destinations.hand_over(record, index, _transformed(render(panel, text=False), transform))
 
     def note(self, record: Record) -> None:
         """Write down that a picture could not be made."""
@@ -132,14 +130,10 @@ class Output:
 
     def _submit(self, callback: str, task: Callable[[], object]) -> None:
         def guarded() -> None:
-            # Not the time on the clock: this thread stands still while the training holds the interpreter.
-            start = time.thread_time()
             try:
                 task()
             except Exception as error:  # kept for the training thread, which warns
                 self._problems.append((callback, error))
-            spent = time.thread_time() - start
-            self.drawing_seconds[callback] = self.drawing_seconds.get(callback, 0.0) + spent
 
         self._worker.submit(guarded)
 
@@ -162,8 +156,7 @@ def _do_all(tasks: Iterable[Callable[[], object]]) -> None:
         raise errors[0]
 
 
-def _draw(panel: Panel, transform: Transform | None, *, text: bool) -> Picture:
-    picture = render(panel, text=text)
+def _transformed(picture: Picture, transform: Transform | None) -> Picture:
     return picture if transform is None else to_picture(transform(to_tensor(picture)))
 
 

@@ -20,6 +20,8 @@ from vis_callbacks.panel import Kind, Panel, Tile
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
 _ROW_WIDTH = 672  # pixels that a row of small tiles is enlarged to; 672 = 2⁵·3·7 suits 3x3, 7x7, 8x8 and 28x28
+_CROWDED_WIDTH = 448  # the same for many tiles, of which every training epoch draws and writes dozens of pictures
+_MANY_TILES = 12
 _SMALL_EDGE = 224  # a small tile is enlarged to about this
 _LARGE_EDGE = 512  # a larger tile is reduced to this
 _MAX_WIDTH = 1600  # of a row of tiles
@@ -64,12 +66,21 @@ def render(panel: Panel, *, text: bool = True) -> Picture:
         >>> render(Panel("digit", [digit, evidence], label="7", predicted="9"), text=False).shape
         (224, 458, 3)
     """
-    tiles = panel.all_tiles
-    columns = min(panel.columns or len(tiles), len(tiles), _MAX_COLUMNS)
-    pictures = [_drawn(tile) for tile in tiles]
-    height, width = _cell_size(pictures, columns)
+    return assemble(panel, draw_tiles(panel), text=text)
+
+
+def draw_tiles(panel: Panel) -> list[Picture]:
+    """Draw the tiles of a panel, all of one size."""
+    pictures = [_drawn(tile) for tile in panel.all_tiles]
+    height, width = _cell_size(pictures, _columns(panel))
+    return [_centred(_resized(picture, height, width), height, width) for picture in pictures]
+
+
+def assemble(panel: Panel, cells: list[Picture], *, text: bool = True) -> Picture:
+    """Put the tiles that `draw_tiles` gave together, see `render`; without drawing them again for other texts."""
+    tiles, columns = panel.all_tiles, _columns(panel)
+    height, width, _ = cells[0].shape
     gap = min(max(2, max(height, width) // 14), _MAX_GAP)
-    cells = [_centred(_resized(picture, height, width), height, width) for picture in pictures]
     if not text:
         return _grid(cells, columns, gap)
     total = max(columns * (width + gap) - gap, _MIN_TEXT_WIDTH)
@@ -114,6 +125,11 @@ def describe(panel: Panel) -> str:
     if panel.label == panel.predicted:
         return f"✓ {label}{probability}"
     return f"✗ {label} → predicted {predicted}{probability}"
+
+
+def _columns(panel: Panel) -> int:
+    tiles = len(panel.all_tiles)
+    return min(panel.columns or tiles, tiles, _MAX_COLUMNS)
 
 
 def _drawn(tile: Tile) -> Picture:
@@ -186,7 +202,8 @@ def _cell_size(pictures: list[Picture], columns: int) -> tuple[int, int]:
     largest = min(_LARGE_EDGE, _MAX_WIDTH // columns - _MAX_GAP)
     if edge > largest:
         return max(1, round(height * largest / edge)), max(1, round(width * largest / edge))
-    factor = max(1, round(min(_SMALL_EDGE, _ROW_WIDTH / columns) / edge))
+    row = _CROWDED_WIDTH if len(pictures) > _MANY_TILES else _ROW_WIDTH
+    factor = max(1, round(min(_SMALL_EDGE, row / columns) / edge))
     return height * factor, width * factor
 
 
@@ -236,6 +253,7 @@ def _captions(captions: list[str], width: int, size: int) -> list[Picture]:
     return [_text(caption, width, size, lines=2, centred=True) for caption in captions]
 
 
+@lru_cache(maxsize=512)  # the same channels and layers are named in every event
 def _text(
     text: str, width: int, size: int, *, lines: int, bold: bool = False, centred: bool = False, ink: str = _INK
 ) -> Picture:
@@ -254,7 +272,9 @@ def _text(
             x += font.getlength(line[0])
             line = line[1:]
         draw.text((x, row * pitch), line, fill=ink, font=font)
-    return np.asarray(image)
+    strip = np.array(image)
+    strip.flags.writeable = False
+    return strip
 
 
 @lru_cache(maxsize=32)

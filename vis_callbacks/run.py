@@ -316,12 +316,11 @@ class Run:
         """Return whose pictures the training can pay for; the others try again at the next end of an epoch."""
         if self._output is None or not fits(trainer) or not self._is_bounded(due):
             return due
-        everything = self.ledger.total + sum(self._output.drawing_seconds.values())
         chosen = self.budget.affordable(
             {self._names[callback]: callback.budget for callback in due},
             self._spent(),
             training=self._training_seconds(),
-            everything=everything,
+            everything=self.ledger.total,
         )
         for callback in due:
             if self._names[callback] not in chosen:
@@ -338,8 +337,7 @@ class Run:
 
     def _spent(self) -> dict[str, float]:
         """Return the seconds that each callback has taken, with its part of the passes that it shared."""
-        assert self._output is not None
-        parts = (self.ledger.seconds, self._output.drawing_seconds, self._pass_seconds)
+        parts = (self.ledger.seconds, self._pass_seconds)
         return {name: sum(part.get(name, 0.0) for part in parts) for name in self._names.values()}
 
     def _with_samples(
