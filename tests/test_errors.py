@@ -176,7 +176,15 @@ def test_on_error_raise_stops_with_the_error_and_a_whole_model(package: str, tmp
 
 
 def test_a_model_without_filters_is_said_once(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.rand(64, 4))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1) @ self.table
+
+    net = Table()
     with visualization_warnings() as said:
         fit(tmp_path, Filters(), Saliency(samples=2), module=tiny.module(net=net))
     assert len(said) == 1

@@ -91,7 +91,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 @pytest.mark.filterwarnings("ignore")  # of the profiler
 @pytest.mark.parametrize(
     "maker",
-    [lambda: [Saliency(), GradCAM()], lambda: [Activations(depth=3, max_channels=32)]],
+    [lambda: [Saliency(), GradCAM()], lambda: [Activations(depth=2, max_channels=16)]],
     ids=["Saliency and GradCAM", "Activations"],
 )
 def test_pieces_need_little_more_memory_than_an_evaluation_batch(

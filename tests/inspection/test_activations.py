@@ -34,12 +34,12 @@ def net() -> nn.Sequential:
     )
 
 
-def panels_of(callback: Activations, model: nn.Module, images: Tensor) -> list[Panel]:
+def panels_of(callback: Activations, model: nn.Module, images: Tensor, epoch: int = 0) -> list[Panel]:
     count = len(images)
     samples = Samples(images, torch.zeros(count, dtype=torch.long), tuple(map(str, range(count))))
     with undisturbed(model):
         shared = SharedPass(model, samples, "predicted", Ledger())
-        event = Event(model, Moment(0, 0), 0, shared)
+        event = Event(model, Moment(epoch, 0), 0, shared)
         shared.add(callback.needs(event))
         return list(callback.visualize(event))
 
@@ -103,12 +103,15 @@ def test_layers_are_found_over_the_depth() -> None:
 def test_channels_and_scale_stay_when_the_model_changes_and_after_a_restart() -> None:
     model, images = net(), torch.rand(1, 3, 8, 8)
     callback = Activations("1", max_channels=3)
-    before = panels_of(callback, model, images)[0].all_tiles[1:]
+    untrained = panels_of(callback, model, images, epoch=0)[0].all_tiles[1:]
+    model[0].weight.data *= 2
+    before = panels_of(callback, model, images, epoch=1)[0].all_tiles[1:]
+    assert before[0].limit > untrained[0].limit
     model[0].weight.data = 3 * model[0].weight.flip(0)
-    after = panels_of(callback, model, images)[0].all_tiles[1:]
+    after = panels_of(callback, model, images, epoch=2)[0].all_tiles[1:]
     restarted = Activations("1", max_channels=3)
     restarted.load_state_dict(callback.state_dict())
-    resumed = panels_of(restarted, model, images)[0].all_tiles[1:]
+    resumed = panels_of(restarted, model, images, epoch=3)[0].all_tiles[1:]
     for tiles in (after, resumed):
         assert [tile.caption for tile in tiles] == [tile.caption for tile in before]
         assert [tile.limit for tile in tiles] == [tile.limit for tile in before]

@@ -91,10 +91,15 @@ def test_dead_and_duplicate_filters_are_counted() -> None:
     assert "1 dead, 1 near-duplicates" in panel.caption
 
 
+def test_a_model_without_convolutions_shows_its_first_linear_layer() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3))
+    assert torch.equal(filters(model)[:, :, 0, 0], model[1].weight)
+
+
 @pytest.mark.parametrize(
     ("model", "layer", "said"),
     [
-        (nn.Sequential(nn.Linear(2, 2)), None, "no convolution"),
+        (nn.Sequential(nn.ReLU()), None, "no convolution and no linear layer"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()), "1", "ReLU and has no filters"),
         (timm.create_model("test_resnet"), "layer1.0.conv9", "nearest: layer1.0.conv"),
         (timm.create_model("test_resnet"), "conv2", "ambiguous"),

@@ -28,8 +28,11 @@ Channels: TypeAlias = Literal["strongest", "random"] | Sequence[int]
 """Which channels are looked at: those of largest mean magnitude over the images, a random subset, or listed ones."""
 
 ActivationScale = Literal["fixed", "layer", "channel"]
-"""What the end of the colour scale is: twice the layer's largest value of the first event (so that change is change),
-its largest value for the image now, or each channel's."""
+"""What the end of the colour scale is: twice the layer's largest value of the first event after training began (so that
+change is change), its largest value for the image now, or each channel's."""
+
+_KEPT = ("chosen", "limits", "negative", "settled")
+"""What is the same all through a training, by layer."""
 
 
 @leaves_no_trace
@@ -133,6 +136,7 @@ class Activations(VisualizationCallback):
         self.chosen: dict[str, list[int]] = {}
         self.limits: dict[str, float] = {}
         self.negative: dict[str, bool] = {}
+        self.settled: dict[str, bool] = {}
 
     def check(self, model: nn.Module) -> None:
         """Raise a `LayerError` if a layer was named and is not there."""
@@ -156,7 +160,10 @@ class Activations(VisualizationCallback):
             name = layout.layer
             if name not in self.chosen:
                 self.chosen[name] = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
+            if not self.settled.get(name, False):
                 self.limits[name] = 2 * max(float(maps.abs().max()), 1e-12)
+                # What an untrained network gives says nothing about the range that is to come.
+                self.settled[name] = event.moment.epoch > 0
             # A scale around zero stays one.
             self.negative[name] = self.negative.get(name, False) or bool((maps < 0).any())
             channels = self.chosen[name]
@@ -168,12 +175,14 @@ class Activations(VisualizationCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the channels and the colour scales."""
-        return {**super().state_dict(), "chosen": self.chosen, "limits": self.limits, "negative": self.negative}
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {**super().state_dict(), **kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the channels and the colour scales."""
         super().load_state_dict(state_dict)
-        self.chosen, self.limits, self.negative = (state_dict[key] for key in ("chosen", "limits", "negative"))
+        for name in _KEPT:
+            setattr(self, name, state_dict[name])
 
     def _tile(self, maps: Tensor, channel: int, layer: str) -> Tile:
         values = maps[channel]

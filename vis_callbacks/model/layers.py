@@ -86,6 +86,8 @@ def filter_layers(model: nn.Module) -> dict[str, nn.Module]:
 def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
     """Return the name and module of a layer with filters: the named one, or the first convolution.
 
+    Where a model has none, the first linear layer is one of 1x1.
+
     Raises:
         LayerError: If the named layer has no filters, or the model has no layer that has.
 
@@ -104,7 +106,10 @@ def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, n
             )
         return full, module
     if not layers:
-        raise LayerError(f"{type(model).__name__} has no convolution: name a linear layer to see it as filters of 1x1")
+        linear = {name: module for name, module in named_layers(model).items() if filter_weight(module) is not None}
+        if not linear:
+            raise LayerError(f"{type(model).__name__} has no convolution and no linear layer, so no filters")
+        return next(iter(linear.items()))
     return next(iter(layers.items()))
 
 

@@ -15,6 +15,7 @@ from vis_callbacks.report.pictures import Album, Packed
 NAME, SENTENCE, REASON = 120, 400, 600  # longest texts shown, in characters
 
 _MOST_SCALARS = 4
+_MOST_CAPTIONS = 12
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,13 @@ def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
     record, gap = picture.record, picture.gap
     if picture.file is not None and picture.file not in album.index:
         gap = album.damaged.get(picture.file, "the picture is not shown")
+    named = sum(1 for caption in record.captions if caption)
     frame = {
         "image": album.index.get(picture.file) if picture.file is not None else None,
         "gap": None if gap is None else shorten(gap, REASON),
         "caption": shorten(record.caption, SENTENCE),
-        "tiles": [shorten(text, NAME) for text in record.captions] if any(record.captions) else None,
+        # Under a small picture more than a few would be a heap of numbers.
+        "tiles": [shorten(text, NAME) for text in record.captions] if 0 < named <= _MOST_CAPTIONS else None,
         "label": None if record.label is None else shorten(record.label, NAME),
         "predicted": None if record.predicted is None else shorten(record.predicted, NAME),
         "right": None if record.label is None or record.predicted is None else record.label == record.predicted,
