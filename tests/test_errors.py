@@ -181,7 +181,7 @@ def test_a_model_without_filters_is_said_once(tmp_path: Path) -> None:
             super().__init__()
             self.table = nn.Parameter(torch.rand(64, 4))
 
-        def forward(self, images: Tensor) -> Tensor:
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1) @ self.table
 
     net = Table()
