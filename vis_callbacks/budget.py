@@ -30,6 +30,10 @@ class Budget:
         self.share = share
         self._before: dict[str, float] = {}
 
+    def bounds(self, own: float | None) -> bool:
+        """Whether there is a bound for a callback with this share of its own, or with none."""
+        return self.share is not None or own is not None
+
     def begin(self, names: Sequence[str], spent: Mapping[str, float]) -> None:
         """Pictures of these callbacks are made now.
 

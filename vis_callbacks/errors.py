@@ -14,6 +14,10 @@ class LayerError(ConfigurationError):
     """A layer name that the model does not have, or a layer that a technique cannot use."""
 
 
+class NotFiniteError(ArithmeticError):
+    """The model's weights hold NaN or Inf."""
+
+
 def nearest(name: str, known: Iterable[str], *, most: int = 5) -> str:
     """Return a sentence part that names the known names nearest to a wrong one.
 

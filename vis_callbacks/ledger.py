@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
 class Ledger:
-    """Seconds by part, and their sum.
+    """Seconds of pictures by part, their sum, and the seconds of the training beside them.
 
     Example:
         >>> ledger = Ledger()
@@ -22,6 +22,9 @@ class Ledger:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = 0.0
+        self._divided: dict[str, float] = defaultdict(float)
+        self._training_since: float | None = None
+        self._before = 0.0
 
     @contextmanager
     def time(self, part: str) -> Iterator[None]:
@@ -35,7 +38,37 @@ class Ledger:
             self.seconds[part] += elapsed - self._inner
             self._inner = outer + elapsed
 
+    @contextmanager
+    def divided(self, part: str, names: Sequence[str]) -> Iterator[None]:
+        """Divide what a part takes inside equally among those who share it, see `spent`.
+
+        Example:
+            >>> ledger = Ledger()
+            >>> with ledger.divided("shared pass", ["GradCAM", "Saliency"]), ledger.time("shared pass"):
+            ...     pass
+            >>> ledger.spent("GradCAM") == ledger.seconds["shared pass"] / 2 > 0
+            True
+        """
+        before = self.seconds[part]
+        yield
+        for name in names:
+            self._divided[name] += (self.seconds[part] - before) / len(names)
+
+    def spent(self, name: str) -> float:
+        """Seconds of the part of this name, with its share of divided ones."""
+        return self.seconds.get(name, 0.0) + self._divided.get(name, 0.0)
+
     @property
     def total(self) -> float:
         """Seconds of all parts."""
         return sum(self.seconds.values())
+
+    def training_starts(self) -> None:
+        """The time from now on is the training's, but for what is counted to a part."""
+        self._training_since, self._before = time.perf_counter(), self.total
+
+    @property
+    def training(self) -> float:
+        """Seconds of the training up to now."""
+        elapsed = time.perf_counter() - self._training_since if self._training_since is not None else 0.0
+        return max(elapsed - (self.total - self._before), 0.0)
