@@ -301,6 +301,8 @@ def test_callbacks_of_one_class_have_tags_of_their_own(tmp_path: Path) -> None:
     counts = {name: len(found) for name, found in tags.items()}
     assert counts == {"Saliency": 2, "Saliency_2": 3, "mine": 4, "Saliency_3": 5}
     assert "Saliency_2/sample_2" in tags["Saliency_2"]
+    about = read_history(tmp_path).run.about
+    assert about["Saliency_2"] == about["Saliency"] != ""
 
 
 def test_a_chain_tells_callbacks_of_one_class_apart() -> None:

@@ -67,7 +67,7 @@ class Facts:
         return {
             **self._steady,
             "updated": time.time(),
-            "about": {callback.name: _first_sentence(callback) for callback in self._names},
+            "about": {name: _first_sentence(callback) for callback, name in self._names.items()},
             "epochs": epochs,
             "training_seconds": round(self._ledger.training, 3),
             "picture_seconds": {part: round(value, 3) for part, value in self._ledger.seconds.items()},
