@@ -16,12 +16,15 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from vis_callbacks import ClassAppearance, Filters, Report, Saliency
+from vis_callbacks import ClassAppearance, Filters, Report, Saliency, default_suite
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from digits import DigitClassifier, digits
@@ -46,6 +49,19 @@ def train(callbacks: list[pl.Callback], epochs: int, folder: str) -> float:
     return time.perf_counter() - start
 
 
+SETS: dict[str, Callable[[], list[pl.Callback]]] = {
+    "none": list,
+    "default_suite()": default_suite,
+    "default_suite(budget=None)": partial(default_suite, budget=None),
+    "those of examples/digits.py": lambda: [
+        Filters(),
+        Saliency(samples="per_class"),
+        ClassAppearance(steps=16, progress=False),
+        Report(),
+    ],
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
@@ -54,28 +70,38 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
-    bare, shown, parts = [], [], []
+    walls: dict[str, list[float]] = {name: [] for name in SETS}
+    facts: dict[str, list[dict[str, Any]]] = {name: [] for name in SETS}
     with tempfile.TemporaryDirectory() as folder:
         train([], 1, folder)  # the first fit pays for imports and allocations
         for _ in range(arguments.repeats):
-            bare.append(train([], arguments.epochs, folder))
-            report = Report()
-            callbacks = [Filters(), Saliency(samples="per_class"), ClassAppearance(steps=16, progress=False), report]
-            shown.append(train(callbacks, arguments.epochs, folder))
-            assert report.path is not None
-            parts.append(json.loads((report.path.parent / "run.json").read_text()))
+            for name, make in SETS.items():
+                callbacks = make()
+                report = next((one for one in callbacks if isinstance(one, Report)), None)
+                walls[name].append(train(callbacks, arguments.epochs, folder))
+                if report is not None and report.path is not None:
+                    facts[name].append(json.loads((report.path.parent / "run.json").read_text()))
 
-    without, with_pictures = statistics.median(bare), statistics.median(shown)
-    print(f"{arguments.epochs} epochs, {arguments.epochs + 1} events, {arguments.repeats} repeats, medians\n")
-    print(f"without callbacks  {without:8.2f} s   ({', '.join(f'{value:.2f}' for value in bare)})")
-    print(f"with callbacks     {with_pictures:8.2f} s   ({', '.join(f'{value:.2f}' for value in shown)})")
-    print(f"difference         {with_pictures - without:8.2f} s   {with_pictures / without - 1:+.1%}\n")
-    print("on the training thread:")
-    for part in sorted(parts[0]["picture_seconds"], key=lambda name: -parts[0]["picture_seconds"][name]):
-        seconds = statistics.median(run["picture_seconds"].get(part, 0.0) for run in parts)
-        print(f"  {part:<20} {seconds:7.3f} s   {seconds / without:6.2%} of training")
-    beside = statistics.median(run["thread_seconds"] for run in parts)
-    print(f"beside it, drawing and writing: {beside:.3f} s, and the report at the end")
+    bare = statistics.median(walls["none"])
+    print(f"{arguments.epochs} epochs, {arguments.epochs + 1} events, {arguments.repeats} repeats, medians")
+    for name, seconds in walls.items():
+        took = statistics.median(seconds)
+        print(f"\n{name}: {took:.2f} s on the clock ({', '.join(f'{value:.2f}' for value in seconds)}), ", end="")
+        print(f"{took / bare - 1:+.1%}")
+        if not facts[name]:
+            continue
+        parts = {part for run in facts[name] for part in run["picture_seconds"]}
+        medians = {
+            part: statistics.median(run["picture_seconds"].get(part, 0.0) for run in facts[name]) for part in parts
+        }
+        total = sum(medians.values())
+        print(f"  training waited {total:.2f} s, {total / bare:.1%} of training without pictures:")
+        for part, spent in sorted(medians.items(), key=lambda item: -item[1]):
+            print(f"    {part:<20} {spent:7.3f} s  {spent / bare:6.2%}")
+        beside = statistics.median(run["thread_seconds"] for run in facts[name])
+        print(f"  beside it, drawing and writing: {beside:.2f} s, and the report at the end")
+        for note in facts[name][-1]["notes"]:
+            print(f"  {note}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from vis_callbacks.errors import ConfigurationError
 class Budget:
     """Decides whose pictures can be paid for now, from what they have cost so far.
 
-    What counts is the time that training waits; drawing and writing go on beside it. Pictures are paid for when they
-    are made: never more than the share of the training up to then. What a callback
-    costs is what it cost last; the first time, nobody knows. Of several callbacks the cheap ones come first, and one
-    that keeps to its equal part of the share does not pay for the others: the costly ones are made less often.
+    What counts is the time that training waits, and the CPU time of drawing and writing, which on few cores slow it as
+    much. Pictures are paid for when they are made: never more than the share of the training up to then. What a
+    callback costs is what it cost last; the first time, nobody knows. Of several callbacks the cheap ones come first,
+    and one that keeps to its equal part of the share does not pay for the others: the costly ones are made less often.
 
     Attributes:
         share: Of the training time, for all callbacks together. None: as much as they take.

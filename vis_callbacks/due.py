@@ -60,21 +60,23 @@ class Due:
             able = [callback for callback in self._names if _has_samples(callback, samples)]
             due = [callback for callback in asked if callback in able]
             if not initial:
-                due = self._affordable(due, trainer)
+                due = self._affordable(due, trainer, output)
         due = self._sharing.agree(list(self._names), asked, due)
         if output is not None:
-            self._budget.begin([self._names[callback] for callback in due], self._spent())
+            self._budget.begin([self._names[callback] for callback in due], self._spent(output))
         return due
 
-    def _affordable(self, due: list[VisualizationCallback], trainer: Trainer) -> list[VisualizationCallback]:
+    def _affordable(
+        self, due: list[VisualizationCallback], trainer: Trainer, output: Output
+    ) -> list[VisualizationCallback]:
         """Return whose pictures the training can pay for; the others try again at the next end of an epoch."""
         if not fits(trainer) or not any(self._budget.bounds(callback.budget) for callback in due):
             return due
         chosen = self._budget.affordable(
             {self._names[callback]: callback.budget for callback in due},
-            self._spent(),
+            self._spent(output),
             training=self._ledger.training,
-            everything=self._ledger.total,
+            everything=self._ledger.total + sum(output.drawing_seconds.values()),
         )
         for callback in due:
             if self._names[callback] not in chosen:
@@ -82,9 +84,10 @@ class Due:
                 callback.left_out = sorted({*callback.left_out, trainer.current_epoch + 1})
         return [callback for callback in due if self._names[callback] in chosen]
 
-    def _spent(self) -> dict[str, float]:
+    def _spent(self, output: Output) -> dict[str, float]:
         """Return the seconds that each callback has taken, with its part of the passes that it shared."""
-        return {name: self._ledger.spent(name) for name in self._names.values()}
+        drawing = output.drawing_seconds
+        return {name: self._ledger.spent(name) + drawing.get(name, 0.0) for name in self._names.values()}
 
 
 def _has_samples(callback: VisualizationCallback, samples: Callable[[VisualizationCallback], Samples | None]) -> bool:

@@ -29,6 +29,9 @@ class Output:
         log_dir: Folder of the run.
         loggers: The Trainer's loggers.
         fresh: Whether a new run begins in the folder.
+
+    Attributes:
+        drawing_seconds: CPU time of the thread, by callback.
     """
 
     def __init__(self, log_dir: str | Path, loggers: list[Any], *, fresh: bool) -> None:
@@ -38,6 +41,7 @@ class Output:
         self._sinks: list[LoggerSink] | None = None
         self._gaps: list[Record] = []
         self._problems: list[tuple[str, Exception]] = []
+        self.drawing_seconds: dict[str, float] = {}
 
     @property
     def directory(self) -> Path:
@@ -130,10 +134,14 @@ class Output:
 
     def _submit(self, callback: str, task: Callable[[], object]) -> None:
         def guarded() -> None:
+            # Not the time on the clock: this thread stands still while the training holds the interpreter.
+            start = time.thread_time()
             try:
                 task()
             except Exception as error:  # kept for the training thread, which warns
                 self._problems.append((callback, error))
+            spent = time.thread_time() - start
+            self.drawing_seconds[callback] = self.drawing_seconds.get(callback, 0.0) + spent
 
         self._worker.submit(guarded)
 

@@ -22,5 +22,5 @@ def default_suite(*, budget: float | None = 0.05) -> list[RunMember]:
         ['Filters', 'Activations', 'Saliency', 'GradCAM', 'ClassAppearance', 'Report']
     """
     # All look at the same samples, so that one pass serves them.
-    inside = [Filters(), Activations(depth=2, max_channels=16)]
-    return [*inside, Saliency(), GradCAM(), ClassAppearance(), Report(budget=budget)]
+    looking = [Activations(depth=2, max_channels=16, samples=4), Saliency(samples=4), GradCAM(samples=4)]
+    return [Filters(), *looking, ClassAppearance(samples=4), Report(budget=budget)]
