@@ -88,7 +88,9 @@ class Making:
                 for callback in self._due:
                     self._fail(callback, error)
         if self._parts:
-            self._bring_together()
+            # Handlers of the user's are called here.
+            with undisturbed(module):
+                self._bring_together()
 
     def _events(
         self, module: nn.Module, samples_of: Callable[[VisualizationCallback], Samples | None]
