@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vis_callbacks.attribution.grad_cam import GradCAM
 from vis_callbacks.attribution.saliency import Saliency
-from vis_callbacks.callback import RunMember
 from vis_callbacks.inspection.activations import Activations
 from vis_callbacks.inspection.filters import Filters
+from vis_callbacks.member import RunMember
 from vis_callbacks.report.callback import Report
 from vis_callbacks.synthesis.class_appearance import ClassAppearance
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.budget import check_share
-from vis_callbacks.callback import RunMember
+from vis_callbacks.member import RunMember
 from vis_callbacks.output import Output
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run import Run
