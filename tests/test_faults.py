@@ -44,7 +44,7 @@ from vis_callbacks import (
     VisualizationCallback,
 )
 from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.report.history import read_history
+from vis_callbacks.report.reading import read_history
 
 pl = import_module(tiny.PACKAGES[0])
 

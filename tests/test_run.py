@@ -32,7 +32,7 @@ from vis_callbacks import (
     Tile,
     VisualizationCallback,
 )
-from vis_callbacks.report.history import read_history
+from vis_callbacks.report.reading import read_history
 
 
 class Watcher(VisualizationCallback):

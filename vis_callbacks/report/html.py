@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from vis_callbacks.report.cards import NAME, REASON, data_of, picture_data, sections_of
 from vis_callbacks.report.charts import charts
-from vis_callbacks.report.history import Event, History, Run, read_history, shorten
+from vis_callbacks.report.history import Event, History, Run, shorten
 from vis_callbacks.report.pictures import Album, pack
+from vis_callbacks.report.reading import read_history
 
 REPORT = "report.html"
 MAX_BYTES = 24_500_000

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from report_stores import record, small_run, squares
 
-from vis_callbacks.report.history import read_history
+from vis_callbacks.report.reading import read_history
 from vis_callbacks.sinks.store import PictureStore
 
 

@@ -1,0 +1,288 @@
+"""Read a picture store back, whatever state the run left it in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vis_callbacks.report.history import Event, History, Picture, Point, Row, Run, shorten
+from vis_callbacks.sinks.record import Record
+
+STORE = "visualizations"
+PANELS, METRICS, RUN = "panels.jsonl", "metrics.jsonl", "run.json"
+
+_MOST_PROBLEMS = 20
+_LARGEST_INTEGER = 2**53  # what a JSON reader in a browser still tells apart
+
+T = TypeVar("T")
+
+
+def find_store(directory: Path) -> Path:
+    """Return the picture store in a log directory; a store itself is returned as it is.
+
+    Raises:
+        FileNotFoundError: If there is none. The message names stores further down, where there are some.
+    """
+    for candidate in (directory, directory / STORE):
+        if any((candidate / name).is_file() for name in (PANELS, METRICS, RUN)):
+            return candidate
+    if not directory.exists():
+        found = "no such directory"
+    elif not directory.is_dir():
+        found = "that is a file"
+    else:
+        found = "found no picture store in it"
+    nearby = list(islice(_stores_below(directory), 3)) if directory.is_dir() else []
+    remedy = (
+        "There are some further down; give one of these: " + ", ".join(map(str, nearby))
+        if nearby
+        else "Give the log directory of a run that had a visualization callback (Lightning prints it, e.g. "
+        "lightning_logs/version_0)"
+    )
+    raise FileNotFoundError(f"{directory}: {found}. Expected {PANELS} in {directory / STORE}. {remedy}.")
+
+
+def read_history(directory: Path | str) -> History:
+    """Read the picture store of a run.
+
+    Half-written lines, missing files, values of the wrong type and names that lead out of the store never stop the
+    reading: they are skipped or become gaps, and `History.problems` says so.
+
+    Args:
+        directory: The run's log directory, or the ``visualizations`` directory in it.
+
+    Raises:
+        FileNotFoundError: If there is no picture store.
+
+    Example:
+        >>> import tempfile
+        >>> from vis_callbacks.sinks.record import Record
+        >>> with tempfile.TemporaryDirectory() as store:
+        ...     record = Record("Saliency/7", "Saliency", epoch=1, step=99, error="out of memory")
+        ...     _ = Path(store, "panels.jsonl").write_text(record.to_json())
+        ...     history = read_history(store)
+        >>> history.events[0].label, history.rows[0].pictures[0].gap
+        ('epoch 1 · step 99', 'out of memory')
+    """
+    store = find_store(Path(directory))
+    problems: list[str] = []
+    records = _latest(_read_lines(store / PANELS, _parse_record, problems))
+    events = _events(records)
+    return History(
+        store=store,
+        events=events,
+        rows=_rows(store, records, events, problems),
+        metrics=_metrics(_read_lines(store / METRICS, _parse_metrics, problems, required=False)),
+        run=_read_run(store / RUN, problems),
+        problems=_at_most(problems, _MOST_PROBLEMS),
+    )
+
+
+def _stores_below(directory: Path) -> Iterator[Path]:
+    for depth in ("*", "*/*", "*/*/*"):
+        for path in sorted(directory.glob(f"{depth}/{STORE}/{PANELS}")):
+            yield path.parent.parent
+
+
+def _read_lines(path: Path, parse: Callable[[str], T], problems: list[str], *, required: bool = True) -> Iterator[T]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        if required or not isinstance(error, FileNotFoundError):
+            problems.append(f"{path.name} could not be read: {error.strerror or error}")
+        return
+    # Split at line feeds alone: a class name may hold any other line separator of Unicode.
+    lines = data.decode("utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield parse(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                problems.append(f"{path.name} ends in half a line: the run was killed while writing it")
+            else:
+                problems.append(f"{path.name}, line {number} was skipped: {shorten(str(error), 120)}")
+
+
+def _parse_record(line: str) -> Record:
+    record = Record.from_json(line)
+    tag, callback = _text(record.tag), _text(record.callback)
+    epoch, step = _integer(record.epoch), _integer(record.step)
+    if not tag or epoch is None or step is None:
+        raise ValueError("a record needs a tag, an epoch and a step")
+    captions: object = record.captions
+    return Record(
+        tag=tag,
+        callback=callback or tag.partition("/")[0],
+        epoch=epoch,
+        step=step,
+        stage=_text(record.stage) or "fit",
+        sample=_integer(record.sample),
+        label=_text(record.label),
+        predicted=_text(record.predicted),
+        probability=_number(record.probability),
+        file=_text(record.file),
+        seconds=_number(record.seconds) or 0.0,
+        caption=_text(record.caption) or "",
+        captions=tuple(_text(item) or "" for item in captions) if isinstance(captions, tuple) else (),
+        scalars=_numbers(record.scalars),
+        error=_text(record.error),
+        time=_number(record.time) or 0.0,
+    )
+
+
+def _parse_metrics(line: str) -> tuple[int, int, dict[str, float | None]]:
+    data = json.loads(line)
+    if not isinstance(data, dict) or not isinstance(data.get("values"), dict):
+        raise ValueError("expected an object with values")
+    epoch, step = _integer(data.get("epoch")), _integer(data.get("step"))
+    if epoch is None or step is None:
+        raise ValueError("metrics need an epoch and a step")
+    return epoch, step, {name: _number(value) for name, value in data["values"].items()}
+
+
+def _read_run(path: Path, problems: list[str]) -> Run:
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8", errors="replace"))
+        if not isinstance(data, dict):
+            raise ValueError("expected a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(
+            f"{path.name} could not be read, so facts about the run are missing: {shorten(str(error), 120)}"
+        )
+        return Run()
+    notes = data.get("notes")
+    return Run(
+        model=_text(data.get("model")) or "",
+        parameters=_integer(data.get("parameters")),
+        started=_number(data.get("started")),
+        updated=_number(data.get("updated")),
+        epochs=_integer(data.get("epochs")),
+        max_epochs=_integer(data.get("max_epochs")),
+        training_seconds=_number(data.get("training_seconds")),
+        picture_seconds=_numbers(data.get("picture_seconds")),
+        thread_seconds=_number(data.get("thread_seconds")),
+        status=_text(data.get("status")) or "",
+        versions=_texts(data.get("versions")),
+        notes=tuple(filter(None, map(_text, notes))) if isinstance(notes, list) else (),
+        about=_texts(data.get("about")),
+    )
+
+
+def _latest(records: Iterator[Record]) -> list[Record]:
+    # A resumed or repeated epoch writes its pictures again: what was written last holds.
+    latest: dict[tuple[str, Event], Record] = {}
+    for record in records:
+        latest[record.tag, _event(record)] = record
+    return list(latest.values())
+
+
+def _event(record: Record) -> Event:
+    return Event(record.epoch, record.step, record.stage)
+
+
+def _events(records: list[Record]) -> tuple[Event, ...]:
+    # Whatever comes after the fit, at its last epoch and step, is shown after it.
+    return tuple(
+        sorted(
+            set(map(_event, records)),
+            key=lambda one: (one.epoch, one.step, one.stage != "fit", one.stage == "test", one.stage),
+        )
+    )
+
+
+def _rows(store: Path, records: list[Record], events: tuple[Event, ...], problems: list[str]) -> tuple[Row, ...]:
+    index = {event: number for number, event in enumerate(events)}
+    sections: dict[str, dict[str, dict[int, Picture]]] = {}
+    for record in records:
+        pictures = sections.setdefault(record.callback, {}).setdefault(_name(record), {})
+        pictures[index[_event(record)]] = _picture(store, record, problems)
+    rows = []
+    for callback, named in sections.items():
+        _spread_failures(named)
+        rows += [Row(callback, name, dict(sorted(pictures.items()))) for name, pictures in named.items()]
+    return tuple(rows)
+
+
+def _name(record: Record) -> str:
+    if record.tag == record.callback or record.tag.startswith(record.callback + "/"):
+        return record.tag[len(record.callback) + 1 :]
+    return record.tag.partition("/")[2]
+
+
+def _spread_failures(named: dict[str, dict[int, Picture]]) -> None:
+    """Show the failure of a whole callback, a record without a name, as a gap in each of its rows."""
+    whole = named.get("", {})
+    if len(named) == 1 or any(picture.gap is None for picture in whole.values()):
+        return
+    named.pop("", None)
+    for pictures in named.values():
+        for index, picture in whole.items():
+            pictures.setdefault(index, picture)
+
+
+def _picture(store: Path, record: Record, problems: list[str]) -> Picture:
+    if record.file is None:
+        return Picture(record, gap=record.error or "the picture was not made")
+    shown = shorten(record.file, 120)
+    try:
+        file = (store / record.file).resolve()
+        if not file.is_relative_to(store.resolve()):
+            gap = f"the file name {shown} leads out of the store"
+        elif not file.is_file():
+            gap = f"the file {shown} is missing"
+        else:
+            return Picture(record, file)
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
+        gap = f"the file name {shown} is not usable"
+    problems.append(f"{shorten(record.tag, 120)}, {_event(record).name}: {gap}")
+    return Picture(record, gap=gap)
+
+
+def _metrics(lines: Iterator[tuple[int, int, dict[str, float | None]]]) -> dict[str, tuple[Point, ...]]:
+    series: dict[str, dict[int, Point]] = {}
+    for epoch, step, values in lines:
+        for name, value in values.items():
+            series.setdefault(name, {})[step] = Point(epoch, step, value)
+    return {name: tuple(points[step] for step in sorted(points)) for name, points in series.items()}
+
+
+def _at_most(problems: list[str], limit: int) -> list[str]:
+    if len(problems) <= limit:
+        return problems
+    return [*problems[:limit], f"and {len(problems) - limit} more of this kind"]
+
+
+def _text(value: Any) -> str | None:
+    # A lone surrogate cannot be written as UTF-8.
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else None
+
+
+def _texts(value: Any) -> dict[str, str]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {key: text for key, item in items if (text := _text(item)) is not None}
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {key: number for key, item in items if (number := _number(item)) is not None}
+
+
+def _integer(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() and abs(number) <= _LARGEST_INTEGER else None
