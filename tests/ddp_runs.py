@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import time
 import warnings
@@ -13,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiny
 import torch
 from torch import nn
@@ -103,7 +105,14 @@ class Endless(Sharing):
 def undisturbed(folder: Path, package: str, **options: Any) -> Any:
     """With and without all callbacks."""
     case = Case(trainer={**DDP, **options})
-    ours = lambda: [*all_callbacks(), *(one(samples=5, every_n_steps=1) for one in (Witness, Sharing))]  # noqa: E731
+
+    def draws(*_: Any) -> None:
+        random.random(), np.random.rand(), torch.rand(())
+
+    def ours() -> list[Any]:
+        witnesses = [one(samples=5, every_n_steps=1).with_handler(draws) for one in (Witness, Sharing)]
+        return [*all_callbacks(), *witnesses]
+
     return {
         "without": train(case, package, list, folder / "without"),
         "with": train(case, package, ours, folder / "with"),

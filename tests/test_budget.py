@@ -42,8 +42,17 @@ class Resting(tiny.Net):
         return super().forward(images)
 
 
-def fit(folder: Path, *callbacks: Any) -> dict[str, Any]:
-    module = tiny.module(net=Resting())
+class Reluctant(Resting):
+    """A network whose explanation takes its time."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.training and torch.is_grad_enabled():
+            time.sleep(0.2)
+        return super().forward(images)
+
+
+def fit(folder: Path, *callbacks: Any, net: Any = Resting) -> dict[str, Any]:
+    module = tiny.module(net=net())
     tiny.trainer(folder, [*callbacks], max_epochs=EPOCHS).fit(module, tiny.loader(32), tiny.loader(16))
     (facts,) = folder.rglob("run.json")
     return json.loads(facts.read_text())
@@ -79,6 +88,43 @@ def test_of_all_callbacks_together_the_costly_ones_are_made_less_often(tmp_path:
     assert 0 not in made  # before training there is nothing to pay with
     assert 1 <= len(made) < EPOCHS
     assert [note.split()[0] for note in facts["notes"]] == ["Slower"]
+
+
+def test_what_the_shared_pass_takes_is_counted(tmp_path: Path) -> None:
+    saliency = Saliency(samples=2, budget=0.15)
+    facts = fit(tmp_path, saliency, net=Reluctant)
+    assert facts["picture_seconds"]["Saliency"] < 0.1  # by itself it would be made in each epoch
+    assert 0 < facts["picture_seconds"]["shared pass"] <= 0.15 * facts["training_seconds"]
+    assert saliency.left_out
+
+
+def test_what_drawing_beside_the_training_takes_is_counted(tmp_path: Path) -> None:
+    def busy(picture: torch.Tensor) -> torch.Tensor:
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+        return picture
+
+    filters = Filters(budget=0.15, transform=busy)
+    facts = fit(tmp_path, filters)
+    assert facts["picture_seconds"]["Filters"] < 0.1
+    assert filters.left_out
+
+
+def test_what_earlier_fits_of_a_trainer_took_is_training_too(tmp_path: Path) -> None:
+    trainer, module = tiny.trainer(tmp_path, [Filters()], max_epochs=1), tiny.module(net=Resting())
+
+    def training_seconds() -> float:
+        trainer.fit(module, tiny.loader(32), tiny.loader(16))
+        (facts,) = tmp_path.rglob("run.json")
+        return float(json.loads(facts.read_text())["training_seconds"])
+
+    once = training_seconds()
+    time.sleep(1)
+    trainer.fit_loop.max_epochs = 2
+    twice = training_seconds()
+    assert 0.4 <= once <= twice - 0.4
+    assert twice - once < 1  # what lies between two fits is nobody's
 
 
 def test_without_a_budget_nothing_is_left_out(tmp_path: Path) -> None:

@@ -19,7 +19,16 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from vis_callbacks import ConfigurationError, Event, Panel, Report, Samples, Tile, VisualizationCallback
+from vis_callbacks import (
+    ConfigurationError,
+    Event,
+    Panel,
+    Report,
+    Samples,
+    Tile,
+    VisualizationCallback,
+    VisualizationWarning,
+)
 from vis_callbacks.samples import images_and_labels, load_images
 
 
@@ -136,6 +145,18 @@ def test_image_files(kind: Any, tmp_path: Path) -> None:
     assert samples.images.shape == (2, 1, 8, 8)
     torch.testing.assert_close(samples.images.flatten(1).mean(1), torch.tensor([-2.0, 2.0]))
     assert samples.names == ("a", "b")
+
+
+def test_image_files_beside_batches_without_images(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+
+    def unreadable(batch: Any) -> Any:
+        raise KeyError("pixel_values")
+
+    taker = Taker(samples=[tmp_path / "a.png"], batch_to_images=unreadable)
+    with pytest.warns(VisualizationWarning, match="KeyError: 'pixel_values'"):
+        fit(tmp_path / "run", taker)
+    assert taker.taken == []
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +99,7 @@ class Chooser:
         self._problems: dict[str, Exception] = {}
         self._shape: torch.Size | None = None
         self._shape_reader: BatchToImages | None = None
+        self._shape_problem: Exception | None = None
         self._classes: int | None = None
 
     def request(self, request: SampleRequest) -> None:
@@ -135,8 +135,10 @@ class Chooser:
                 except Exception as error:
                     self._problems[key] = error
         if self._shape_reader is not None and self._shape is None:
-            with suppress(Exception):
+            try:
                 self._shape = read_batch(self._shape_reader, batch)[0].shape[1:]
+            except Exception as error:
+                self._shape_problem = error
 
     def classes_are(self, count: int) -> None:
         """Tell the number of classes, so that one sample of each is enough."""
@@ -218,6 +220,8 @@ class Chooser:
                 )
             return None
         shape = self._shape or _input_shape(model)
+        if shape is None and self._shape_problem is not None:
+            raise self._shape_problem.with_traceback(None)
         if shape is None:
             return None
         normalization = request.normalization or _stated_normalization(model, holders) or Normalization()

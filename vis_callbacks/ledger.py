@@ -23,6 +23,7 @@ class Ledger:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = 0.0
         self._divided: dict[str, float] = defaultdict(float)
+        self._training = 0.0
         self._training_since: float | None = None
         self._before = 0.0
 
@@ -65,10 +66,17 @@ class Ledger:
 
     def training_starts(self) -> None:
         """The time from now on is the training's, but for what is counted to a part."""
+        self.training_ends()
         self._training_since, self._before = time.perf_counter(), self.total
+
+    def training_ends(self) -> None:
+        """The time from now on is nobody's, until a training starts again. May be called twice."""
+        self._training, self._training_since = self.training, None
 
     @property
     def training(self) -> float:
-        """Seconds of the training up to now."""
-        elapsed = time.perf_counter() - self._training_since if self._training_since is not None else 0.0
-        return max(elapsed - (self.total - self._before), 0.0)
+        """Seconds of all trainings up to now."""
+        if self._training_since is None:
+            return self._training
+        elapsed = time.perf_counter() - self._training_since
+        return self._training + max(elapsed - (self.total - self._before), 0.0)

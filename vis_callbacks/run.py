@@ -203,6 +203,7 @@ class Run:
         """Bring everything to the disk. Never raises, makes no pass, talks to no other process; may be called twice."""
         # Whoever still waits for this process is told at once.
         self._sharing.leave()
+        self.ledger.training_ends()
         output = self._output
         if output is None or not output.unfinished:
             return

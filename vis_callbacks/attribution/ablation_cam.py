@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,9 @@ from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.surveying import survey
 from vis_callbacks.model.trace import Trace, first_tensor, trace, with_first_tensor
 from vis_callbacks.model.undisturbed import leaves_no_trace
+
+Ablation = Callable[..., AbstractContextManager[None]]
+"""Sets some channels to zero inside, see `_ablation`."""
 
 
 @leaves_no_trace
@@ -72,13 +75,17 @@ def ablation_cam_in(model: nn.Module, seen: Trace, layout: Layout, chunk_size: i
     without = score[:, None].repeat(1, layout.channels)
     # A channel that is zero everywhere leaves the logit as it is.
     live = layout.channels_first(seen.activations[layout.layer]).flatten(2).any(dim=2)
-    repeatable = _is_repeatable(model, seen, layout)
+    # A module that runs several times gave its map the last time.
+    runs = survey(model, seen.images).runs(layout.layer)
+    ablation = partial(_ablation, model, layout, runs)
+    repeatable = _is_repeatable(model, seen, ablation)
+    ablation = partial(ablation, once=repeatable)
     # Behind the layer, a row takes about the memory of an image with one pixel for eight of the layer's values.
     pixels = max(1, activation[0].numel() // 8) if repeatable else pixels_of(seen.images)
 
     for row in range(len(seen.images)):
         channels = live[row].nonzero()[:, 0].cpu()
-        ablated = partial(_ablated_scores, model, seen, layout, row, channels, repeatable)
+        ablated = partial(_ablated_scores, model, seen, ablation, row, channels)
         for items, found in in_chunks(
             ablated, len(channels), pixels=pixels, device=score.device, chunk_size=chunk_size
         ):
@@ -88,16 +95,16 @@ def ablation_cam_in(model: nn.Module, seen: Trace, layout: Layout, chunk_size: i
 
 
 def _ablated_scores(
-    model: nn.Module, seen: Trace, layout: Layout, row: int, channels: Tensor, repeatable: bool, items: Tensor
+    model: nn.Module, seen: Trace, ablation: Ablation, row: int, channels: Tensor, items: Tensor
 ) -> Tensor:
     """Return the scores ``(n,)`` of one image without each of some channels."""
     count = len(items)
     image = seen.images[row].expand(count, -1, -1, -1)
-    with _layer_output(model, seen, layout, count, channels[items], once=repeatable):
+    with ablation(count, channels[items]):
         return scores_of(model, image, seen.targets[row].expand(count, *seen.targets.shape[1:]))
 
 
-def _is_repeatable(model: nn.Module, seen: Trace, layout: Layout) -> bool:
+def _is_repeatable(model: nn.Module, seen: Trace, ablation: Ablation) -> bool:
     """Tell whether the part of the model before the layer can run once for many versions of the layer's output.
 
     It cannot where an output of one image is joined with the many by more than broadcasting, or where the model
@@ -105,21 +112,22 @@ def _is_repeatable(model: nn.Module, seen: Trace, layout: Layout) -> bool:
     """
     count = 3
     try:
-        with _layer_output(model, seen, layout, count, torch.tensor([], dtype=torch.long), once=True), torch.no_grad():
+        with ablation(count, torch.tensor([], dtype=torch.long), once=True), torch.no_grad():
             logits = logits_of(model, seen.images[:1].expand(count, -1, -1, -1))
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        # Whatever else is wrong with the model, the whole passes run into it again and say so.
         return False
     expected = seen.logits[:1].expand_as(logits)
     return torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 @contextmanager
-def _layer_output(
-    model: nn.Module, seen: Trace, layout: Layout, count: int, channels: Tensor, *, once: bool
+def _ablation(
+    model: nn.Module, layout: Layout, runs: int, count: int, channels: Tensor, *, once: bool
 ) -> Iterator[None]:
-    """Set channel ``channels[i]`` of a layer to zero for image i while the model runs a batch of equal images.
+    """Set channel ``channels[i]`` of a layer's last run to zero for image i, while the model runs equal images.
 
     With `once` the model sees the first image alone up to the layer, whose output is then repeated.
     """
@@ -127,8 +135,7 @@ def _layer_output(
     def first(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0][:1], *inputs[1:])
 
-    # A module that runs several times gave its map the last time.
-    left = survey(model, seen.images).runs(layout.layer)
+    left = runs
 
     def ablate(_: nn.Module, __: Any, output: Any) -> Any:
         nonlocal left

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
-from vis_callbacks.model.chunks import in_chunks
+from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import logits_of, probabilities
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.ascent import Goal, OptimizerFactory, SchedulerFactory
-from vis_callbacks.synthesis.callback import POOL, SynthesisCallback, shown
+from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.objectives import logit
 from vis_callbacks.synthesis.priors import FeatureStatistics
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
@@ -316,8 +316,17 @@ class ClassAppearance(SynthesisCallback):
     def _worst(self, event: Event, known: int) -> list[int]:
         images, labels = self.real_images(event)
         with torch.no_grad():
-            parts = [images[at : at + POOL] for at in range(0, len(images), POOL)]
-            found = torch.cat([probabilities(logits_of(event.model, part)) for part in parts])
+            found = torch.cat(
+                [
+                    part
+                    for _, part in in_chunks(
+                        lambda items: probabilities(logits_of(event.model, images[items])),
+                        len(images),
+                        pixels=pixels_of(images),
+                        device=images.device,
+                    )
+                ]
+            )
         own = found.gather(1, labels.clamp_min(0)[:, None])[:, 0]
         # Classes of which no image was seen come last.
         means = [own[labels == index].mean().nan_to_num(2.0) for index in range(known)]
