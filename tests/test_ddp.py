@@ -20,12 +20,13 @@ import tiny
 import torch
 from undisturbed.training import callback_classes, cheap
 
-from vis_callbacks import ClassAppearance, Event, FeatureAppearance
+from vis_callbacks import ClassAppearance, Event, FeatureAppearance, Panel, Tile
 from vis_callbacks._lightning import shards_weights
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.event import Moment, Share, SharedPass
 from vis_callbacks.ledger import Ledger
 from vis_callbacks.model.undisturbed import undisturbed
+from vis_callbacks.ranks import Part, _packed, _unpacked
 from vis_callbacks.samples import Samples
 
 HERE = Path(__file__).parent
@@ -126,6 +127,16 @@ def assert_work_was_shared(made: list[dict[str, Any]]) -> None:
             one, other = ({key: value for key, value in x.items() if key not in different} for x in (one, other))
             one["scalars"].pop("process", None), other["scalars"].pop("process", None)
             assert one == other
+
+
+def test_what_is_told_of_many_views_of_one_tensor_is_not_told_many_times() -> None:
+    images = torch.rand(100, 3, 16, 16)
+    message = Part([Panel(str(index), Tile(image)) for index, image in enumerate(images)], told=dict(enumerate(images)))
+    packed = _packed(message)
+    assert len(packed) < 1.2 * images.nbytes + 100_000
+    again = _unpacked(packed)
+    assert all(torch.equal(panel.all_tiles[0].values, image) for panel, image in zip(again.panels, images, strict=True))
+    assert all(torch.equal(again.told[index], image) for index, image in enumerate(images))
 
 
 @pytest.mark.slow

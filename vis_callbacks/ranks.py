@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -144,14 +145,26 @@ class Ranks:
         if not first:
             # An exception of the user's may not come through whole.
             parts = [part if part.error is None else replace(part, error=self._told(part.error)) for part in parts]
-        gathered: list[Any] | None = [None] * self.share.count if first else None
-        distributed.gather_object(parts, gathered, dst=0, group=self._group)
-        return gathered or []
+        gathered: list[Any] | None = [b""] * self.share.count if first else None
+        distributed.gather_object(b"" if first else _packed(parts), gathered, dst=0, group=self._group)
+        return [parts, *map(_unpacked, gathered[1:])] if gathered else []
 
     def _told(self, error: Exception) -> ProcessError:
         return ProcessError(f"in process {self.share.rank} of {self.share.count}: {type(error).__name__}: {error}")
 
     def _broadcast(self, message: T) -> T:
-        box = [message if self.share.rank == 0 else None]
+        first = self.share.rank == 0
+        box = [_packed(message) if first else b""]
         distributed.broadcast_object_list(box, src=0, group=self._group)
-        return cast(T, box[0])
+        return message if first else cast(T, _unpacked(box[0]))
+
+
+def _packed(message: object) -> bytes:
+    # Pickled as they are, many views of one tensor would each take all of it along.
+    buffer = BytesIO()
+    torch.save(message, buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> Any:
+    return torch.load(BytesIO(data), weights_only=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
@@ -58,9 +59,13 @@ def trust(
     """
     normalization = normalization_for(model, pixels.shape[1], normalization)
     views = [pixels, *_spoilt(pixels)]
+    # Convolutions are faster with the channels last, whatever the layout of their weights.
+    inputs = normalization.to_model(torch.cat(views)).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        # In one pass: four small ones take longer.
-        logits = logits_of(model, normalization.to_model(torch.cat(views)))
+        parts = in_chunks(
+            lambda items: logits_of(model, inputs[items]), len(inputs), pixels=pixels_of(pixels), device=pixels.device
+        )
+        logits = torch.cat([part for _, part in parts])
     wanted = resolve_targets(targets, logits[: len(pixels)])
     found = probabilities(logits).gather(1, wanted.repeat(len(views))[:, None]).view(len(views), -1)
     return Trust(target_scores(logits[: len(pixels)], wanted), found[0], found.mean(dim=0))
