@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -34,5 +35,8 @@ _WELL_KNOWN = (
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs beside it deaf to Ctrl-C, and that is inherited.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in _WELL_KNOWN:
         config.addinivalue_line("filterwarnings", line)
