@@ -12,9 +12,21 @@ import pytest
 import tiny
 import torch
 
-from vis_callbacks import ConfigurationError, Event, Filters, Panel, Report, Saliency, Tile, VisualizationCallback
+from vis_callbacks import (
+    ConfigurationError,
+    Event,
+    Filters,
+    Panel,
+    Report,
+    Saliency,
+    Samples,
+    Tile,
+    VisualizationCallback,
+    VisualizationWarning,
+)
 from vis_callbacks import default_suite as suite
 from vis_callbacks.budget import Budget
+from vis_callbacks.event import Moment
 
 EPOCHS = 8
 
@@ -31,6 +43,24 @@ class Slower(Slow):
     """Is worth several processes."""
 
     split = "items"
+
+
+class Counted(Slower):
+    """Knows how often it will do what takes the shared pass 0.2 s."""
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        return 10 * len(samples)
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        time.sleep(2)
+        yield Panel("counted", Tile(torch.zeros(3, 4, 4)))
+
+
+class Boasting(Slower):
+    """Does not know."""
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        raise RuntimeError("not the faintest")
 
 
 class Resting(tiny.Net):
@@ -98,6 +128,22 @@ def test_what_the_shared_pass_takes_is_counted(tmp_path: Path) -> None:
     assert saliency.left_out
 
 
+def test_costly_pictures_are_not_made_before_they_can_be_paid_for(tmp_path: Path) -> None:
+    counted = Counted(samples=2, budget=0.2)
+    facts = fit(tmp_path, Saliency(samples=2), counted, net=Reluctant)
+    # Two samples of 0.1 s each, ten times: more than a fifth of the training.
+    assert facts["training_seconds"] < 10
+    assert "Counted" not in facts["picture_seconds"]
+    assert counted.left_out == list(range(1, EPOCHS + 1))
+
+
+def test_a_callback_that_cannot_say_what_it_takes_is_complained_of_once(tmp_path: Path) -> None:
+    with pytest.warns(VisualizationWarning, match="Boasting cannot say how many passes.*not the faintest") as caught:
+        fit(tmp_path, Boasting(samples=2, budget=1.0))
+    assert len([one for one in caught if one.category is VisualizationWarning]) == 1
+    assert len(epochs(tmp_path, "Boasting")) > 1
+
+
 def test_what_drawing_beside_the_training_takes_is_counted(tmp_path: Path) -> None:
     def busy(picture: torch.Tensor) -> torch.Tensor:
         until = time.thread_time() + 0.2
@@ -151,13 +197,26 @@ def test_what_is_left_out_is_known_after_a_resume() -> None:
 def test_cheap_pictures_come_first() -> None:
     budget = Budget(0.1)
     spent = {"cheap": 1.0, "dear": 5.0}
-    budget.begin(["cheap", "dear"], {})
+    budget.begin({"cheap": 0, "dear": 0}, {})
+    costs = budget.costs({"dear": 0, "cheap": 0}, spent, pass_seconds=9.0)
+    assert costs == spent
     due = {"dear": None, "cheap": None}
-    assert budget.affordable(due, spent, training=39, everything=6) == []
-    assert budget.affordable(due, spent, training=40, everything=6) == ["cheap"]  # half of a tenth of 40 s is its own
-    assert budget.affordable(due, spent, training=119, everything=6) == ["cheap"]
-    assert budget.affordable(due, spent, training=120, everything=6) == ["cheap", "dear"]
-    assert budget.affordable({**due, "cheap": 0.01}, spent, training=120, everything=6) == ["dear"]
+    assert budget.affordable(due, costs, spent, training=39, everything=6) == []
+    # Half of a tenth of 40 s is its own.
+    assert budget.affordable(due, costs, spent, training=40, everything=6) == ["cheap"]
+    assert budget.affordable(due, costs, spent, training=119, everything=6) == ["cheap"]
+    assert budget.affordable(due, costs, spent, training=120, everything=6) == ["cheap", "dear"]
+    assert budget.affordable({**due, "cheap": 0.01}, costs, spent, training=120, everything=6) == ["dear"]
+
+
+def test_what_pictures_will_cost_goes_by_their_passes() -> None:
+    budget = Budget(0.1)
+    assert budget.costs({"new": 30, "unknown": 0}, {}, pass_seconds=0.1) == {"new": 3.0, "unknown": 0.0}
+    budget.begin({"new": 10, "unknown": 0}, {"new": 1.0})
+    assert budget.costs({"new": 30, "unknown": 0}, {"new": 1.5, "unknown": 2.0}, pass_seconds=0.1) == {
+        "new": 1.5,
+        "unknown": 2.0,
+    }
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, True, "5 %"])

@@ -15,13 +15,13 @@ from vis_callbacks.budget import check_share
 from vis_callbacks.chooser import SampleRequest, fingerprint
 from vis_callbacks.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event, Moment, Needs
 from vis_callbacks.member import RunMember
 from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.panel import Panel
 from vis_callbacks.run import Run
-from vis_callbacks.samples import BatchToImages, SampleSource
+from vis_callbacks.samples import BatchToImages, Samples, SampleSource
 from vis_callbacks.schedule import Schedule, Stage
 from vis_callbacks.targets import TargetSpec, class_index
 
@@ -171,6 +171,14 @@ class VisualizationCallback(RunMember):
         """Say what is read from the event's shared pass; logits always are in it."""
         del event
         return Needs()
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """Return about how many passes of one image an event takes beyond the shared one; 0 if that is not known.
+
+        A budget reckons with it for pictures that it has not seen yet, or that take more passes than the last ones.
+        """
+        del moment, samples
+        return 0
 
     def check(self, model: nn.Module) -> None:
         """Raise a `ConfigurationError` if an option does not fit the model. Called before training starts."""

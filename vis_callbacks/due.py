@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from vis_callbacks._lightning import Trainer, fits
 from vis_callbacks.budget import Budget
+from vis_callbacks.complaints import Complaints
+from vis_callbacks.event import Moment
 from vis_callbacks.ledger import Ledger
 from vis_callbacks.output import Output
 from vis_callbacks.samples import Samples
@@ -24,15 +26,22 @@ class Due:
         sharing: How the other processes hear of it.
         ledger: Where the seconds of pictures are counted.
         budget: What they may cost.
+        complaints: Where it is said that a callback cannot be reckoned with.
     """
 
     def __init__(
-        self, names: Mapping[VisualizationCallback, str], sharing: Sharing, ledger: Ledger, budget: Budget
+        self,
+        names: Mapping[VisualizationCallback, str],
+        sharing: Sharing,
+        ledger: Ledger,
+        budget: Budget,
+        complaints: Complaints,
     ) -> None:
         self._names = names
         self._sharing = sharing
         self._ledger = ledger
         self._budget = budget
+        self._complaints = complaints
 
     def among(
         self,
@@ -40,8 +49,7 @@ class Due:
         trainer: Trainer,
         output: Output | None,
         samples: Callable[[VisualizationCallback], Samples | None],
-        *,
-        initial: bool = False,
+        moment: Moment,
     ) -> list[VisualizationCallback]:
         """Return which callbacks make pictures now; to be made right away, so that the budget sees what they cost.
 
@@ -50,31 +58,36 @@ class Due:
             trainer: Where the run stands.
             output: That of the process that writes; None in the others.
             samples: Returns those of a callback, or None while there are none.
-            initial: Whether these are the pictures of the initial weights, which come before any budget.
+            moment: When they would be made. Pictures of the initial weights come before any budget.
         """
         if not asked:
             return []
         due: list[VisualizationCallback] = []
+        passes: dict[str, int] = {}
         if output is not None:
             # All callbacks, also those not asked: samples are chosen at the first chance.
             able = [callback for callback in self._names if _has_samples(callback, samples)]
             due = [callback for callback in asked if callback in able]
-            if not initial:
-                due = self._affordable(due, trainer, output)
+            passes = {self._names[callback]: self._passes(callback, moment, samples) for callback in due}
+            if fits(trainer) and moment.epoch > 0:
+                due = self._affordable(due, passes, trainer, output)
         due = self._sharing.agree(list(self._names), asked, due)
         if output is not None:
-            self._budget.begin([self._names[callback] for callback in due], self._spent(output))
+            names = [self._names[callback] for callback in due]
+            self._budget.begin({name: passes.get(name, 0) for name in names}, self._spent(output))
         return due
 
     def _affordable(
-        self, due: list[VisualizationCallback], trainer: Trainer, output: Output
+        self, due: list[VisualizationCallback], passes: Mapping[str, int], trainer: Trainer, output: Output
     ) -> list[VisualizationCallback]:
         """Return whose pictures the training can pay for; the others try again at the next end of an epoch."""
-        if not fits(trainer) or not any(self._budget.bounds(callback.budget) for callback in due):
+        if not any(self._budget.bounds(callback.budget) for callback in due):
             return due
+        spent = self._spent(output)
         chosen = self._budget.affordable(
             {self._names[callback]: callback.budget for callback in due},
-            self._spent(output),
+            self._budget.costs(passes, spent, pass_seconds=self._ledger.pass_seconds),
+            spent,
             training=self._ledger.training,
             everything=self._ledger.total + sum(output.drawing_seconds.values()),
         )
@@ -83,6 +96,25 @@ class Due:
                 callback.schedule.fired(step=trainer.global_step)
                 callback.left_out = sorted({*callback.left_out, trainer.current_epoch + 1})
         return [callback for callback in due if self._names[callback] in chosen]
+
+    def _passes(
+        self,
+        callback: VisualizationCallback,
+        moment: Moment,
+        samples: Callable[[VisualizationCallback], Samples | None],
+    ) -> int:
+        if not callback.uses_samples or not self._budget.bounds(callback.budget):
+            return 0
+        try:
+            found = samples(callback)
+        except Exception:
+            return 0  # said when the picture is made
+        try:
+            return callback.passes(moment, found) if found is not None else 0
+        except Exception as error:
+            what = "cannot say how many passes it takes"
+            self._complaints.say(self._names[callback], what, error, "its budget goes by what it cost last")
+            return 0
 
     def _spent(self, output: Output) -> dict[str, float]:
         """Return the seconds that each callback has taken, with its part of the passes that it shared."""

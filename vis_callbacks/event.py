@@ -103,7 +103,7 @@ class SharedPass:
         """What the pass gave; where memory does not suffice for all samples at once, several passes."""
         images = self.samples.images
         pieces = in_chunks(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
-        with self._ledger.time("shared pass"):
+        with self._ledger.time_pass(len(images)):
             return joined([seen for _, seen in pieces])
 
     def _pass_of(self, items: Tensor) -> Trace:

@@ -11,6 +11,10 @@ from contextlib import contextmanager
 class Ledger:
     """Seconds of pictures by part, their sum, and the seconds of the training beside them.
 
+    Attributes:
+        seconds: By part.
+        pass_seconds: What one forward and backward of one image takes; 0 before there was a shared pass.
+
     Example:
         >>> ledger = Ledger()
         >>> with ledger.time("drawing"):
@@ -23,6 +27,7 @@ class Ledger:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = 0.0
         self._divided: dict[str, float] = defaultdict(float)
+        self.pass_seconds = 0.0
         self._training = 0.0
         self._training_since: float | None = None
         self._before = 0.0
@@ -45,7 +50,7 @@ class Ledger:
 
         Example:
             >>> ledger = Ledger()
-            >>> with ledger.divided("shared pass", ["GradCAM", "Saliency"]), ledger.time("shared pass"):
+            >>> with ledger.divided("shared pass", ["GradCAM", "Saliency"]), ledger.time_pass(8):
             ...     pass
             >>> ledger.spent("GradCAM") == ledger.seconds["shared pass"] / 2 > 0
             True
@@ -54,6 +59,16 @@ class Ledger:
         yield
         for name in names:
             self._divided[name] += (self.seconds[part] - before) / len(names)
+
+    @contextmanager
+    def time_pass(self, images: int) -> Iterator[None]:
+        """Count the time inside to the shared pass of so many images."""
+        start = time.perf_counter()
+        with self.time("shared pass"):
+            yield
+        found = (time.perf_counter() - start) / images
+        # A model's first passes take longer.
+        self.pass_seconds = min(self.pass_seconds or found, found)
 
     def spent(self, name: str) -> float:
         """Seconds of the part of this name, with its share of divided ones."""

@@ -61,7 +61,7 @@ class Run:
         self._complaints = Complaints()
         self._sharing = Sharing(self._complaints)
         self._facts = Facts(self._names, self.ledger, self.budget)
-        self._due = Due(self._names, self._sharing, self.ledger, self.budget)
+        self._due = Due(self._names, self._sharing, self.ledger, self.budget, self._complaints)
         # The callbacks that wait for samples to show the initial weights, and those weights once training goes on.
         self._waiting: list[VisualizationCallback] = []
         self._initial: dict[str, Tensor] | None = None
@@ -173,21 +173,23 @@ class Run:
             if ending & set(callback.schedule.on) and (not fits(trainer) or callback.schedule.due_epoch(epoch))
         ]
         samples = self._samples(trainer, module, complete=complete)
-        due = self._due.among(asked, trainer, self._output, samples)
         step = metric_step(trainer) - (1 if stage == "train" else 0)
+        moment = Moment(epoch, max(step, 0), stage_of(trainer))
+        due = self._due.among(asked, trainer, self._output, samples, moment)
         for callback in due:
             callback.schedule.fired(epoch=epoch)
-        self._make(due, trainer, module, Moment(epoch, max(step, 0), stage_of(trainer)), samples)
+        self._make(due, trainer, module, moment, samples)
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
         """A training batch ends."""
         step = trainer.global_step
         asked = [callback for callback in self._mine if callback.schedule.due_step(step)]
         samples = self._samples(trainer, module)
-        due = self._due.among(asked, trainer, self._output, samples)
+        moment = Moment(trainer.current_epoch + 1, metric_step(trainer))
+        due = self._due.among(asked, trainer, self._output, samples, moment)
         for callback in due:
             callback.schedule.fired(step=step)
-        self._make(due, trainer, module, Moment(trainer.current_epoch + 1, metric_step(trainer)), samples)
+        self._make(due, trainer, module, moment, samples)
 
     def read_metrics(self, trainer: Trainer, moment: str) -> None:
         """Metrics are complete, or about to be made. All processes must call this: reading may synchronise them."""
@@ -251,7 +253,8 @@ class Run:
         if not self._waiting:
             return
         samples = self._samples(trainer, module, complete=complete)
-        ready = self._due.among(self._waiting, trainer, self._output, samples, initial=True)
+        moment = Moment(0, 0)
+        ready = self._due.among(self._waiting, trainer, self._output, samples, moment)
         # A process that the others were lost to makes none.
         makers = self._mine
         self._waiting = [callback for callback in self._waiting if callback in makers and callback not in ready]
@@ -259,7 +262,7 @@ class Run:
             callback.schedule.fired(epoch=0)
         if ready:
             with nullcontext() if self._initial is None else swapped_weights(module, self._initial):
-                self._make(ready, trainer, module, Moment(0, 0), samples)
+                self._make(ready, trainer, module, moment, samples)
         if not self._waiting:
             self._initial = None
 

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.options import AttributionOptions
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.chunks import add_by_row, gradients_of, in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.inputs import baseline_for, check_positive, fixed_targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.samples import Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -93,6 +94,10 @@ class IntegratedGradients(AttributionCallback):
     def __init__(self, *, steps: int = 32, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
         self.steps = check_positive("steps", steps)
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """One a step."""
+        return self.steps * len(samples)
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, C, H, W)``, signed."""

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.model.inputs import baseline_for, check_images
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.samples import Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -68,11 +69,7 @@ def occlusion(
     """
     check_images(images)
     _checked(score)
-    height, width = images.shape[-2:]
-    windows = (max(1, height // 8), max(1, width // 8)) if window is None else _pair(window)
-    strides = (math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)) if stride is None else _pair(stride)
-    rows = _covered(height, windows[0], strides[0], "height").to(images.device)
-    columns = _covered(width, windows[1], strides[1], "width").to(images.device)
+    rows, columns = (side.to(images.device) for side in _windows(images, window, stride))
     cover = baseline_for(images, baseline)
     per_image = len(rows) * len(columns)
 
@@ -95,6 +92,16 @@ def occlusion(
     found = torch.cat([drop for _, drop in chunks]).view(len(images), len(rows), len(columns))
     down, across = rows.float(), columns.float()
     return ((down.T @ found @ across) / (down.sum(0)[:, None] * across.sum(0)))[:, None]
+
+
+def _windows(
+    images: Tensor, window: int | tuple[int, int] | None, stride: int | tuple[int, int] | None
+) -> tuple[Tensor, Tensor]:
+    """Return which rows each row of windows covers, ``(n, H)``, and the same of the columns, ``(m, W)``."""
+    height, width = images.shape[-2:]
+    windows = (max(1, height // 8), max(1, width // 8)) if window is None else _pair(window)
+    strides = (math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)) if stride is None else _pair(stride)
+    return _covered(height, windows[0], strides[0], "height"), _covered(width, windows[1], strides[1], "width")
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -146,6 +153,11 @@ class Occlusion(AttributionCallback):
         self.stride = stride
         self.pixel = pixel
         self.score = _checked(score)
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """A forward, about a third of a pass, for each window."""
+        rows, columns = _windows(samples.images, self.window, self.stride)
+        return len(rows) * len(columns) * len(samples) // 3
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, signed."""

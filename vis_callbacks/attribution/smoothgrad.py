@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.chunks import add_by_row, gradients_of, in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.inputs import check_positive, fixed_targets
 from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.samples import Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -99,6 +100,10 @@ class SmoothGrad(AttributionCallback):
         super().__init__(**options)
         self.noisy_samples = check_positive("noisy_samples", noisy_samples)
         self.noise_level = _check_level(noise_level)
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """One a noisy copy."""
+        return self.noisy_samples * len(samples)
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, C, H, W)``, signed."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
@@ -68,9 +68,22 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def _page(history: History, max_bytes: int) -> str:
-    texts = len(_rendered(history, Album((), {}, {}, fits=True)))
+    template = _template()
+    texts = len(_rendered(template, history, Album((), {}, {}, fits=True)))
     shown, album = _album(history, max_bytes - texts)
-    return _rendered(shown, album, left_out=len(history.events) - len(shown.events))
+    return _rendered(template, shown, album, left_out=len(history.events) - len(shown.events))
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(duration=duration, short=lambda text, limit=NAME: shorten(text, limit))
+    return environment.get_template("report.html.j2")
 
 
 def _album(history: History, max_bytes: int) -> tuple[History, Album]:
@@ -86,20 +99,12 @@ def _album(history: History, max_bytes: int) -> tuple[History, Album]:
         history = history.at_events([*range(0, last, 2), last])
 
 
-def _rendered(history: History, album: Album, left_out: int = 0) -> str:
+def _rendered(template: Template, history: History, album: Album, left_out: int = 0) -> str:
     script = _source("report.js")
     sections = sections_of(history, album)
     metrics = charts(history.metrics)
     damage = [f"{shorten(str(path.name), NAME)}: {reason}" for path, reason in album.damaged.items()]
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(duration=duration, short=lambda text, limit=NAME: shorten(text, limit))
-    return environment.get_template("report.html.j2").render(
+    return template.render(
         title=shorten(history.run.model, NAME) or "Training run",
         facts=_facts(history),
         banner=_banner(history.run),

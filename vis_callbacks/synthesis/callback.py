@@ -10,8 +10,8 @@ from torch import Tensor
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event
-from vis_callbacks.samples import Collector
+from vis_callbacks.event import Event, Moment
+from vis_callbacks.samples import Collector, Samples
 from vis_callbacks.synthesis.ascent import OptimizerFactory
 from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, collect_statistics
 from vis_callbacks.synthesis.statistics import ImageStatistics
@@ -80,6 +80,10 @@ class SynthesisCallback(VisualizationCallback):
             except ConfigurationError:
                 # A batch without images is reported where samples are looked for.
                 self._pool = Collector(0)
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """One a step, for each image."""
+        return self.steps * len(samples)
 
     def size(self, event: Event) -> tuple[int, ...] | int:
         """Return the size of the images to be made."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import logits_of, probabilities
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.samples import Samples
 from vis_callbacks.synthesis.ascent import Goal, OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.objectives import logit
@@ -154,6 +155,14 @@ def class_appearance(
         made[low[rises]], found[low[rises]] = again[rises], better[rises]
 
 
+class _Plan(NamedTuple):
+    """How an event goes: with little effort, from the beginning, in so many steps."""
+
+    hasty: bool
+    fresh: bool
+    steps: int
+
+
 class ClassAppearance(SynthesisCallback):
     """Shows the image that each class's logit loves most, and goes on with it from one event to the next.
 
@@ -227,21 +236,19 @@ class ClassAppearance(SynthesisCallback):
             for wanted in self.classes:
                 class_index(wanted, self.sample_request.class_names or class_names)
 
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """A step of all classes is one of each."""
+        count = self.count if isinstance(self.classes, str) else len(self.classes or samples.class_names[:10]) or 10
+        return self._plan(moment, known=bool(self._last)).steps * count
+
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show one image for each class, with its logit, probability and trust."""
         samples, moment = event.samples, event.moment
         classes = event.share.of(self._chosen(event))
         if not classes:
             return
-        early = moment.stage == "fit" and moment.epoch <= _EARLY
-        # Hardly anything of the first images would be true of the network a little later.
-        hasty = early and self._events < _HASTY_EVENTS
-        going_on = self.warm_start and all(index in self._last for index in classes)
-        fresh = hasty or not going_on or self._age % self.restart_every == 0
-        steps = self.fresh_steps if fresh and not hasty else self.steps
-        if early and moment.epoch == 0:
-            # Of an untrained network no image is worth many steps.
-            steps = max(steps // 4, 1)
+        early = _is_early(moment)
+        hasty, fresh, steps = self._plan(moment, known=all(index in self._last for index in classes))
         image_statistics, feature_statistics = self.image_statistics(event), self.feature_statistics(event)
 
         def make(items: Tensor) -> tuple[Tensor, Trust]:
@@ -302,6 +309,17 @@ class ClassAppearance(SynthesisCallback):
         self._last.update(told["last"])
         self._age, self._events = max(self._age, told["age"]), max(self._events, told["events"])
 
+    def _plan(self, moment: Moment, *, known: bool) -> _Plan:
+        """Decide how an event goes; from images that are known it can go on."""
+        # Hardly anything of the first images would be true of the network a little later.
+        hasty = _is_early(moment) and self._events < _HASTY_EVENTS
+        fresh = hasty or not (known and self.warm_start) or self._age % self.restart_every == 0
+        steps = self.fresh_steps if fresh and not hasty else self.steps
+        if _is_early(moment) and moment.epoch == 0:
+            # Of an untrained network no image is worth many steps.
+            steps = max(steps // 4, 1)
+        return _Plan(hasty, fresh, steps)
+
     def _chosen(self, event: Event) -> list[int]:
         known = max(event.trace.logits.shape[1], 2)
         count = min(self.count, known)
@@ -331,3 +349,7 @@ class ClassAppearance(SynthesisCallback):
         # Classes of which no image was seen come last.
         means = [own[labels == index].mean().nan_to_num(2.0) for index in range(known)]
         return torch.stack(means).argsort(stable=True).tolist()
+
+
+def _is_early(moment: Moment) -> bool:
+    return moment.stage == "fit" and moment.epoch <= _EARLY

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.normalization import IDENTITY, Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.samples import Samples
 from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.images import Canvas, Pixels
@@ -170,6 +171,11 @@ class DeepDream(SynthesisCallback):
         """Raise a `LayerError` if the layer is not there."""
         if self.layer is not None:
             find_layer(model, self.layer)
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """One a step, in each octave as many parts of the image."""
+        sizes = [self.octave_scale ** (-2 * octave) for octave in range(self.octaves)]
+        return round(super().passes(moment, samples) * sum(sizes))
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample and its dream."""

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import device_of, leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.samples import Samples
 from vis_callbacks.synthesis.ascent import OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.dead_units import RedirectedGradients
@@ -28,6 +29,9 @@ from vis_callbacks.synthesis.synthesis import synthesise
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_CHANNELS = 6
+"""So many are shown unless some are named."""
 
 
 @leaves_no_trace
@@ -167,6 +171,10 @@ class FeatureAppearance(SynthesisCallback):
         if self.layer is not None:
             find_layer(model, self.layer)
 
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """One a step, for each image of each channel."""
+        return self.steps * self.images * (_CHANNELS if self.channels is None else len(self.channels))
+
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show the synthetic and the most exciting real images of each channel."""
         model, normalization = event.model, event.samples.normalization
@@ -175,7 +183,7 @@ class FeatureAppearance(SynthesisCallback):
         axes = axes_of(model, real, layer)
         excited = _excitement(model, real, layer, axes)
         count = excited.shape[1]
-        channels = event.share.of(self.channels or sorted({count * part // 6 for part in range(6)}))
+        channels = event.share.of(self.channels or sorted({count * part // _CHANNELS for part in range(_CHANNELS)}))
         if not channels:
             return
         made = feature_appearance(

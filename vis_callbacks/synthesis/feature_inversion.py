@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.spatial import layers_across_depth
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.samples import Samples
 from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.callback import SynthesisCallback, psnr, shown
 from vis_callbacks.synthesis.images import Canvas, Fourier, Image, Pixels
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 _COARSE = 0.6
 """The part of the steps that is taken in the spectrum."""
+
+_LAYERS = 4
+"""So many are shown unless some are named."""
 
 
 @leaves_no_trace
@@ -149,10 +153,15 @@ class FeatureInversion(SynthesisCallback):
         for layer in self.layers or ():
             find_layer(model, layer)
 
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """One a step and layer, of which a shallow one takes but a part."""
+        layers = _LAYERS if self.layers is None else len(self.layers)
+        return super().passes(moment, samples) * layers // 2
+
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample, and the images that give the same features."""
         samples = event.samples
-        layers = self.layers or layers_across_depth(event.model, samples.images, 4)
+        layers = self.layers or layers_across_depth(event.model, samples.images, _LAYERS)
         found = feature_inversion(
             event.model,
             samples.images,
