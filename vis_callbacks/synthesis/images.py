@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,14 +83,28 @@ class Pixels(Image):
 
 
 class ClippedPixels(Pixels):
-    """The same, but free to leave the colours that exist: only what is seen of them is clipped."""
+    """The same, but free to leave the colours that exist: only what is seen of them is clipped.
+
+    The gradient passes through the clipping: where it did not, a pixel that has left would have no reason to return.
+    """
 
     def pixels(self) -> Tensor:
         """Return the images ``(N, C, H, W)`` in [0, 1]."""
-        return super().pixels().clamp(0, 1)
+        clipped: Tensor = _Clip.apply(super().pixels())
+        return clipped
 
     def project(self) -> None:
         """Do nothing."""
+
+
+class _Clip(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, pixels: Tensor) -> Tensor:
+        return pixels.clamp(0, 1)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 class NearPixels(Pixels):
