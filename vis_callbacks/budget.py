@@ -11,10 +11,10 @@ class Budget:
     """Decides whose pictures can be paid for now, from what they have cost so far.
 
     What counts is the time that training waits, and the CPU time of drawing and writing, which on few cores slow it as
-    much. Pictures are paid for when they are made: never more than the share of the training up to then. What a
+    much. Pictures are paid for when they are made, from the share of the training up to then. What a
     callback will cost is what it cost last, by the pass if it knows how many it takes; the first time, what so many
     take by themselves. Of several callbacks the cheap ones come first, and one that keeps to its equal part of the
-    share does not pay for the others: the costly ones are made less often.
+    share does not pay for the others: the costly ones are made less often, and over a run all keep to the share.
 
     Attributes:
         share: Of the training time, for all callbacks together. None: as much as they take.

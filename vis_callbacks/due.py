@@ -80,7 +80,7 @@ class Due:
     def _affordable(
         self, due: list[VisualizationCallback], passes: Mapping[str, int], trainer: Trainer, output: Output
     ) -> list[VisualizationCallback]:
-        """Return whose pictures the training can pay for; the others try again at the next end of an epoch."""
+        """Return whose pictures the training can pay for; the others try again the next time that it is theirs."""
         if not any(self._budget.bounds(callback.budget) for callback in due):
             return due
         spent = self._spent(output)

@@ -45,8 +45,7 @@ class Facts:
         if fits or not self._steady:
             # A later validation or test of the same version says nothing new about its training.
             self._wanted = self._wanted or fits or not known
-            self._steady = {**_about_model(module), "max_epochs": max_epochs}
-        self._steady["status"] = "running"
+            self._steady = {**_about_model(module), "max_epochs": max_epochs, "status": "running"}
 
     def end(self, epoch: int, error: BaseException | None) -> None:
         """What began has ended in an epoch, counted from 1. Only the first call matters."""
@@ -73,9 +72,9 @@ class Facts:
             "picture_seconds": {part: round(value, 3) for part, value in self._ledger.seconds.items()},
             "thread_seconds": round(thread_seconds, 3),
             "notes": [
-                left_out(name, callback.left_out, share)
+                left_out(name, callback.left_out, min(shares))
                 for callback, name in self._names.items()
-                if callback.left_out and (share := callback.budget or self._budget.share) is not None
+                if callback.left_out and (shares := [*filter(None, (callback.budget, self._budget.share))])
             ],
         }
 

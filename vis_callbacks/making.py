@@ -87,10 +87,14 @@ class Making:
             except Exception as error:
                 for callback in self._due:
                     self._fail(callback, error)
-        if self._parts:
-            # Handlers of the user's are called here.
-            with undisturbed(module):
-                self._bring_together()
+        if gathered := self._gathered():
+            try:
+                # Handlers of the user's are called here.
+                with undisturbed(module):
+                    self._bring_together(gathered)
+            except Exception as error:
+                for callback in self._parts:
+                    self._report(callback, error)
 
     def _events(
         self, module: nn.Module, samples_of: Callable[[VisualizationCallback], Samples | None]
@@ -133,7 +137,9 @@ class Making:
                 _check_finite(panels, event.model)
                 seconds = time.perf_counter() - start
                 if callback in self._parts:
-                    self._parts[callback] = Part(panels, seconds, callback.tell() if self._output is None else None)
+                    # Who had nothing to do has nothing new to tell.
+                    told = callback.tell() if panels and self._output is None else None
+                    self._parts[callback] = Part(panels, seconds, told)
                 else:
                     self._put(callback, panels, seconds)
             except Exception as error:
@@ -141,11 +147,16 @@ class Making:
                 return True
         return False
 
-    def _bring_together(self) -> None:
-        """Put together what the processes have made."""
+    def _gathered(self) -> list[Sequence[Part]]:
+        """Return every process's parts to the first process; nothing to the others."""
+        if not self._parts:
+            return []
         with self._ledger.time("waiting for other processes"):
-            gathered = self._sharing.gather(list(self._parts.values()))
-        for callback, *parts in zip(self._parts, *gathered, strict=True) if gathered else ():
+            return self._sharing.gather(list(self._parts.values()))
+
+    def _bring_together(self, gathered: list[Sequence[Part]]) -> None:
+        """Put together what the processes have made."""
+        for callback, *parts in zip(self._parts, *gathered, strict=True):
             try:
                 for part in parts:
                     if part.error is not None:

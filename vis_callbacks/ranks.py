@@ -126,18 +126,23 @@ class Ranks:
         self, shared: Sequence[VisualizationCallback], module: nn.Module, chooser: Chooser
     ) -> Mapping[str, Tensor]:
         """Tell all processes the samples, and what callbacks must know; return buffers to work with, by name."""
-        new = {key: samples.to(torch.device("cpu")) for key, samples in chooser.known.items() if key not in self._known}
-        # Each process's BatchNorm has last seen a batch of its own.
-        buffers = {name: buffer.detach().cpu() for name, buffer in module.named_buffers()}
-        told = {index: callback.tell() for index, callback in enumerate(shared)} if self.share.rank == 0 else {}
-        briefing = self._broadcast(_Briefing(new, buffers, told))
-        self._known |= set(briefing.samples)
-        if self.share.rank > 0:
-            chooser.take_over(briefing.samples)
-            for index, message in briefing.told.items():
+        if self.share.rank == 0:
+            known = chooser.known.items()
+            new = {key: samples.to(torch.device("cpu")) for key, samples in known if key not in self._known}
+            # Each process's BatchNorm has last seen a batch of its own.
+            buffers = {name: buffer.detach().cpu() for name, buffer in module.named_buffers()}
+            told = {index: callback.tell() for index, callback in enumerate(shared)}
+            self._broadcast(_Briefing(new, buffers, told))
+            self._known |= set(new)
+            return {}
+        briefing = cast(_Briefing, self._broadcast(None))
+        chooser.take_over(briefing.samples)
+        for index, message in briefing.told.items():
+            try:
                 shared[index].hear(message)
-            return briefing.buffers
-        return {}
+            except Exception as error:
+                raise self._told(error) from error
+        return briefing.buffers
 
     def gather(self, parts: Sequence[Part]) -> list[Sequence[Part]]:
         """Return every process's parts, in order, to the first process; nothing to the others."""

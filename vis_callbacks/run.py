@@ -65,6 +65,7 @@ class Run:
         # The callbacks that wait for samples to show the initial weights, and those weights once training goes on.
         self._waiting: list[VisualizationCallback] = []
         self._initial: dict[str, Tensor] | None = None
+        self._offered = 0
 
     @classmethod
     def of(cls, trainer: Trainer) -> Run:
@@ -154,7 +155,9 @@ class Run:
         if trainer.is_global_zero and self.chooser.wants_batches:
             with self.ledger.time("samples"):
                 self.chooser.offer(batch)
-        if stage == "train":
+        self._offered += 1
+        # To ask whether there are enough samples now, processes must speak: after 1, 2, 4, 8, ... batches is enough.
+        if stage == "train" and not (self._sharing.together and self._offered & (self._offered - 1)):
             self._make_initial(trainer, module)
 
     def stage_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:

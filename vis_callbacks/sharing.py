@@ -95,6 +95,7 @@ class Sharing:
 
     def _give_up(self, error: Exception) -> None:
         self.leave()
-        if self._first:
+        # What went wrong in another process is not known here, and the other way round.
+        if self._first or isinstance(error, ProcessError):
             what = "cannot share the work on the pictures"
             self._complaints.say("The processes", what, error, "by the first process alone")

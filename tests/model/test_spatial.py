@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
 import weakref
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.spatial import default_layer, find_layout, layers_across_depth
-from vis_callbacks.model.surveying import survey
+from vis_callbacks.model.surveying import survey, surveyed_trace
 from vis_callbacks.model.trace import trace
 from vis_callbacks.model.undisturbed import undisturbed
 
@@ -225,6 +226,33 @@ def test_a_backbone_without_gradients_still_has_a_default() -> None:
             return self.head(features.mean(dim=(2, 3)))
 
     assert default_layer(Probe(), torch.rand(1, 3, 16, 16)) == "backbone"
+
+
+@pytest.mark.parametrize("count", [4, 17])
+def test_as_many_tokens_as_images_are_told_apart(count: int) -> None:
+    torch.manual_seed(0)
+    model, images = SequenceFirst().eval(), torch.rand(count, 3, 32, 32)
+    with undisturbed(model):
+        seen = surveyed_trace(model, images, gradients=[None], activations=["block.norm1"])
+    assert find_layout(model, images, "block.norm1").axes == find_layout(copy.deepcopy(model), images, "block").axes
+    with undisturbed(model):
+        wanted = trace(model, images, gradients=["block"])
+    torch.testing.assert_close(seen.gradients["block"], wanted.gradients["block"])
+
+
+def test_a_head_that_begins_at_zero_hides_the_layer_only_as_long() -> None:
+    torch.manual_seed(0)
+    model, images = transformer(), torch.rand(2, 3, 32, 32)
+    nn.init.zeros_(model.head.weight)
+    with undisturbed(model):
+        surveyed_trace(model, images, gradients=[None])
+    before = default_layer(model, images)
+    nn.init.normal_(model.head.weight)
+    with undisturbed(model):
+        seen = surveyed_trace(model, images, gradients=[None])
+    (layer,) = seen.gradients
+    assert layer == default_layer(model, images) == default_layer(copy.deepcopy(model), images) != before
+    assert seen.gradients[layer].any()
 
 
 def test_a_model_that_squeezes_batches_of_one_is_seen() -> None:

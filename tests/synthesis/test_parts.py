@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,9 @@ from vis_callbacks.synthesis.priors import (
     batchnorm_statistics,
     collect_statistics,
     feature_prior,
+    reached,
 )
+from vis_callbacks.synthesis.recipes import find_recipe
 from vis_callbacks.synthesis.regularizers import (
     Blur,
     GradientClipping,
@@ -199,15 +203,47 @@ def test_the_prior_is_what_its_definition_says():
     statistics = {
         "maps": FeatureMoments(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 1.0])),
         "tokens": FeatureMoments(torch.tensor([0.5, 0.0, -1.0]), torch.tensor([1.0, 9.0, 4.0]), -1),
+        "tokens first": FeatureMoments(torch.tensor([0.5, 0.0, -1.0]), torch.tensor([1.0, 9.0, 4.0]), -1, batch=1),
     }
-    entries = {"maps": torch.randn(5, 2, 3, 3), "tokens": torch.randn(5, 7, 3)}
+    entries = {
+        "maps": torch.randn(5, 2, 3, 3),
+        "tokens": torch.randn(5, 7, 3),
+        "tokens first": torch.randn(10, 5, 3),
+    }
     wanted = torch.zeros(5)
-    for name, axes in (("maps", (2, 3)), ("tokens", (1,))):
+    for name, axes in (("maps", (2, 3)), ("tokens", (1,)), ("tokens first", (0,))):
         var, mean = torch.var_mean(entries[name], dim=axes, correction=0)
         known = statistics[name]
         wanted += (((mean - known.mean) ** 2 / known.var) + (var.sqrt() / known.var.sqrt() - 1) ** 2).mean(dim=1)
     found = feature_prior(statistics).score(View(torch.zeros(5, 1, 1, 1), entries=entries))
     assert torch.allclose(found, wanted, rtol=1e-3)
+
+
+class SequenceFirst(nn.Module):
+    """Tokens as (L, N, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm, self.head = nn.Conv2d(3, 12, 4, 4), nn.LayerNorm(12), nn.Linear(12, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(images).flatten(2).permute(2, 0, 1)
+        return self.head(self.norm(tokens).mean(dim=0))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_images_do_not_influence_each_other_where_tokens_come_first(count):
+    model, real = SequenceFirst(), torch.rand(8, 3, 16, 16)
+    statistics = collect_statistics(model, real)
+    options = {"image_size": 16, "steps": 3, "recipe": replace(find_recipe("best"), prior=50.0)}
+    alike = class_appearance(model, [2] * count, **options, feature_statistics=statistics, progress=False)
+    assert alike.shape == (count, 3, 16, 16)
+    known = reached(model, statistics, real[:1])
+    assert {one.batch for one in known.values()} == {1}
+    entries = dict.fromkeys(known, torch.randn(16, count, 12))
+    alone = dict.fromkeys(known, entries["norm"][:, :1])
+    together = feature_prior(known).score(View(real[:count], entries=entries))
+    assert torch.allclose(together[:1], feature_prior(known).score(View(real[:1], entries=alone)))
 
 
 def test_batchnorm_is_found_and_only_some_of_it_is_watched():

@@ -27,7 +27,28 @@ _KEPT = 3
 _SOURCES = 3
 """Maps that windows may have been cut from: the latest."""
 
-_known: WeakKeyDictionary[nn.Module, tuple[list[ref[nn.Module]], dict[tuple[int, ...], Survey]]] = WeakKeyDictionary()
+
+class _Surveys:
+    """What is known of one model, by image size."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(map(ref, model.modules()))
+        self._found: dict[tuple[int, ...], tuple[Survey, tuple[int, ...]]] = {}
+
+    def get(self, model: nn.Module, images: Tensor) -> Survey | None:
+        """Return the survey for images of this size, if it still holds."""
+        found, weights = self._found.get(tuple(images.shape[1:]), (None, ()))
+        if found is None or any(layer.reaches_logit for layer in found.layers) or weights == _versions(model):
+            return found
+        # No gradient reached a layer, as where the head's weights begin at zero: other weights may tell more.
+        return None
+
+    def put(self, model: nn.Module, images: Tensor, found: Survey) -> None:
+        """Keep a survey."""
+        self._found[tuple(images.shape[1:])] = found, _versions(model)
+
+
+_known: WeakKeyDictionary[nn.Module, _Surveys] = WeakKeyDictionary()
 
 
 def survey(model: nn.Module, images: Tensor) -> Survey:
@@ -53,9 +74,10 @@ def survey(model: nn.Module, images: Tensor) -> Survey:
     """
     check_images(images)
     surveys = _surveys_of(model)
-    found = surveys.get(tuple(images.shape[1:]))
+    found = surveys.get(model, images)
     if found is None:
-        found = surveys[tuple(images.shape[1:])] = _survey(model, images)
+        found = _survey(model, images)
+        surveys.put(model, images, found)
     return found
 
 
@@ -86,13 +108,15 @@ def surveyed_trace(
     """
     choices = [*activations, *gradients]
     check_images(images)
-    surveys, size = _surveys_of(model), tuple(images.shape[1:])
+    surveys = _surveys_of(model)
     # The batch axis of one image cannot be told from others of length one.
-    if size not in surveys and choices and len(images) > 1:
+    if choices and len(images) > 1 and surveys.get(model, images) is None:
         observed = _Observed(model, images)
-        surveys[size], found = observed.trace(targets, input_gradient, activations, gradients)
-        if found is not None:
-            return found
+        found, seen = observed.trace(targets, input_gradient, activations, gradients)
+        if observed.certain:
+            surveys.put(model, images, found)
+            if seen is not None:
+                return seen
     outputs, differentiated = (
         _names(survey(model, images), choice) if choice else [] for choice in (activations, gradients)
     )
@@ -110,13 +134,16 @@ def _names(known: Survey, choices: Sequence[LayerChoice]) -> list[str]:
     return list(names)
 
 
-def _surveys_of(model: nn.Module) -> dict[tuple[int, ...], Survey]:
-    modules = list(map(ref, model.modules()))
-    known, surveys = _known.get(model, ([], {}))
-    if modules != known:
-        surveys = {}
-        _known[model] = (modules, surveys)
+def _surveys_of(model: nn.Module) -> _Surveys:
+    surveys = _known.get(model)
+    if surveys is None or surveys.modules != list(map(ref, model.modules())):
+        surveys = _known[model] = _Surveys(model)
     return surveys
+
+
+def _versions(model: nn.Module) -> tuple[int, ...]:
+    """Numbers that change with the weights."""
+    return tuple(map(_version, model.parameters()))
 
 
 @leaves_no_trace
@@ -148,7 +175,11 @@ class _Seen:
 
 
 class _Observed:
-    """One pass of a model, all of whose layers are looked at."""
+    """One pass of a model, all of whose layers are looked at.
+
+    Attributes:
+        certain: Whether the axes of all outputs could be told; not where there are as many tokens as images.
+    """
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self._model = model
@@ -156,6 +187,7 @@ class _Observed:
         self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), batch=len(images))
         self._seen: dict[str, _Seen] = {}
         self._windows: Windows | None = None
+        self.certain = True
 
     def trace(
         self,
@@ -209,6 +241,8 @@ class _Observed:
             earlier = self._seen.pop(name, None)
             if tensor is None:
                 return
+            if tensor.ndim == 3 and tensor.shape[0] == tensor.shape[1] == self._reader.batch:
+                self.certain = False
             version = _version(tensor)
             given = any(tensor is one for one in inputs)
             same = given and any((id(tensor), version) == one.key for one in self._seen.values())

@@ -307,7 +307,7 @@ class ClassAppearance(SynthesisCallback):
         """Go on from the images that another process has made."""
         super().hear(told)
         self._last.update(told["last"])
-        self._age, self._events = max(self._age, told["age"]), max(self._events, told["events"])
+        self._age, self._events = told["age"], told["events"]
 
     def _plan(self, moment: Moment, *, known: bool) -> _Plan:
         """Decide how an event goes; from images that are known it can go on."""

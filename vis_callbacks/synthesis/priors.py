@@ -22,11 +22,13 @@ class FeatureMoments(NamedTuple):
         mean: ``(C,)``.
         var: ``(C,)``.
         axis: The axis of the channels.
+        batch: The axis of the images, which may be folded together with windows or tokens.
     """
 
     mean: Tensor
     var: Tensor
     axis: int = 1
+    batch: int = 0
 
 
 FeatureStatistics = Mapping[str, FeatureMoments]
@@ -94,18 +96,25 @@ def reached(model: nn.Module, statistics: FeatureStatistics, images: Tensor) -> 
     Args:
         model: From images to logits.
         statistics: By the full name of the layer.
-        images: ``(N, C, H, W)`` in model space.
+        images: One image ``(1, C, H, W)`` in model space; it shows which axis is that of the images.
     """
-    layers, seen = named_layers(model), set()
+    layers = named_layers(model)
+    seen: dict[str, int] = {}
 
     def note(name: str) -> Callable[..., None]:
-        return lambda *_: seen.add(name)
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            shape = inputs[0].shape
+            # Tokens before images, as in torch's own transformers.
+            second = len(shape) == 3 and shape[0] > 1 == shape[1] and statistics[name].axis != 1
+            seen[name] = 1 if second else 0
+
+        return hook
 
     with ExitStack() as stack, torch.no_grad():
         for name in statistics:
             stack.callback(layers[name].register_forward_pre_hook(note(name)).remove)
         logits_of(model, images)
-    return {name: moments for name, moments in statistics.items() if name in seen}
+    return {name: moments._replace(batch=seen[name]) for name, moments in statistics.items() if name in seen}
 
 
 def feature_prior(statistics: FeatureStatistics) -> Objective:
@@ -119,14 +128,14 @@ def feature_prior(statistics: FeatureStatistics) -> Objective:
     """
     if not statistics:
         return Objective(lambda view: torch.zeros(len(view.pixels), device=view.pixels.device))
-    axes = {name: one.axis for name, one in statistics.items()}
+    axes = {name: (one.axis, one.batch) for name, one in statistics.items()}
     mean = torch.cat([one.mean for one in statistics.values()])
     std = (torch.cat([one.var for one in statistics.values()]) + _EPSILON).sqrt()
     # All layers at once: on small images the many small operations would cost more than the features themselves.
     weight = torch.cat([torch.full_like(one.mean, 1 / len(one.mean)) for one in statistics.values()])
 
     def score(view: View) -> Tensor:
-        found = [_moments(view.entries[name], axis, len(view.pixels)) for name, axis in axes.items()]
+        found = [_moments(view.entries[name], *where, len(view.pixels)) for name, where in axes.items()]
         means, variances = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         apart = ((means - mean) / std).square() + ((variances + _EPSILON).sqrt() / std - 1).square()
         return apart @ weight
@@ -134,9 +143,9 @@ def feature_prior(statistics: FeatureStatistics) -> Objective:
     return Objective(score, entries=frozenset(axes))
 
 
-def _moments(features: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
+def _moments(features: Tensor, axis: int, batch: int, count: int) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel of each image, each ``(count, C)``."""
-    features = features.float()
+    features = features.float().movedim(batch, 0)
     if len(features) != count:
         # Tokens that were folded into the batch.
         folded = features.reshape(count, -1, *features.shape[1:])
@@ -172,6 +181,8 @@ class _Moments(torch.autograd.Function):
 
 def _channel_axis(layer: nn.Module) -> int:
     name = type(layer).__name__
+    if isinstance(layer, nn.Linear):
+        return -1
     return -1 if ("LayerNorm" in name or "RMSNorm" in name) and not name.endswith("2d") else 1
 
 
