@@ -173,6 +173,12 @@ def test_what_earlier_fits_of_a_trainer_took_is_training_too(tmp_path: Path) -> 
     assert twice - once < 1  # what lies between two fits is nobody's
 
 
+def test_the_report_names_the_share_that_binds(tmp_path: Path) -> None:
+    facts = fit(tmp_path, Slow(budget=0.9), Report(budget=0.1))
+    (note,) = facts["notes"]
+    assert note.endswith("to keep within 10 % of the training time.")
+
+
 def test_without_a_budget_nothing_is_left_out(tmp_path: Path) -> None:
     facts = fit(tmp_path, Slow(), Report())
     assert facts["notes"] == []

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch import nn
 from undisturbed.training import callback_classes, cheap
 
 from vis_callbacks import ClassAppearance, Event, FeatureAppearance, Panel, Tile
@@ -31,6 +32,7 @@ from vis_callbacks.samples import Samples
 
 HERE = Path(__file__).parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+NOT_UNDERSTOOD = "ProcessError: in process 1 of 2: RuntimeError: not a word understood"
 TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 
 
@@ -144,7 +146,10 @@ def test_a_process_that_fails_stops_nothing(tmp_path: Path) -> None:
     found = ran("faults", tmp_path)
     for name in ("stumbling", "mumbling 0", "mumbling 1"):
         assert_same_training(found, name)
-        assert found[1][f"warnings of {name}"] == []
+        said = found[1][f"warnings of {name}"]
+        assert [text.partition(". Training")[0] for text in said] == (
+            [] if name != "mumbling 1" else ["The processes cannot share the work on the pictures: " + NOT_UNDERSTOOD]
+        )
     first, second = found[0]["warnings of stumbling"]
     assert "A made no pictures in epoch 1: ProcessError: in process 1 of 2: RuntimeError: process 1 stumbles" in first
     assert "B made no pictures in epoch 2: RuntimeError: process 0 stumbles" in second
@@ -299,3 +304,32 @@ def test_the_parts_together_are_the_whole(kind: Any) -> None:
             for one, other in zip(parts, whole, strict=True):
                 for tile, expected in zip(one.all_tiles, other.all_tiles, strict=True):
                     torch.testing.assert_close(tile.values, expected.values, rtol=1e-4, atol=1e-5)
+
+
+def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_than_classes() -> None:
+    """Four processes with two classes, by the messages that `making` and `ranks` bring from one to the other."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, len(tiny.CLASSES)))
+    images, labels = zip(*(tiny.Shapes(5, seed=1)[index] for index in range(5)), strict=True)
+    samples = Samples(torch.stack(images), torch.stack(labels), tuple("abcde"), tiny.CLASSES)
+
+    def of(callback: ClassAppearance, epoch: int, share: Share) -> list[Panel]:
+        shared = SharedPass(model, samples, "predicted", Ledger())
+        with undisturbed(model):
+            return list(callback.visualize(Event(model, Moment(epoch, epoch), 0, shared, 0, share)))
+
+    def new() -> ClassAppearance:
+        return ClassAppearance([1, 3], steps=2, fresh_steps=3, restart_every=3, recipe="simonyan", progress=False)
+
+    alone, together = new(), [new() for _ in range(4)]
+    for epoch in range(2, 9):
+        whole = of(alone, epoch, Share())
+        for other in together[1:]:
+            other.hear(together[0].tell())
+        parts = [of(callback, epoch, Share(rank, 4)) for rank, callback in enumerate(together)]
+        for callback, panels in zip(together[1:], parts[1:], strict=True):
+            if panels:
+                together[0].hear(callback.tell())
+        made = [panel for part in parts for panel in part]
+        assert [panel.name for panel in made] == [panel.name for panel in whole]
+        for one, other in zip(made, whole, strict=True):
+            torch.testing.assert_close(one.all_tiles[0].values, other.all_tiles[0].values, rtol=1e-3, atol=1e-3)

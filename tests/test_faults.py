@@ -613,21 +613,19 @@ def test_a_damaged_store_is_gone_on_with(name: str, tmp_path: Path, chromium: Br
     opened(chromium, store / "report.html")
 
 
-def test_a_picture_that_is_lost_is_made_again(tmp_path: Path) -> None:
-    def fit(**options: Any) -> None:
-        trainer = tiny.trainer(tmp_path, [Filters()], max_epochs=2)
-        trainer.fit(Plain(), tiny.loader(32), tiny.loader(16), **options)
-        trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
+def test_a_run_that_is_resumed_otherwise_replaces_the_pictures_of_the_first_try(tmp_path: Path) -> None:
+    def fit(epochs: int, lr: float, **options: Any) -> Path:
+        trainer = tiny.trainer(tmp_path, [Filters()], max_epochs=epochs)
+        module = Plain()
+        module.on_train_start = lambda: module.optimizers().param_groups[0].update(lr=lr)
+        trainer.fit(module, tiny.loader(32), tiny.loader(16), **options)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return tmp_path / "visualizations" / tiny.records(tmp_path)[-1]["file"]
 
-    trainer = tiny.trainer(tmp_path, [Filters()], max_epochs=1)
-    trainer.fit(Plain(), tiny.loader(32), tiny.loader(16))
-    trainer.save_checkpoint(tmp_path / "one.ckpt")
-    fit(ckpt_path=tmp_path / "one.ckpt")
-    last = tmp_path / "visualizations" / tiny.records(tmp_path)[-1]["file"]
-    last.unlink()
-    fit(ckpt_path=tmp_path / "one.ckpt")
-    assert last.is_file()
-    assert [record["epoch"] for record in tiny.records(tmp_path)] == [0, 1, 2, 2]
+    fit(1, 0.1)
+    pictures = [fit(2, lr, ckpt_path=tmp_path / "1.ckpt").read_bytes() for lr in (0.1, 10.0)]
+    assert pictures[0] != pictures[1]
+    assert [record["epoch"] for record in tiny.records(tmp_path)] == [0, 1, 2]
 
 
 # Processes.

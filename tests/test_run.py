@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -130,11 +131,33 @@ def test_a_validation_or_test_alone_makes_pictures(stage: str, package: str, tmp
 
 
 def test_a_second_validation_of_another_model_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    pictures = []
     for seed in range(2):
         module = tiny.module()
         nn.init.constant_(module.net.conv1.weight, seed)
         tiny.trainer(tmp_path, [Filters()]).validate(module, tiny.loader(16), verbose=False)
-    assert len(tiny.records(tmp_path)) == 2
+        (record,) = tiny.records(tmp_path)
+        pictures.append((tmp_path / "visualizations" / record["file"]).read_bytes())
+    assert pictures[0] != pictures[1]
+
+
+def test_what_an_earlier_run_left_is_set_aside_also_where_a_validation_comes_first(tmp_path: Path) -> None:
+    fit(tmp_path, Filters(), max_epochs=3)
+    trainer = tiny.trainer(tmp_path, [Filters()], max_epochs=1)
+    module = tiny.module()
+    trainer.validate(module, tiny.loader(16), verbose=False)
+    assert {record["epoch"] for record in tiny.records(tmp_path)} == {0, 1, 2, 3}
+    trainer.fit(module, tiny.loader(32), tiny.loader(16))
+    assert {record["epoch"] for record in tiny.records(tmp_path)} == {0, 1}
+    assert len(list(tmp_path.glob("visualizations*"))) == 2
+
+
+def test_a_validation_before_the_training_stays_with_it(tmp_path: Path) -> None:
+    trainer = tiny.trainer(tmp_path, [Filters()], max_epochs=1)
+    module = tiny.module()
+    trainer.validate(module, tiny.loader(16), verbose=False)
+    trainer.fit(module, tiny.loader(32), tiny.loader(16))
+    assert [record["stage"] for record in tiny.records(tmp_path)] == ["validate", "fit", "fit"]
 
 
 def test_a_test_after_training_leaves_the_facts_of_the_training(tmp_path: Path) -> None:
@@ -145,6 +168,20 @@ def test_a_test_after_training_leaves_the_facts_of_the_training(tmp_path: Path) 
     tiny.trainer(tmp_path, [Filters(on="test")]).test(tiny.module(), tiny.loader(16), verbose=False)
     assert '"epochs": 2' in facts
     assert '"epochs": 2' in (tmp_path / "visualizations" / "run.json").read_text()
+
+
+def test_a_test_after_a_training_that_failed_does_not_say_that_it_was_finished(tmp_path: Path) -> None:
+    class Failing(tiny.module_class(tiny.PACKAGES[0])):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 1:
+                raise ZeroDivisionError("the user's own")
+
+    module, trainer = Failing(), tiny.trainer(tmp_path, [Filters(on=["validation", "test"])], max_epochs=2)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(module, tiny.loader(32), tiny.loader(16))
+    trainer.test(module, tiny.loader(16), verbose=False)
+    status = json.loads((tmp_path / "visualizations" / "run.json").read_text())["status"]
+    assert status == "stopped by ZeroDivisionError in epoch 2"
 
 
 def test_nothing_is_trained_and_nothing_breaks(tmp_path: Path) -> None:
@@ -358,7 +395,7 @@ def test_drawing_and_writing_take_no_random_numbers(tmp_path: Path) -> None:
     from vis_callbacks.sinks.record import Record
 
     states = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
-    output = Output(tmp_path, [], fresh=True)
+    output = Output(tmp_path, [])
     panel = Panel("one", [Tile(torch.eye(8), "heat"), Tile(torch.eye(8), "signed", caption="ä")], caption="caption")
     output.put(0, Record("A/one", "A", 0, 0), panel, Destinations(), None)
     output.end_event({"model": "M"})

@@ -17,7 +17,7 @@ from vis_callbacks.render import assemble, draw_tiles, render
 from vis_callbacks.sinks.loggers import LoggerSink, logger_sinks
 from vis_callbacks.sinks.record import Record
 from vis_callbacks.sinks.store import PictureStore
-from vis_callbacks.sinks.worker import Worker
+from vis_callbacks.sinks.worker import MOST_WAITING, Worker
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -28,20 +28,23 @@ class Output:
     Args:
         log_dir: Folder of the run.
         loggers: The Trainer's loggers.
-        fresh: Whether a new run begins in the folder.
 
     Attributes:
         drawing_seconds: CPU time of the thread, by callback.
     """
 
-    def __init__(self, log_dir: str | Path, loggers: list[Any], *, fresh: bool) -> None:
+    def __init__(self, log_dir: str | Path, loggers: list[Any]) -> None:
         self._worker = Worker()
         self._loggers = loggers
-        self._store = PictureStore(log_dir, fresh=fresh)
+        self._store = PictureStore(log_dir)
         self._sinks: list[LoggerSink] | None = None
         self._gaps: list[Record] = []
         self._problems: list[tuple[str, Exception]] = []
         self.drawing_seconds: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """A training begins: what an earlier run left in the folder is set aside."""
+        self._submit("", self._store.begin)
 
     @property
     def directory(self) -> Path:
@@ -56,10 +59,7 @@ class Output:
     def put(
         self, index: int, record: Record, panel: Panel, destinations: Destinations, transform: Transform | None
     ) -> None:
-        """Draw a panel and write it wherever it should go.
-
-        A picture that a training run left in the store already, before it was resumed, is not made again.
-        """
+        """Draw a panel and write it wherever it should go."""
         sinks = self._writers() if destinations.tensorboard else []
 
         def task() -> None:
@@ -67,8 +67,6 @@ class Output:
             tiles: list[Picture] = []
             plain = None
             try:
-                if record.stage == "fit" and record in self._store:
-                    return
                 tiles = draw_tiles(panel)
                 plain = _transformed(assemble(panel, tiles, text=False), transform)
                 self._store.add(stamped, plain)
@@ -143,7 +141,9 @@ class Output:
             spent = time.thread_time() - start
             self.drawing_seconds[callback] = self.drawing_seconds.get(callback, 0.0) + spent
 
-        self._worker.submit(guarded)
+        if not self._worker.submit(guarded):
+            stuck = TimeoutError(f"{MOST_WAITING} pictures are waiting to be drawn, and nothing moves")
+            self._problems.append((callback, stuck))
 
     def _writers(self) -> list[LoggerSink]:
         # Asked for on the training thread: a logger makes its writer when it is first touched.

@@ -58,10 +58,10 @@ class Run:
         self._log_dir: str | None = None
         self._output: Output | None = None
         self._metrics = MetricReader()
-        self._complaints = Complaints()
-        self._sharing = Sharing(self._complaints)
+        self.complaints = Complaints()
+        self._sharing = Sharing(self.complaints)
         self._facts = Facts(self._names, self.ledger, self.budget)
-        self._due = Due(self._names, self._sharing, self.ledger, self.budget, self._complaints)
+        self._due = Due(self._names, self._sharing, self.ledger, self.budget, self.complaints)
         # The callbacks that wait for samples to show the initial weights, and those weights once training goes on.
         self._waiting: list[VisualizationCallback] = []
         self._initial: dict[str, Tensor] | None = None
@@ -89,7 +89,7 @@ class Run:
         """Whether pictures can be made at all; if not, it says so once."""
         strategy = shards_weights(trainer)
         if strategy is not None and trainer.is_global_zero:
-            self._complaints.say_sharded(strategy)
+            self.complaints.say_sharded(strategy)
         return strategy is None
 
     def add(self, callback: VisualizationCallback) -> None:
@@ -132,6 +132,7 @@ class Run:
         self._check_classes(trainer, module)
         self._open(trainer, module, fresh=fresh)
         self.ledger.training_starts()
+        self._offered = 0
         if fresh:
             # Nothing has been earned yet that could pay for techniques of many passes.
             self._waiting = [
@@ -218,10 +219,10 @@ class Run:
             for task in self._at_end:
                 output.at_end(task)
             done = output.drain(DRAIN_SECONDS)
-            self._complaints.say_unwritten(output.problems())
+            self.complaints.say_unwritten(output.problems())
             if not done:
                 late = TimeoutError(f"after {DRAIN_SECONDS:.0f} s")
-                self._complaints.say("The callbacks", "are still writing pictures", late, "do not end the process yet")
+                self.complaints.say("The callbacks", "are still writing pictures", late, "do not end the process yet")
         except Exception as problem:
             # Anything raised while the Trainer handles an exception would hide the user's own error.
             print(f"vis_callbacks could not finish its pictures: {type(problem).__name__}: {problem}")
@@ -233,7 +234,9 @@ class Run:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or self._log_dir is None:
             return
         if self._output is None:
-            self._output = Output(self._log_dir, list(trainer.loggers), fresh=fresh)
+            self._output = Output(self._log_dir, list(trainer.loggers))
+        if fresh:
+            self._output.begin()
         known = self._output.has_facts
         self._facts.begin(module, fits=fits(trainer), max_epochs=trainer.max_epochs, known=known)
 
@@ -306,12 +309,12 @@ class Run:
             output=output,
             sharing=self._sharing,
             ledger=self.ledger,
-            complaints=self._complaints,
+            complaints=self.complaints,
         )
         with self.ledger.divided("shared pass", [name for callback, name in names.items() if callback.uses_samples]):
             making.make(module, samples, buffers)
         if output is not None:
-            self._complaints.say_unwritten(output.problems())
+            self.complaints.say_unwritten(output.problems())
             output.end_event(self._facts.now(epochs=trainer.current_epoch, thread_seconds=output.thread_seconds))
         if making.raised:
             raise making.raised[0]

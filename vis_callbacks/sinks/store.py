@@ -22,6 +22,11 @@ from vis_callbacks.sinks.record import Record
 
 FOLDER = "visualizations"
 
+Key = tuple[str, str, int, int]
+"""What tells pictures apart: stage, tag, epoch and step."""
+
+_PANELS = "panels.jsonl"
+
 
 class PictureStore:
     """The folder ``<log_dir>/visualizations``.
@@ -30,7 +35,6 @@ class PictureStore:
 
     Args:
         log_dir: Folder of the run.
-        fresh: Whether a new run begins here: a store of an earlier run is then set aside under a new name.
 
     Example:
         >>> import tempfile
@@ -41,13 +45,14 @@ class PictureStore:
         'Filters/conv1/epoch0000-step00000000.png'
     """
 
-    def __init__(self, log_dir: str | Path, *, fresh: bool = False) -> None:
+    def __init__(self, log_dir: str | Path) -> None:
         self.directory = Path(log_dir) / FOLDER
-        self._set_aside = fresh
+        self._from_earlier: bool | None = None
+        self._set_aside = False
 
-    def __contains__(self, record: Record) -> bool:
-        """Whether the picture of this tag and moment is here already."""
-        return _key(record) in self._known
+    def begin(self) -> None:
+        """A training begins: what an earlier run left here is set aside, under a new name."""
+        self._set_aside = True
 
     def add(self, record: Record, picture: npt.NDArray[np.uint8]) -> Record:
         """Write a picture ``(H, W, 3)`` and its line; return the record with the file's name."""
@@ -60,10 +65,19 @@ class PictureStore:
         return self.note(dataclasses.replace(record, file=file.as_posix()))
 
     def note(self, record: Record) -> Record:
-        """Write the line alone: the picture is on disk, or could not be made."""
-        self._append("panels.jsonl", record.to_json())
+        """Write the line alone: the picture is on disk, or could not be made.
+
+        A picture that is made again, because a run was resumed from before it, takes the place of the first.
+        """
+        key = _key(record)
+        if record.file is not None and key in self._known:
+            kept = [line for line in self._lines() if line and _key_of(line) != key]
+            data = "\n".join([*kept, record.to_json(), ""]).encode("utf-8", "replace")
+            self._write(Path(_PANELS), lambda stream: stream.write(data))
+        else:
+            self._append(_PANELS, record.to_json())
         if record.file is not None:
-            self._known.add(_key(record))
+            self._known.add(key)
         return record
 
     def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
@@ -105,29 +119,35 @@ class PictureStore:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     def _opened(self) -> Path:
-        if self._set_aside and (self.directory / "panels.jsonl").exists():
+        if self._from_earlier is None:
+            self._from_earlier = (self.directory / _PANELS).exists()
+        if self._set_aside and self._from_earlier:
             self.directory.rename(_unused(self.directory))
+            self._from_earlier = False
+            self._known = set()
         self._set_aside = False
         self.directory.mkdir(parents=True, exist_ok=True)
         return self.directory
 
     @cached_property
-    def _known(self) -> set[tuple[str, str, int, int]]:
-        known = set()
-        path = self._opened() / "panels.jsonl"
+    def _known(self) -> set[Key]:
+        return {key for line in self._lines() if (key := _key_of(line)) is not None}
+
+    def _lines(self) -> list[str]:
+        path = self._opened() / _PANELS
         # Not splitlines: class names may hold characters that it takes for line ends.
-        for line in path.read_text("utf-8", "replace").split("\n") if path.exists() else ():
-            try:
-                record = Record.from_json(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(record.file, str) and (self.directory / record.file).is_file():
-                known.add(_key(record))
-        return known
+        return path.read_text("utf-8", "replace").split("\n") if path.exists() else []
 
 
-def _key(record: Record) -> tuple[str, str, int, int]:
+def _key(record: Record) -> Key:
     return record.stage, record.tag, record.epoch, record.step
+
+
+def _key_of(line: str) -> Key | None:
+    try:
+        return _key(Record.from_json(line))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _slug(name: str) -> str:

@@ -6,10 +6,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 Task = Callable[[], object]
 
 MOST_WAITING = 1024
+PATIENCE = 120.0
+"""Seconds that the training waits, once, while so many tasks wait and none is done."""
 
 
 class Worker:
@@ -20,6 +23,7 @@ class Worker:
     Example:
         >>> worker, done = Worker(), []
         >>> worker.submit(lambda: done.append(1))
+        True
         >>> worker.drain(timeout=5), done
         (True, [1])
     """
@@ -27,14 +31,21 @@ class Worker:
     def __init__(self) -> None:
         self._tasks: queue.Queue[Task | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
+        self._stuck = False
         self.seconds = 0.0
 
-    def submit(self, task: Task) -> None:
-        """Run a task later. Waits only when very many are waiting already."""
+    def submit(self, task: Task) -> bool:
+        """Run a task later; say whether it will be. Waits only when very many are waiting already, and not for ever."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="vis-callbacks", daemon=True)
+            self._thread = threading.Thread(target=self._work, args=(self._tasks,), name="vis-callbacks", daemon=True)
             self._thread.start()
-        self._tasks.put(task)
+        try:
+            self._tasks.put(task, timeout=0 if self._stuck else PATIENCE)
+        except queue.Full:
+            self._stuck = True
+        else:
+            self._stuck = False
+        return not self._stuck
 
     @property
     def running(self) -> bool:
@@ -46,18 +57,25 @@ class Worker:
         thread = self._thread
         if thread is None:
             return True
+        until = time.monotonic() + timeout
         done = threading.Event()
-        self._tasks.put(done.set)
-        # Ctrl-C may end the waiting, but not the thread: the next `drain` waits for it again.
-        done.wait(timeout)
+        with suppress(queue.Full):
+            self._tasks.put(done.set, timeout=timeout)
+            # Ctrl-C may end the waiting, but not the thread: the next `drain` waits for it again.
+            done.wait(max(until - time.monotonic(), 0))
         self._thread = None
-        self._tasks.put(None)
         if done.is_set():
+            self._tasks.put(None)
             thread.join()
+        else:
+            # What comes later does not wait behind what never ends.
+            self._tasks = queue.Queue(MOST_WAITING)
         return done.is_set()
 
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            start = time.perf_counter()
-            task()
-            self.seconds += time.perf_counter() - start
+    def _work(self, tasks: queue.Queue[Task | None]) -> None:
+        # Given up by `drain`, the thread ends when nothing more is waiting.
+        with suppress(queue.Empty):
+            while (task := tasks.get(block=tasks is self._tasks)) is not None:
+                start = time.perf_counter()
+                task()
+                self.seconds += time.perf_counter() - start

@@ -11,6 +11,7 @@ from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
+from vis_callbacks.run import Run
 from vis_callbacks.samples import Collector, Samples
 from vis_callbacks.synthesis.ascent import OptimizerFactory
 from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, collect_statistics
@@ -77,9 +78,9 @@ class SynthesisCallback(VisualizationCallback):
         if self.learns_from_images and trainer.is_global_zero and not self._pool.complete:
             try:
                 self._pool.offer(batch)
-            except ConfigurationError:
-                # A batch without images is reported where samples are looked for.
-                self._pool = Collector(0)
+            except Exception as error:
+                what, remedy = "learns from the samples alone", "batch_to_images= is to read training batches too"
+                Run.of(trainer).complaints.say(self.name, what, error, remedy)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
         """One a step, for each image."""
