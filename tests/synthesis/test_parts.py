@@ -33,7 +33,16 @@ from vis_callbacks.synthesis.regularizers import (
     total_variation,
 )
 from vis_callbacks.synthesis.statistics import BANDS, ImageStatistics, band_index
-from vis_callbacks.synthesis.transforms import Affine, Colour, Jitter, Moment, Noise, Resolution
+from vis_callbacks.synthesis.transforms import (
+    Affine,
+    Colour,
+    GaussianBlur,
+    Grayscale,
+    Jitter,
+    Moment,
+    Noise,
+    Resolution,
+)
 
 KINDS = [Pixels, SigmoidPixels, Fourier, Maco, BandEnergy]
 
@@ -114,7 +123,16 @@ def test_statistics_are_even_where_nothing_is_known():
 
 
 @pytest.mark.parametrize(
-    "transform", [Jitter(0.3), Affine((0.8, 1.2), 15, 0.1, flip=True), Colour(), Noise(), Resolution(least=4)]
+    "transform",
+    [
+        Jitter(0.3),
+        Affine((0.8, 1.2), 15, 0.1, flip=True),
+        Colour(),
+        Grayscale(1.0),
+        GaussianBlur(1.0, 0.1),
+        Noise(),
+        Resolution(least=4),
+    ],
 )
 def test_transforms_are_random_differentiable_and_repeatable(transform):
     pixels = smooth(2, 3, 16, 24).requires_grad_()
@@ -133,6 +151,19 @@ def test_an_affine_of_nothing_changes_nothing_and_a_turn_of_90_degrees_keeps_pro
     square[..., 8:13, 18:23] = 1
     turned = Affine(degrees=90)(square, moment()).detach()
     assert abs(float(turned.sum()) - 25) < 4
+
+
+def test_colour_and_sharpness_are_taken_from_about_as_many_as_was_said():
+    pixels, one = torch.rand(400, 3, 4, 4), torch.rand(1, 1, 32, 32)
+    found = Grayscale(0.25)(pixels, moment())
+    colourless = (found.amax(dim=1) == found.amin(dim=1)).flatten(1).all(dim=1)
+    assert 0.18 < colourless.float().mean() < 0.32
+    assert torch.equal(found[~colourless], pixels[~colourless])
+    assert torch.equal(Grayscale(1.0)(one, moment()), one)
+    at = moment()
+    steps = [GaussianBlur(0.25, 0.1)(one, at) for _ in range(400)]
+    assert 0.18 < sum(blurred is not one for blurred in steps) / 400 < 0.32
+    assert all(blurred is one or blurred.std() < 0.9 * one.std() for blurred in steps)
 
 
 def test_a_resolution_for_models_of_one_size_keeps_the_size():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from vis_callbacks.callback import VisualizationCallback
+from vis_callbacks.complaints import VisualizationWarning
 from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.event import Event
 from vis_callbacks.panel import Panel
@@ -70,6 +71,19 @@ def fit(
     loader = DataLoader(data, batch_size=8)
     trainer.fit(Classifier(ConvNet(channels)), loader, loader)
     return seen
+
+
+def test_training_batches_that_cannot_be_read_are_said_once_and_stop_nothing(tmp_path):
+    def read(batch: list[Tensor]) -> Tensor:
+        if torch.is_grad_enabled():
+            raise KeyError("pixel_values")
+        return batch[0]
+
+    callback = ClassAppearance([0], steps=2, fresh_steps=2, batch_to_images=read)
+    with pytest.warns(VisualizationWarning, match="ClassAppearance learns from the samples alone: KeyError") as caught:
+        events = fit(callback, tmp_path, epochs=2)
+    assert len([one for one in caught if one.category is VisualizationWarning]) == 1
+    assert len(events) == 3
 
 
 pytestmark = pytest.mark.filterwarnings(

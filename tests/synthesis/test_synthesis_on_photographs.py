@@ -63,6 +63,14 @@ def test_a_flamingo_begins_to_show(network):
     assert last.probabilities.item() > 20 * first.probabilities.item()
 
 
+@pytest.mark.slow
+def test_the_seeds_flamingo(network):
+    options = {"image_size": 224, "recipe": "timm-vis", "min_probability": 0.9, "seed": 1, "progress": False}
+    pixels = class_appearance(network, FLAMINGO, **options)
+    saved = (pixels * 255).round() / 255
+    assert network(HALF.to_model(saved)).softmax(dim=1)[0, FLAMINGO] > 0.9
+
+
 def test_shallow_layers_come_back_better(network, cat):
     layers = ["conv_stem", "blocks.2", "blocks.5"]
     found = feature_inversion(network, HALF.to_model(cat), layers, steps=60, normalization=HALF, progress=False)

@@ -15,7 +15,7 @@ from vis_callbacks.synthesis.ascent import OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.images import BandEnergy, Canvas, ClippedPixels, Fourier, Image, Maco, Pixels
 from vis_callbacks.synthesis.objectives import Objective
 from vis_callbacks.synthesis.regularizers import Blur, Edit, GradientClipping, l1, l2, total_variation
-from vis_callbacks.synthesis.transforms import Affine, Colour, Noise, Resolution, Transform
+from vis_callbacks.synthesis.transforms import Affine, Colour, GaussianBlur, Grayscale, Noise, Resolution, Transform
 
 
 @dataclass(frozen=True)
@@ -72,25 +72,28 @@ def stepwise(optimizer: Optimizer, steps: int, *, every: int = 100, gamma: float
 
 
 _MOVED = Affine(zoom=(0.85, 1.4), degrees=15, shift=0.08, flip=True)
+_RECOLOURED, _REDUCED = Colour(0.2, 0.2), Resolution(0.43, until=0.85)
 
 BEST = Recipe(
     image=partial(BandEnergy, gain=1.0),
     optimizer=partial(Adam, lr=0.15),
     steps=256,
     scheduler=warm_hold_cosine,
-    transforms=(_MOVED, Colour(0.2, 0.2), Resolution(0.43, until=0.85)),
+    transforms=(_MOVED, Grayscale(), GaussianBlur(), _RECOLOURED, _REDUCED),
     prior=0.3,
 )
-"""Band-energy spectrum, feature prior, random resolution, colour shift."""
+"""Band-energy spectrum, feature prior, random resolution, colour shift, and now and then no colour or no sharpness."""
+
+_PLAIN = replace(BEST, transforms=(_MOVED, _RECOLOURED, _REDUCED))
 
 RECIPES: Mapping[str, Recipe] = {
     "best": BEST,
     # The same, and new tries with a fifth of the passes where the model does not trust an image.
     "persistent": replace(BEST, steps=320, spare=0.2),
     # The same for a few dozen steps: they have to be larger.
-    "draft": replace(BEST, steps=48, optimizer=partial(Adam, lr=0.4), scheduler=partial(warm_hold_cosine, warm=2)),
+    "draft": replace(_PLAIN, steps=48, optimizer=partial(Adam, lr=0.4), scheduler=partial(warm_hold_cosine, warm=2)),
     # The same without the prior, whose size suits logits and not activations.
-    "feature": replace(BEST, steps=128, prior=0.0),
+    "feature": replace(_PLAIN, steps=128, prior=0.0),
     # Simonyan et al., arXiv 1312.6034; torchbearer's ClassAppearanceModel.
     "simonyan": Recipe(Pixels, partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l2()),
     # timm-vis's generate_image, with the numbers of its notebook.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vis_callbacks.synthesis.regularizers import gaussian_blur
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -106,6 +108,47 @@ class Colour:
         shape = (*pixels.shape[:2], 1, 1)
         gain = moment.uniform(1 - self.gain, 1 + self.gain, *shape).to(pixels)
         return (pixels - 0.5) * gain + (0.5 + moment.uniform(-self.offset, self.offset, *shape).to(pixels))
+
+
+@dataclass(frozen=True)
+class Grayscale:
+    """Take the colour from some of the images; those that do not have three channels are left as they are.
+
+    Attributes:
+        share: The part of the images, on average.
+    """
+
+    share: float = 0.2
+
+    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+        """Return the pixels, some of them gray."""
+        chosen = moment.uniform(0, 1, len(pixels), 1, 1, 1) < self.share
+        return torch.where(chosen.to(pixels.device), gray(pixels), pixels) if pixels.shape[1] == 3 else pixels
+
+
+def gray(pixels: Tensor) -> Tensor:
+    """Return RGB images ``(N, 3, H, W)`` without colour, by the luminance of ITU-R BT.601."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(3, 1, 1)
+    return (pixels * weights).sum(dim=1, keepdim=True).expand_as(pixels)
+
+
+@dataclass(frozen=True)
+class GaussianBlur:
+    """Blur all images in some of the steps, each time as much as chance will have it.
+
+    Attributes:
+        share: The part of the steps, on average.
+        sigma: Largest standard deviation, as a part of the smaller side.
+    """
+
+    share: float = 0.25
+    sigma: float = 2 / 224
+
+    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+        """Return the pixels, blurred or not."""
+        chosen = float(moment.uniform(0, 1)) < self.share
+        sigma = float(moment.uniform(0.15, 1)) * self.sigma * min(pixels.shape[-2:])
+        return gaussian_blur(pixels, sigma) if chosen else pixels
 
 
 @dataclass(frozen=True)

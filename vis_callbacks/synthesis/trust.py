@@ -14,6 +14,7 @@ from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.synthesis.regularizers import gaussian_blur
 from vis_callbacks.synthesis.sizes import normalization_for
+from vis_callbacks.synthesis.transforms import gray
 
 _LOW_RESOLUTION = 96 / 224
 _BLUR = 2 / 224
@@ -81,6 +82,5 @@ def _spoilt(pixels: Tensor) -> list[Tensor]:
         F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False),
     ]
     if pixels.shape[1] == 3:
-        weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(3, 1, 1)
-        spoilt.append((pixels * weights).sum(dim=1, keepdim=True).expand_as(pixels))
+        spoilt.append(gray(pixels))
     return spoilt
