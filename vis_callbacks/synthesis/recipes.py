@@ -59,7 +59,7 @@ def warm_hold_cosine(optimizer: Optimizer, steps: int, *, warm: int = 10, hold: 
     def factor(step: int) -> float:
         if step < warm:
             return (step + 1) / (warm + 1)
-        late = max(step / max(steps, 1) - hold, 0) / (1 - hold)
+        late = max(step / max(steps, 1) - hold, 0) / max(1 - hold, 1e-6)
         return 0.5 * (1 + math.cos(math.pi * min(late, 1)))
 
     return LambdaLR(optimizer, factor)
