@@ -93,7 +93,7 @@ def every_technique(classes: list[int]) -> list[pl.Callback]:
         vc.AblationCAM(samples=4),
         vc.GuidedGradCAM(samples=4, display="color"),
         vc.Occlusion(samples=4),
-        vc.ClassAppearance(classes, fresh_steps=128, recipe="best"),
+        vc.ClassAppearance(classes, fresh_steps=256, recipe="best"),
         vc.FeatureAppearance(),
         vc.DeepDream(),
         vc.FeatureInversion(),
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", metavar="CALLBACK", help="names of the callbacks to run; all unless given")
     arguments = parser.parse_args()
 
-    callbacks = every_technique(classes=[130, 951, 968, 985])
+    callbacks = every_technique(classes=[341, 980, 323, 724])
     if arguments.only:
         callbacks = [callback for callback in callbacks if type(callback).__name__ in arguments.only]
     report = vc.Report()
