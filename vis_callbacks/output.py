@@ -59,7 +59,10 @@ class Output:
     def put(
         self, index: int, record: Record, panel: Panel, destinations: Destinations, transform: Transform | None
     ) -> None:
-        """Draw a panel and write it wherever it should go."""
+        """Draw a panel and write it wherever it should go.
+
+        A picture that a training left in the store before it was resumed, and that is the same again, is left as it is.
+        """
         sinks = self._writers() if destinations.tensorboard else []
 
         def task() -> None:
@@ -69,6 +72,9 @@ class Output:
             try:
                 tiles = draw_tiles(panel)
                 plain = _transformed(assemble(panel, tiles, text=False), transform)
+                if record.stage == "fit" and self._store.holds(record, plain):
+                    plain = None
+                    return
                 self._store.add(stamped, plain)
             except Exception as error:
                 self._gaps.append(dataclasses.replace(stamped, error=f"{type(error).__name__}: {error}"))
