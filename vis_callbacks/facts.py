@@ -96,4 +96,5 @@ def _size(module: nn.Module) -> int:
 
 
 def _first_sentence(callback: VisualizationCallback) -> str:
-    return (type(callback).__doc__ or "").strip().split(". See ")[0].split("\n")[0]
+    sentence = (type(callback).__doc__ or "").strip().split(". See ")[0].split("\n")[0].rstrip(".")
+    return f"{sentence}." if sentence else ""
