@@ -111,6 +111,26 @@ def test_statistics_of_batches_are_those_of_all_images_and_survive_a_checkpoint(
     assert torch.allclose(again.energies(16, 16), whole.energies(16, 16), atol=0.05)
 
 
+@pytest.mark.parametrize("kind", ["gray in three channels", "two channels alike", "one channel empty", "flat"])
+def test_images_that_do_not_have_all_colours_can_be_learned_from(kind):
+    torch.manual_seed(0)
+    real = torch.rand(256, 3, 32, 32)
+    if kind == "gray in three channels":
+        real = real[:, :1].repeat(1, 3, 1, 1)
+    elif kind == "two channels alike":
+        real[:, 1] = real[:, 0]
+    else:
+        real[:, 2 if kind == "one channel empty" else slice(None)] = 0
+    statistics = ImageStatistics(3)
+    statistics.update(real)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    for recipe in ("draft", "maco", "fourier"):
+        made = class_appearance(
+            model, [0, 3], image_size=32, steps=4, recipe=recipe, image_statistics=statistics, progress=False
+        )
+        assert torch.isfinite(made).all(), recipe
+
+
 def test_statistics_are_even_where_nothing_is_known():
     statistics = ImageStatistics(1)
     statistics.update(torch.zeros(4, 1, 8, 8))

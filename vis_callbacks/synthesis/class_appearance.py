@@ -175,7 +175,8 @@ class ClassAppearance(SynthesisCallback):
         count: How many classes are rotating, or worst.
         steps: Steps of the optimizer in an event that goes on with the last images, and in the first one after
             training began; the untrained network gets a quarter.
-        fresh_steps: Steps of an event that begins anew: the one after those, and every `restart_every`.
+        fresh_steps: Steps of an event that begins anew: the one after those, and every `restart_every`; not of the
+            first one of a training, which can be gone on from.
         restart_every: Events from one new beginning to the next, so that what the network has forgotten goes.
         recipe: See `class_appearance`.
         decay: Weight of ‖I‖². None: the recipe's.
@@ -314,7 +315,9 @@ class ClassAppearance(SynthesisCallback):
         # Hardly anything of the first images would be true of the network a little later.
         hasty = _is_early(moment) and self._events < _HASTY_EVENTS
         fresh = hasty or not (known and self.warm_start) or self._age % self.restart_every == 0
-        steps = self.fresh_steps if fresh and not hasty else self.steps
+        # A training that makes its first images late has a budget to keep to, or was told so.
+        late = moment.stage == "fit" and self._events == 0
+        steps = self.fresh_steps if fresh and not (hasty or late) else self.steps
         if _is_early(moment) and moment.epoch == 0:
             # Of an untrained network no image is worth many steps.
             steps = max(steps // 4, 1)

@@ -232,7 +232,8 @@ class BandEnergy(_Spectral):
     def __init__(self, canvas: Canvas, *, gain: float = 1.0) -> None:
         super().__init__(canvas)
         self._bands = _Bands(canvas)
-        self._wanted = gain**2 * self._bands.energies
+        # Not zero, where the root has no slope: colours that the images never have, as in gray ones, have no energy.
+        self._wanted = (gain**2 * self._bands.energies).clamp_min(1e-20)
         # Noise as an image, not as a spectrum: the spectra of real images are symmetric in their first column.
         start = torch.fft.rfft2(canvas.noise(*canvas.shape)) if canvas.init is None else self._unmixed(canvas.init)
         self.parameters = [torch.view_as_real(self._flattened(start)).contiguous().requires_grad_()]
