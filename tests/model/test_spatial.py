@@ -284,6 +284,14 @@ def test_layers_across_depth_of_a_wrapped_model_keep_their_full_names() -> None:
     assert layers_across_depth(wrapper, torch.rand(1, 3, 64, 64), 2) == ["0.layer2", "0.layer4"]
 
 
+def test_a_layer_that_is_no_name_is_told_its_name() -> None:
+    model = plain()
+    with pytest.raises(LayerError, match=r"layer=Conv2d.*: expected the name of a layer; give its name, '3'"):
+        find_layout(model, torch.rand(1, 3, 32, 32), model[3])
+    with pytest.raises(LayerError, match=r"layer=int 3: expected the name of a layer; such as '8'"):
+        find_layout(model, torch.rand(1, 3, 32, 32), 3)
+
+
 def test_errors_name_the_layer_its_shape_and_neighbours() -> None:
     images = torch.rand(1, 3, 32, 32)
     with pytest.raises(LayerError, match=r"'8' \(Linear\) of Sequential gives \(1, 5\).*32x32.*nearest.*: 6, 5, 4"):

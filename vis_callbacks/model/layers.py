@@ -35,6 +35,7 @@ def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
         '0'
     """
     layers = named_layers(model)
+    _check_is_name(name, layers)
     wanted = _without_compile_marks(name.removesuffix(".weight"))
     if wanted in layers:
         return wanted, layers[wanted]
@@ -46,6 +47,14 @@ def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
     if endings:
         raise LayerError(f"layer {name!r} is ambiguous in {type(model).__name__}: give one of {', '.join(endings[:5])}")
     raise LayerError(f"no layer {name!r} in {type(model).__name__}; {nearest(wanted, layers)}")
+
+
+def _check_is_name(given: object, layers: dict[str, nn.Module]) -> None:
+    if not isinstance(given, str):
+        mine = next((name for name, module in layers.items() if module is given), None)
+        remedy = f"give its name, {mine!r}" if mine else f"such as {next(reversed(layers), '')!r}"
+        found = f"{type(given).__name__} {given!r}".split("\n")[0]
+        raise LayerError(f"layer={found}: expected the name of a layer; {remedy}")
 
 
 def full_name(model: nn.Module, layer: str | None) -> str | None:
