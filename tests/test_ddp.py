@@ -24,8 +24,10 @@ from undisturbed.training import callback_classes, cheap
 from vis_callbacks import ClassAppearance, Event, FeatureAppearance, Panel, Tile
 from vis_callbacks._lightning import shards_weights
 from vis_callbacks.attribution.callback import AttributionCallback
+from vis_callbacks.complaints import Complaints
 from vis_callbacks.event import Moment, Share, SharedPass
 from vis_callbacks.ledger import Ledger
+from vis_callbacks.making import Making
 from vis_callbacks.model.undisturbed import undisturbed
 from vis_callbacks.ranks import Part, _packed, _unpacked
 from vis_callbacks.samples import Samples
@@ -307,29 +309,39 @@ def test_the_parts_together_are_the_whole(kind: Any) -> None:
 
 
 def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_than_classes() -> None:
-    """Four processes with two classes, by the messages that `making` and `ranks` bring from one to the other."""
+    """Four processes with two classes, by the messages that they send each other."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, len(tiny.CLASSES)))
     images, labels = zip(*(tiny.Shapes(5, seed=1)[index] for index in range(5)), strict=True)
     samples = Samples(torch.stack(images), torch.stack(labels), tuple("abcde"), tiny.CLASSES)
 
-    def of(callback: ClassAppearance, epoch: int, share: Share) -> list[Panel]:
-        shared = SharedPass(model, samples, "predicted", Ledger())
-        with undisturbed(model):
-            return list(callback.visualize(Event(model, Moment(epoch, epoch), 0, shared, 0, share)))
+    parts: list[Any] = []
+
+    def made(callback: ClassAppearance, epoch: int, rank: int, count: int) -> None:
+        """Run what a process does; the first one comes last, and gets what the others have made."""
+        together = SimpleNamespace(
+            includes=lambda _: count > 1,
+            share_of=lambda _: Share(rank, count),
+            gather=lambda mine: parts.append(mine) if rank else [mine, *parts],
+        )
+        output = SimpleNamespace(put=lambda index, record, *_: None) if rank == 0 else None
+        making = Making(
+            {callback: "C"}, Moment(epoch, epoch), output=output, sharing=together, ledger=Ledger(), complaints=says
+        )
+        making.make(model, lambda _: samples, {})
 
     def new() -> ClassAppearance:
         return ClassAppearance([1, 3], steps=2, fresh_steps=3, restart_every=3, recipe="simonyan", progress=False)
 
-    alone, together = new(), [new() for _ in range(4)]
+    says = Complaints()
+    alone, first, *others = (new() for _ in range(5))
     for epoch in range(2, 9):
-        whole = of(alone, epoch, Share())
-        for other in together[1:]:
-            other.hear(together[0].tell())
-        parts = [of(callback, epoch, Share(rank, 4)) for rank, callback in enumerate(together)]
-        for callback, panels in zip(together[1:], parts[1:], strict=True):
-            if panels:
-                together[0].hear(callback.tell())
-        made = [panel for part in parts for panel in part]
-        assert [panel.name for panel in made] == [panel.name for panel in whole]
-        for one, other in zip(made, whole, strict=True):
-            torch.testing.assert_close(one.all_tiles[0].values, other.all_tiles[0].values, rtol=1e-3, atol=1e-3)
+        made(alone, epoch, 0, 1)
+        for rank, other in enumerate(others, start=1):
+            other.hear(first.tell())
+            made(other, epoch, rank, 4)
+        made(first, epoch, 0, 4)
+        parts.clear()
+        found, wanted = first.state_dict(), alone.state_dict()
+        assert (found["age"], found["events"]) == (wanted["age"], wanted["events"])
+        for index in (1, 3):
+            torch.testing.assert_close(found["last"][index], wanted["last"][index], rtol=1e-3, atol=1e-3)

@@ -12,6 +12,7 @@ from tiny import loader as batches
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vis_callbacks.complaints import VisualizationWarning
 from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.event import Event, Moment, SharedPass
 from vis_callbacks.inspection.channel_patches import ChannelPatches, unit_boxes
@@ -234,3 +235,14 @@ def test_a_run_searches_more_validation_images_than_are_shown(tmp_path: Path) ->
 def test_a_layer_that_is_not_there_is_told_before_training() -> None:
     with pytest.raises(LayerError, match="no layer 'layer9'"):
         MaximalPatches(layer="layer9").check(Net())
+
+
+def test_batches_that_cannot_be_read_are_said_once_and_the_samples_serve(tmp_path: Path) -> None:
+    def read(batch: Any) -> Any:
+        raise KeyError("pixel_values")
+
+    callback = MaximalPatches(layer="conv2", samples=torch.rand(4, 1, 8, 8), batch_to_images=read, on_error="raise")
+    with pytest.warns(VisualizationWarning, match="MaximalPatches cuts its crops from the samples alone") as caught:
+        trainer(tmp_path, [callback], max_epochs=2).fit(module(), batches(32), batches(16))
+    assert len([one for one in caught if one.category is VisualizationWarning]) == 1
+    assert {record["epoch"] for record in records(tmp_path) if record["file"]} == {0, 1, 2}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +26,7 @@ from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import trace
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.run import Run
 from vis_callbacks.samples import Collector
 
 if TYPE_CHECKING:
@@ -201,9 +201,11 @@ class MaximalPatches(VisualizationCallback):
     ) -> None:
         """Keep images to search, and hand on."""
         if self.by_channel and trainer.is_global_zero and dataloader_idx == 0 and not self._seen.complete:
-            # A batch without images is reported where samples are taken from it; crops come from the samples then.
-            with suppress(Exception):
+            try:
                 self._seen.offer(batch)
+            except Exception as error:
+                what, remedy = "cuts its crops from the samples alone", "batch_to_images= is to read validation batches"
+                Run.of(trainer).complaints.say(self.name, what, error, remedy)
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def visualize(self, event: Event) -> Iterable[Panel]:
