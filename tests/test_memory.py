@@ -1,4 +1,4 @@
-"""Memory: nothing grows over a long run, and in small pieces the pictures need little more than an evaluation batch."""
+"""Memory: nothing grows over a long run, and the pictures need little more than an evaluation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
-from vis_callbacks import Activations, ClassAppearance, Filters, GradCAM, Report, Saliency, default_suite
-from vis_callbacks.event import Event, Moment, SharedPass
-from vis_callbacks.ledger import Ledger
-from vis_callbacks.model import chunks
-from vis_callbacks.model.undisturbed import undisturbed
+from vis_callbacks import (
+    Activations,
+    ClassAppearance,
+    Filters,
+    GradCAM,
+    GradCAMPlusPlus,
+    Report,
+    Saliency,
+    VisualizationCallback,
+    default_suite,
+)
 from vis_callbacks.run import Run
-from vis_callbacks.samples import Samples
 
 pl = import_module(tiny.PACKAGES[0])
 
@@ -87,39 +93,52 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return max(accumulate(one.nbytes() for one in sorted(found, key=lambda one: one.start_ns())))
 
 
+def tensor_bytes() -> int:
+    """Bytes of all tensors that are alive."""
+    gc.collect()
+    storages = [one.untyped_storage() for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the profiler
-@pytest.mark.parametrize(
-    "maker",
-    [lambda: [Saliency(), GradCAM()], lambda: [Activations(depth=2, max_channels=16)]],
-    ids=["Saliency and GradCAM", "Activations"],
-)
-def test_pieces_need_little_more_memory_than_an_evaluation_batch(
-    maker: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A pass of all samples needs some four times as much, which is why it is cut where memory runs out."""
-    monkeypatch.setattr(chunks, "CPU_PIXELS", 2 * 224 * 224)
+@pytest.mark.parametrize("name", ["resnet18", "vit_small_patch16_224"])
+def test_the_default_set_needs_little_more_memory_than_an_evaluation(name: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    model, images = timm.create_model("resnet18", num_classes=10).eval(), torch.rand(8, 3, 224, 224)
-    samples = Samples(images, torch.zeros(8, dtype=torch.long), tuple("abcdefgh"), tuple("0123456789"))
+    module = tiny.module(net=timm.create_model(name, num_classes=10))
+    images = TensorDataset(torch.rand(4, 3, 224, 224), torch.arange(4))
 
-    def evaluate() -> None:
-        with torch.no_grad():
-            model(images)
+    def evaluation(callbacks: list[Any], folder: str) -> Callable[[], object]:
+        # The first event, at which the model is not known yet.
+        trainer = tiny.trainer(tmp_path / folder, callbacks)
+        return lambda: trainer.validate(module, DataLoader(images, batch_size=4), verbose=False)
 
-    def make() -> None:
-        shared: dict[int, SharedPass] = {}
-        with undisturbed(model):
-            for callback in ours:
-                count = int(callback.sample_request.source)
-                shared.setdefault(count, SharedPass(model, samples.at(torch.arange(count)), "predicted", Ledger()))
-            events = [Event(model, Moment(1, 9), 0, shared[int(one.sample_request.source)]) for one in ours]
-            for callback, event in zip(ours, events, strict=True):
-                event.shared.add(callback.needs(event))
-            for callback, event in zip(ours, events, strict=True):
-                assert list(callback.visualize(event))
+    ours = default_suite(budget=None)
+    for callback in ours:
+        if isinstance(callback, ClassAppearance):
+            callback.fresh_steps = 8  # the last of which are at full resolution
+    there = tensor_bytes()
+    without = there + peak_bytes(evaluation([], "without"))
+    with_pictures = there + peak_bytes(evaluation(ours, "with"))
+    assert {record["callback"] for record in tiny.records(tmp_path / "with") if record["file"]} == {
+        callback.name for callback in ours if isinstance(callback, VisualizationCallback)
+    }
+    assert with_pictures <= 1.5 * without
 
-    ours: list[Any] = maker()
-    evaluate()
-    make()  # a model's first event also finds out about its layers
-    assert peak_bytes(make) <= 1.5 * peak_bytes(evaluate)
+
+@pytest.mark.parametrize(("side", "passes"), [(64, 1), (96, 2), (224, 8)])
+def test_small_images_share_one_pass_and_large_ones_take_turns(side: int, passes: int, tmp_path: Path) -> None:
+    """Each image goes once forward and once backward, however many techniques look at it."""
+    module = tiny.module()
+    seen: list[int] = []
+    module.net.conv1.register_forward_hook(
+        lambda _, inputs, output: seen.append(len(output)) if output.requires_grad else None
+    )
+    images = TensorDataset(torch.rand(8, 1, side, side), torch.arange(8) % 4)
+    callbacks = [Saliency(), GradCAM(layer="net.conv2"), GradCAMPlusPlus(layer="net.conv2")]
+    trainer = tiny.trainer(tmp_path, callbacks)
+    for _ in range(2):  # the first time the model is not known yet
+        seen.clear()
+        trainer.validate(module, DataLoader(images, batch_size=8), verbose=False)
+    assert len(seen) == passes
+    assert sum(seen) == 8

@@ -15,6 +15,7 @@ from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.ledger import Ledger
 from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
+from vis_callbacks.model.frugal import frugally
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.survey import AcrossDepth, LayerChoice
@@ -100,11 +101,11 @@ class SharedPass:
 
     @cached_property
     def trace(self) -> Trace:
-        """What the pass gave; where memory does not suffice for all samples at once, several passes."""
+        """What the pass gave; large images go through it one after the other, for the memory's sake."""
         images = self.samples.images
-        pieces = in_chunks(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
+        pieces = frugally(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
         with self._ledger.time_pass(len(images)):
-            return joined([seen for _, seen in pieces])
+            return dataclasses.replace(joined([seen for _, seen in pieces]), images=images)
 
     def _pass_of(self, items: Tensor) -> Trace:
         samples = self.part(items).samples

@@ -220,6 +220,13 @@ def test_edits():
     assert image.pixels().std() < before.std()
 
 
+def prior_of(statistics, images, inputs):
+    """Return the prior of images, given what enters the layers."""
+    prior = feature_prior(statistics)
+    entries = {name: read(inputs[name], len(images)) for name, read in prior.entries.items()}
+    return prior.score(View(images, entries=entries))
+
+
 def test_the_prior_is_small_for_what_the_statistics_were_taken_from(case):
     model, shape, _ = case
     images = torch.rand(16, *shape)
@@ -230,11 +237,10 @@ def test_the_prior_is_small_for_what_the_statistics_were_taken_from(case):
         layers = dict(model.named_modules())
         for name in statistics:
             layers[name].register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
-        prior = feature_prior(statistics)
         values = []
         for batch in (images, 5 * images + 3):
             model(batch)
-            values.append(prior.score(View(batch, entries=dict(seen))).mean())
+            values.append(prior_of(statistics, batch, seen).mean())
     assert values[0] < values[1]
     made = class_appearance(model, [0], image_size=shape, steps=2, feature_statistics=statistics)
     assert torch.isfinite(made).all()
@@ -266,7 +272,7 @@ def test_the_prior_is_what_its_definition_says():
         var, mean = torch.var_mean(entries[name], dim=axes, correction=0)
         known = statistics[name]
         wanted += (((mean - known.mean) ** 2 / known.var) + (var.sqrt() / known.var.sqrt() - 1) ** 2).mean(dim=1)
-    found = feature_prior(statistics).score(View(torch.zeros(5, 1, 1, 1), entries=entries))
+    found = prior_of(statistics, torch.zeros(5, 1, 1, 1), entries)
     assert torch.allclose(found, wanted, rtol=1e-3)
 
 
@@ -293,8 +299,8 @@ def test_images_do_not_influence_each_other_where_tokens_come_first(count):
     assert {one.batch for one in known.values()} == {1}
     entries = dict.fromkeys(known, torch.randn(16, count, 12))
     alone = dict.fromkeys(known, entries["norm"][:, :1])
-    together = feature_prior(known).score(View(real[:count], entries=entries))
-    assert torch.allclose(together[:1], feature_prior(known).score(View(real[:1], entries=alone)))
+    together = prior_of(known, real[:count], entries)
+    assert torch.allclose(together[:1], prior_of(known, real[:1], alone))
 
 
 def test_batchnorm_is_found_and_only_some_of_it_is_watched():

@@ -16,7 +16,8 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
 
     Images are brought to the dtype of the model's parameters (bf16-true, 64-true), which keeps the graph intact. An
     output that is a tuple or list is read by its first tensor of shape ``(N, K)``, a dict or object by ``logits``.
-    A one-logit head ``(N,)`` or ``(N, 1)`` stays one column.
+    A one-logit head ``(N,)`` or ``(N, 1)`` stays one column. A model that squeezes the batch axis of one image away is
+    understood too.
 
     Args:
         model: From images ``(N, C, H, W)`` to logits.
@@ -35,6 +36,8 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     # A copy: a model that changes its input in place must neither change our images nor fail on a leaf.
     output = model(images.to(input_dtype(model), copy=True))
     found = _find_logits(output, len(images))
+    if found is None and len(images) == 1 and isinstance(output, Tensor) and output.ndim == 1:
+        return output.unsqueeze(0).float()
     if found is None:
         raise ConfigurationError(
             f"no logits in the output of {type(model).__name__}: found {_describe(output)}, expected a tensor "

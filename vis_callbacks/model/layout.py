@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -121,11 +121,16 @@ class LayoutReader:
         model: The model that runs.
         image_size: ``(H, W)`` of the images.
         batch: Number of images.
+        doubled: Shapes that layers gave for twice as many images, by full name: they tell the axis of the images from
+            others of the same length.
     """
 
-    def __init__(self, model: nn.Module, image_size: Size, batch: int) -> None:
+    def __init__(
+        self, model: nn.Module, image_size: Size, batch: int, doubled: Mapping[str, tuple[int, ...]] | None = None
+    ) -> None:
         self.image_size = image_size
         self.batch = batch
+        self._doubled = doubled or {}
         declared = [getattr(module, "num_prefix_tokens", None) for module in model.modules()]
         self.prefixes = list(
             dict.fromkeys([*(count for count in declared if type(count) is int), *range(_MOST_PREFIX_TOKENS + 1)])
@@ -158,15 +163,15 @@ class LayoutReader:
             possible = [one for one in possible if one.size in self._known_grids()] or [
                 one for one in possible if not self.grids and self._fits_image(one.size)
             ]
-        if shape[0] != self.batch or not possible or math.prod(possible[0].size) == 1:
+        if not self._holds_images(layer, shape, 0) or not possible or math.prod(possible[0].size) == 1:
             return None
         self._remember(possible[0].size)
         return possible[0]
 
     def _read_tokens(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
-        if shape[0] == self.batch:
+        if self._holds_images(layer, shape, 0):
             readings: list[tuple[Axes, int, int]] = [("NLC", shape[1], shape[2]), ("NCL", shape[2], shape[1])]
-        elif shape[1] == self.batch:
+        elif self._holds_images(layer, shape, 1):
             readings = [("LNC", shape[0], shape[2])]
         else:
             return None
@@ -179,6 +184,11 @@ class LayoutReader:
         if layout is not None and not self.grids:
             self._remember(layout.size)
         return layout
+
+    def _holds_images(self, layer: str, shape: tuple[int, ...], axis: int) -> bool:
+        doubled = self._doubled.get(layer, ())
+        grows = len(doubled) != len(shape) or doubled[axis] == 2 * shape[axis]
+        return shape[axis] == self.batch and grows
 
     def _grid(self, length: int) -> tuple[Size, int] | None:
         for prefix in self.prefixes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -148,44 +150,85 @@ def _versions(model: nn.Module) -> tuple[int, ...]:
 
 @leaves_no_trace
 def _survey(model: nn.Module, images: Tensor) -> Survey:
-    # Two copies of one image: the axis of length two is the batch, also for layers that put it elsewhere.
-    return _Observed(model, images[:1].expand(2, -1, -1, -1)).trace()[0]
+    # The shapes for two images tell which axis is the batch, also for layers that put it elsewhere; the graph of one
+    # takes half of the memory.
+    image = images[:1]
+    return _Observed(model, image, doubled=_shapes(model, image.expand(2, -1, -1, -1))).trace()[0]
+
+
+def _shapes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
+    """Return the shape of what each layer gives, by full name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def observe(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            if tensor is not None:
+                shapes[name] = tuple(tensor.shape)
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in named_layers(model).items():
+            stack.callback(module.register_forward_hook(observe(name)).remove)
+        logits_of(model, images)
+    return shapes
 
 
 @dataclass
 class _Seen:
-    """The output of a layer, while the pass is under way."""
+    """The output of a layer, while the pass is under way.
+
+    Attributes:
+        number: That of the tensor in this version, which tells it from what an in-place ReLU makes of it.
+        tensor: The output, where it is held.
+    """
 
     module: nn.Module
-    tensor: Tensor
+    number: int
+    output: ref[Tensor]
+    shape: tuple[int, ...]
     version: int
+    tensor: Tensor | None
     layout: Layout | None
     passes_through: bool
     runs: int
 
-    @property
-    def key(self) -> tuple[int, int]:
-        # The version tells a tensor from what an in-place ReLU makes of it.
-        return id(self.tensor), self.version
+    def gave(self, tensor: Tensor) -> bool:
+        """Whether this is the output, unchanged."""
+        return self.output() is tensor and _version(tensor) == self.version
 
     @property
-    def as_given(self) -> bool:
-        """Whether the tensor is what the layer gave, to the layers behind it alone."""
-        return not self.passes_through and _version(self.tensor) == self.version
+    def as_given(self) -> Tensor | None:
+        """The output, if it is what the layer gave, to the layers behind it alone."""
+        unchanged = self.tensor is not None and _version(self.tensor) == self.version
+        return self.tensor if unchanged and not self.passes_through else None
 
 
 class _Observed:
     """One pass of a model, all of whose layers are looked at.
 
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)``.
+        doubled: Shapes for twice as many images. With them, nothing but the graph is held, and there is no trace.
+
     Attributes:
         certain: Whether the axes of all outputs could be told; not where there are as many tokens as images.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, images: Tensor, *, doubled: Mapping[str, tuple[int, ...]] | None = None
+    ) -> None:
         self._model = model
         self._images = images.detach().clone().requires_grad_()
-        self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), batch=len(images))
+        self._doubled = doubled
+        self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), len(images), doubled)
         self._seen: dict[str, _Seen] = {}
+        self._outputs = count()
+        self._sources: deque[tuple[Layout, Tensor]] = deque(maxlen=_SOURCES)
+        self._reached: dict[int, tuple[bool, Tensor | None]] = {}
+        self._candidates: set[int] = set()
         self._windows: Windows | None = None
         self.certain = True
 
@@ -200,26 +243,30 @@ class _Observed:
         with ExitStack() as stack:
             for name, module in named_layers(self._model).items():
                 stack.callback(module.register_forward_hook(self._observe(name)).remove)
-                if getattr(module, "inplace", False):
+                if self._holds and getattr(module, "inplace", False):
                     stack.callback(module.register_forward_pre_hook(_spare_input).remove)
             logits = logits_of(self._model, self._images)
-        found = self._survey({})
+        self._sources.clear()
+        self._watch_changed()
+        found = self._survey()
         chosen = resolve_targets(targets, logits)
         if not logits.requires_grad:
             return found, None
         named = _names(found, [choice for choice in gradients if choice is not None])
-        wanted = [self._images, *(self._seen[name].tensor for name in named)]
-        with self._reached(found) as reached:
-            score = target_scores(logits, chosen).sum()
-            grads = torch.autograd.grad(score, wanted, allow_unused=True)
-        found = self._survey({number: reaches for number, (reaches, _) in reached.items()})
+        wanted = [self._images, *(tensor for name in named if (tensor := self._seen[name].tensor) is not None)]
+        if self._holds:
+            self._candidates.update(layer.output for layer in found.candidates())
+        grads = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+        found = self._survey()
+        if not self._holds:
+            return found, None
         at_layers: dict[str, Tensor | None] = dict(zip(named, grads[1:], strict=True))
         if None in gradients:
             for name in _names(found, [None]):
                 number = next(layer.output for layer in found.layers if layer.name == name)
-                at_layers[name] = reached.get(number, (False, None))[1]
-        needed = [self._seen[name] for name in (*_names(found, activations), *at_layers)]
-        if not all(layer.as_given for layer in needed) or any(grad is None for grad in at_layers.values()):
+                at_layers[name] = self._reached.get(number, (False, None))[1]
+        needed = {name: self._seen[name].as_given for name in dict.fromkeys([*_names(found, activations), *at_layers])}
+        if any(tensor is None for tensor in (*needed.values(), *at_layers.values())):
             return found, None
         at_images = grads[0] if grads[0] is not None else torch.zeros_like(self._images)
         return found, Trace(
@@ -227,12 +274,13 @@ class _Observed:
             logits=logits.detach(),
             targets=chosen,
             input_gradient=at_images.detach().float() if input_gradient else None,
-            activations={
-                name: self._seen[name].tensor.detach().float()
-                for name in dict.fromkeys([*_names(found, activations), *at_layers])
-            },
+            activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
         )
+
+    @property
+    def _holds(self) -> bool:
+        return self._doubled is None
 
     def _observe(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -244,54 +292,72 @@ class _Observed:
             if tensor.ndim == 3 and tensor.shape[0] == tensor.shape[1] == self._reader.batch:
                 self.certain = False
             version = _version(tensor)
-            given = any(tensor is one for one in inputs)
-            same = given and any((id(tensor), version) == one.key for one in self._seen.values())
+            number = next((one.number for one in self._seen.values() if one.gave(tensor)), None)
+            same = number is not None and any(tensor is one for one in inputs)
+            if number is None:
+                number = next(self._outputs)
             layout = self._reader.read(name, module, tensor.shape)
             if layout is not None:
                 self._windows = None
             elif tensor.ndim in (3, 4):
                 layout = self._in_windows(name, tensor, inputs)
+            if layout is not None and layout.window is None:
+                self._sources.append((layout, tensor))
+            if layout is not None and tensor.requires_grad:
+                self._watch(number, layout, tensor)
             runs = 1 if earlier is None else earlier.runs + 1
-            self._seen[name] = _Seen(module, tensor, version, layout, same, runs)
+            held = tensor if self._holds else None
+            shape = tuple(tensor.shape)
+            self._seen[name] = _Seen(module, number, ref(tensor), shape, version, held, layout, same, runs)
 
         return hook
 
     def _in_windows(self, name: str, tensor: Tensor, inputs: tuple[Any, ...]) -> Layout | None:
         batch, shape = self._reader.batch, tuple(tensor.shape)
-        if self._windows is None and inputs and isinstance(inputs[0], Tensor):
-            maps = [(one.layout, one.tensor) for one in reversed(self._seen.values()) if one.layout is not None]
-            if not any(inputs[0] is source for _, source in maps):
-                whole = [(layout, source) for layout, source in maps if layout.window is None]
-                self._windows = find_windows(inputs[0], whole[:_SOURCES], batch)
-        return None if self._windows is None else self._windows.layout(name, shape, batch)
+        given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        maps = (one for one in self._seen.values() if one.layout is not None)
+        if self._windows is None and given is not None and not any(one.output() is given for one in maps):
+            self._windows = find_windows(given, reversed(self._sources), batch)
+        found = None if self._windows is None else self._windows.layout(name, shape, batch)
+        if found is not None and self._doubled is not None and self._doubled.get(name) != found.shape(2 * batch):
+            return None
+        return found
 
-    @contextmanager
-    def _reached(self, found: Survey) -> Iterator[dict[int, tuple[bool, Tensor | None]]]:
-        """Find out, while a backward runs, which outputs have a gradient at two or more places of the map."""
-        reached: dict[int, tuple[bool, Tensor | None]] = {}
-        with ExitStack() as stack:
-            candidates = {layer.output for layer in found.candidates()}
-            for layer in {layer.output: layer for layer in found.layers}.values():
-                tensor = self._seen[layer.name].tensor
-                if layer.layout is not None and tensor.requires_grad:
-                    hook = _reach(layer.output, layer.layout, reached, keep=layer.output in candidates)
-                    stack.callback(tensor.register_hook(hook).remove)  # type: ignore[no-untyped-call]
-            yield reached
+    def _watch(self, number: int, layout: Layout, tensor: Tensor) -> None:
+        """Find out, when the backward runs, whether an output has a gradient at two or more places of the map."""
+        reached, candidates = self._reached, self._candidates
 
-    def _survey(self, reaches: dict[int, bool]) -> Survey:
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(one.key for one in self._seen.values()))}
+        # Nothing of the pass itself is held: a tensor that its own hook holds would be a ring that Python cannot free.
+        def hook(gradient: Tensor) -> None:
+            # Gradients of the deepest layers come first.
+            kept = sum(1 for _, tensor in reached.values() if tensor is not None)
+            first = layout.to_map(gradient)[0]
+            reaches = int(first.count_nonzero(dim=0).count_nonzero()) > 1
+            keep = number in candidates and reaches and kept < _KEPT
+            reached[number] = reaches, gradient if keep else None
+
+        tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+    def _watch_changed(self) -> None:
+        # A view that was changed in place has another history, and the hook on the first one is never called.
+        for one in self._seen.values():
+            tensor = one.output()
+            if one.layout is not None and tensor is not None and tensor.requires_grad and not one.gave(tensor):
+                self._watch(one.number, one.layout, tensor)
+
+    def _survey(self) -> Survey:
         batch = self._reader.batch
         layers = []
         for name, one in self._seen.items():
-            shape = tuple(one.tensor.shape)
+            shape = one.shape
             layers.append(
                 SurveyedLayer(
                     name=name,
                     kind=type(one.module).__name__,
                     shape=(1, *shape[1:]) if shape[:1] == (batch,) else shape,
                     layout=one.layout,
-                    reaches_logit=reaches.get(numbers[one.key], False),
-                    output=numbers[one.key],
+                    reaches_logit=self._reached.get(one.number, (False, None))[0],
+                    output=one.number,
                     token_mixer=isinstance(one.module, nn.Linear),
                     passes_through=one.passes_through,
                     runs=one.runs,
@@ -299,18 +365,6 @@ class _Observed:
             )
         stages = tuple(_declared_stages(self._model))
         return Survey(type(self._model).__name__, self._reader.image_size, tuple(layers), stages)
-
-
-def _reach(number: int, layout: Layout, reached: dict[int, tuple[bool, Tensor | None]], *, keep: bool) -> Any:
-    # Nothing of the pass itself is held: a tensor that its own hook holds would be a ring that Python cannot free.
-    def hook(gradient: Tensor) -> None:
-        # Gradients of the deepest layers come first.
-        kept = sum(1 for _, tensor in reached.values() if tensor is not None)
-        first = layout.to_map(gradient)[0]
-        reaches = int(first.count_nonzero(dim=0).count_nonzero()) > 1
-        reached[number] = reaches, gradient if keep and reaches and kept < _KEPT else None
-
-    return hook
 
 
 def _spare_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

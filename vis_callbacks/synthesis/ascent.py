@@ -136,6 +136,7 @@ def ascend(
                 if goal is not None:
                     kept.keep(goal.reached(view), view.pixels, step)
                 loss = -objective.score(view).sum()
+                del view
                 for parameter, gradient in zip(
                     image.parameters, torch.autograd.grad(loss, image.parameters), strict=True
                 ):

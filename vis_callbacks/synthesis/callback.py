@@ -101,13 +101,15 @@ class SynthesisCallback(VisualizationCallback):
 
     def image_statistics(self, event: Event) -> ImageStatistics:
         """Return the statistics of the run's own images."""
-        images, _ = self.real_images(event)
-        if len(images) < FEW and images.shape[1] == 3:
+        samples = event.samples
+        known, channels = len(self._pool) or len(samples), samples.images.shape[1]
+        if known < FEW and channels == 3:
             # The colours of a few photographs would tint whatever is made.
             return ImageStatistics(3)
-        if self._statistics is None or self._statistics.count < len(images):
-            self._statistics = ImageStatistics(images.shape[1])
-            self._statistics.update(event.samples.normalization.to_pixels(images.float()))
+        if self._statistics is None or self._statistics.count < known:
+            images = samples.images.cpu() if self._pool.empty else self._pool.taken()[0]
+            self._statistics = ImageStatistics(channels)
+            self._statistics.update(samples.normalization.to_pixels(images.float()))
         return self._statistics
 
     def feature_statistics(self, event: Event) -> FeatureStatistics:

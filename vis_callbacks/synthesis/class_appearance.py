@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.chunks import in_chunks, pixels_of
 from vis_callbacks.model.classifier import logits_of, probabilities
+from vis_callbacks.model.frugal import frugally
 from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
@@ -22,6 +24,7 @@ from vis_callbacks.synthesis.callback import SynthesisCallback, shown
 from vis_callbacks.synthesis.objectives import logit
 from vis_callbacks.synthesis.priors import FeatureStatistics
 from vis_callbacks.synthesis.recipes import Recipe, find_recipe
+from vis_callbacks.synthesis.sizes import image_shape
 from vis_callbacks.synthesis.statistics import ImageStatistics
 from vis_callbacks.synthesis.synthesis import synthesise
 from vis_callbacks.synthesis.trust import Trust, trust
@@ -270,15 +273,16 @@ class ClassAppearance(SynthesisCallback):
                 seed=event.seed + self._events,
                 progress=self.progress,
             )
-            return made, trust(event.model, made, torch.tensor(wanted), normalization=samples.normalization)
+            found = trust(event.model, made, torch.tensor(wanted), normalization=samples.normalization)
+            # Half precision is finer than 8 bit, and checkpoints stay small.
+            return made.half().cpu(), found
 
-        # All in one batch, unless memory runs out.
-        parts = [part for _, part in in_chunks(make, len(classes), pixels=1, chunk_size=len(classes))]
+        pixels = math.prod(image_shape(event.model, self.size(event))[1:])
+        parts = [part for _, part in frugally(make, len(classes), pixels=pixels, device=samples.images.device)]
         images = torch.cat([made for made, _ in parts])
         self._events += 1
         self._age = 0 if hasty else 1 if fresh else self._age + 1
-        # Half precision is finer than 8 bit, and checkpoints stay small.
-        self._last = dict(zip(classes, images.half().cpu(), strict=True))
+        self._last = dict(zip(classes, images, strict=True))
         seen = [row for _, found in parts for row in zip(found.logits, found.probabilities, found.trust, strict=True)]
         note = " (early)" if early else ""
         for index, number in enumerate(classes):
@@ -286,7 +290,7 @@ class ClassAppearance(SynthesisCallback):
             score, likely, trusted = map(float, seen[index])
             yield Panel(
                 name,
-                Tile(shown(images[index])),
+                Tile(shown(images[index].float())),
                 caption=f"{name}: logit {score:.1f}, probability {likely:.0%}, trust {trusted:.0%}{note}",
                 scalars={"logit": score, "probability": likely, "trust": trusted},
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,19 +25,23 @@ class View:
         normalization: From pixels to model space.
         logits: ``(N, K)`` float32; empty where the pass ended at the last layer that was asked for.
         outputs: Outputs of the layers asked for, by full name.
-        entries: Inputs of the layers asked for, by full name.
+        entries: What was read from the inputs of layers, by full name.
     """
 
     pixels: Tensor
     normalization: Normalization = IDENTITY
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
-    entries: Mapping[str, Tensor] = field(default_factory=dict)
+    entries: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> Tensor:
         """The images before any transform, in model space."""
         return self.normalization.to_model(self.pixels)
+
+
+EntryReader = Callable[[Tensor, int], Any]
+"""From the input of a layer and the number of images to what an objective has to know of it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Objective:
     Attributes:
         score: From a `View` to ``(N,)``, to be maximised.
         outputs: Full names of layers whose outputs it reads.
-        entries: Full names of layers whose inputs it reads.
+        entries: What it reads from the inputs of layers, by full name. It is read when the input passes by, so that
+            the backward can let go of that where it comes past it.
         logits: Whether it reads the logits; where nobody does, the pass ends at the last layer that is read.
 
     Example:
@@ -59,14 +64,14 @@ class Objective:
 
     score: Callable[[View], Tensor]
     outputs: frozenset[str] = frozenset()
-    entries: frozenset[str] = frozenset()
+    entries: Mapping[str, EntryReader] = field(default_factory=dict)
     logits: bool = False
 
     def __add__(self, other: Objective) -> Objective:
         return Objective(
             lambda view: self.score(view) + other.score(view),
             self.outputs | other.outputs,
-            self.entries | other.entries,
+            {**self.entries, **other.entries},
             self.logits or other.logits,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,8 +14,8 @@ from vis_callbacks.model.layers import named_layers
 from vis_callbacks.model.trace import captured
 from vis_callbacks.synthesis.objectives import Objective
 
-Run = Callable[[Tensor], tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]]
-"""From images in model space to logits, outputs of layers and inputs of layers."""
+Run = Callable[[Tensor], tuple[Tensor, dict[str, Tensor], dict[str, Any]]]
+"""From images in model space to logits, outputs of layers and what was read from inputs of layers."""
 
 
 class _Enough(Exception):  # noqa: N818  (no error: it ends a pass early)
@@ -23,7 +24,7 @@ class _Enough(Exception):  # noqa: N818  (no error: it ends a pass early)
 
 @contextmanager
 def watching(model: nn.Module, objective: Objective, *, logits: bool = False) -> Iterator[Run]:
-    """Give a function that runs a model and returns its logits, layer outputs and layer inputs.
+    """Give a function that runs a model and returns its logits, layer outputs and what was read of layer inputs.
 
     Args:
         model: From images in model space to logits.
@@ -31,13 +32,14 @@ def watching(model: nn.Module, objective: Objective, *, logits: bool = False) ->
         logits: Whether the logits are read by somebody else.
 
     Yields:
-        From images ``(N, C, H, W)`` to logits (empty if it stopped before), outputs and inputs of layers by name.
+        From images ``(N, C, H, W)`` to logits (empty if it stopped before), and what the layers gave by name.
 
     Raises:
         LayerError: While running, if a layer did not run.
     """
     layers = named_layers(model)
-    entries: dict[str, Tensor] = {}
+    entries: dict[str, Any] = {}
+    count = 0
     wanted = len(objective.outputs) + len(objective.entries)
     stops = not (objective.logits or logits) and wanted > 0
 
@@ -50,7 +52,7 @@ def watching(model: nn.Module, objective: Objective, *, logits: bool = False) ->
 
         def enter(name: str) -> Callable[..., None]:
             def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                entries[name] = inputs[0]
+                entries[name] = objective.entries[name](inputs[0], count)
                 enough()
 
             return hook
@@ -60,15 +62,19 @@ def watching(model: nn.Module, objective: Objective, *, logits: bool = False) ->
         for name in sorted(objective.outputs):
             stack.callback(layers[name].register_forward_hook(lambda *_: enough()).remove)
 
-        def run(images: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-            outputs.clear()
-            entries.clear()
+        def run(images: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+            nonlocal count
+            count = len(images)
             found = images.new_empty(0, 0)
             with suppress(_Enough):
                 found = logits_of(model, images)
-            missing = (objective.outputs - outputs.keys()) | (objective.entries - entries.keys())
+            missing = (objective.outputs - outputs.keys()) | (objective.entries.keys() - entries.keys())
             if missing:
                 raise LayerError(f"layer {min(missing)!r} did not run in the forward pass: choose another")
-            return found, dict(outputs), dict(entries)
+            read = found, dict(outputs), dict(entries)
+            # Else they would be held all through the backward, which frees what it has used.
+            outputs.clear()
+            entries.clear()
+            return read
 
         yield run

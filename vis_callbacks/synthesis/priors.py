@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.model.chunks import pixels_of
 from vis_callbacks.model.classifier import logits_of
+from vis_callbacks.model.frugal import frugal_size
 from vis_callbacks.model.layers import filter_layers, named_layers
 from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.synthesis.objectives import Objective, View
@@ -73,20 +76,28 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
     layers = _watched(norms or filter_layers(model) or linear)
     axes = {name: _channel_axis(layer) for name, layer in layers.items()}
     found: dict[str, FeatureMoments] = {}
+    size, done = frugal_size(pixels_of(images), images.device), 0
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             features = inputs[0].detach().float()
             others = [at for at in range(features.ndim) if at != axes[name] % features.ndim]
             var, mean = torch.var_mean(features, dim=others, correction=0)
-            found[name] = FeatureMoments(mean, var, axes[name])
+            known = found.get(name, FeatureMoments(mean, var))
+            # Of two groups as one: the variances within, and that between their means.
+            share, apart = size / (done + size), mean - known.mean
+            var = known.var + share * (var - known.var) + share * (1 - share) * apart.square()
+            found[name] = FeatureMoments(known.mean + share * apart, var, axes[name])
 
         return module.register_forward_pre_hook(hook)
 
     with ExitStack() as stack, torch.no_grad():
         for name, module in layers.items():
             stack.callback(watch(name, module).remove)
-        logits_of(model, images)
+        while done < len(images):
+            size = min(size, len(images) - done)
+            logits_of(model, images[done : done + size])
+            done += size
     return found
 
 
@@ -128,22 +139,22 @@ def feature_prior(statistics: FeatureStatistics) -> Objective:
     """
     if not statistics:
         return Objective(lambda view: torch.zeros(len(view.pixels), device=view.pixels.device))
-    axes = {name: (one.axis, one.batch) for name, one in statistics.items()}
+    entries = {name: partial(_moments, axis=one.axis, batch=one.batch) for name, one in statistics.items()}
     mean = torch.cat([one.mean for one in statistics.values()])
     std = (torch.cat([one.var for one in statistics.values()]) + _EPSILON).sqrt()
     # All layers at once: on small images the many small operations would cost more than the features themselves.
     weight = torch.cat([torch.full_like(one.mean, 1 / len(one.mean)) for one in statistics.values()])
 
     def score(view: View) -> Tensor:
-        found = [_moments(view.entries[name], *where, len(view.pixels)) for name, where in axes.items()]
+        found = [view.entries[name] for name in entries]
         means, variances = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         apart = ((means - mean) / std).square() + ((variances + _EPSILON).sqrt() / std - 1).square()
         return apart @ weight
 
-    return Objective(score, entries=frozenset(axes))
+    return Objective(score, entries=entries)
 
 
-def _moments(features: Tensor, axis: int, batch: int, count: int) -> tuple[Tensor, Tensor]:
+def _moments(features: Tensor, count: int, *, axis: int, batch: int) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel of each image, each ``(count, C)``."""
     features = features.float().movedim(batch, 0)
     if len(features) != count:

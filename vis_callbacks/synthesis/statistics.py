@@ -33,6 +33,10 @@ _SHRINKAGE = 16
 """That many images without any place are counted in, so that the maps of a few images do not show those images."""
 
 
+_AT_A_TIME = 8
+"""Images whose spectra are held at a time."""
+
+
 class ImageStatistics:
     """Place, colour and frequency statistics of images, gathered batch by batch.
 
@@ -74,7 +78,7 @@ class ImageStatistics:
         """
         if pixels.ndim != 4 or pixels.shape[1] != self.channels:
             raise ConfigurationError(f"images of shape {tuple(pixels.shape)}: expected (N, {self.channels}, H, W)")
-        logits = pixels.detach().to("cpu", torch.float32).clamp(_CLIP, 1 - _CLIP).logit()
+        logits = pixels.detach().to("cpu", torch.float32).clamp(_CLIP, 1 - _CLIP).logit_()
         height, width = logits.shape[-2:]
         grid = (min(height, _GRID), min(width, _GRID))
         if self.count:
@@ -85,11 +89,14 @@ class ImageStatistics:
         self._mean = self._mean + share * (mean - self._mean)
         self._square = self._square + share * (square - self._square)
         self._count = self._count + len(pixels)
-        spectrum = torch.fft.rfft2(logits - self.mean(height, width), norm="ortho").flatten(2)
+        center = self.mean(height, width)
         weight = (hermitian_weight(width).expand(height, -1) / (height * width)).flatten()
-        one_hot = F.one_hot(band_index(height, width).flatten(), BANDS + 1)[:, 1:].float()
+        one_hot = F.one_hot(band_index(height, width).flatten(), BANDS + 1)[:, 1:].to(torch.cfloat)
         # Cross-spectra of the channels, so that any later choice of colour axes can be served.
-        cross = torch.einsum("ncf,ndf,fb->bcd", spectrum * weight, spectrum.conj(), one_hot.to(spectrum.dtype)).real
+        cross = torch.zeros_like(self._bands)
+        for start in range(0, len(logits), _AT_A_TIME):
+            spectrum = torch.fft.rfft2(logits[start : start + _AT_A_TIME] - center, norm="ortho").flatten(2)
+            cross += torch.einsum("ncf,ndf,fb->bcd", spectrum * weight, spectrum.conj(), one_hot).real
         self._bands = self._bands + share * (cross / len(pixels) - self._bands)
 
     def state_dict(self) -> dict[str, Tensor]:

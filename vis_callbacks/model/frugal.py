@@ -1,0 +1,68 @@
+"""Work that builds graphs beside a training: it hardly raises the training's peak memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vis_callbacks.model.chunks import ACCELERATOR_PIXELS, in_chunks
+from vis_callbacks.model.frozen_norms import FrozenNorms
+
+R = TypeVar("R")
+
+FRUGAL_PIXELS = 224 * 224
+"""Pixels (images x height x width) whose graph is held at a time: it takes what a few such images take without one."""
+
+_GRAPH_BYTES = 4096
+"""Bytes of a graph for each pixel, with room for large models."""
+
+
+def frugally(
+    work: Callable[[Tensor], R], items: int, *, pixels: int, device: torch.device
+) -> Iterator[tuple[Tensor, R]]:
+    """Do work on items as `in_chunks` does; large images one after the other, with smaller graphs.
+
+    Args:
+        work: From the numbers of a chunk's items to its result.
+        items: How many there are.
+        pixels: Of one item, as the model sees it.
+        device: Where the model is.
+
+    Yields:
+        The numbers of each chunk's items, and its result.
+
+    Example:
+        >>> [count for _, count in frugally(len, 5, pixels=112 * 112, device=torch.device("cpu"))]
+        [4, 1]
+    """
+    size = frugal_size(pixels, device)
+
+    def lean(chunk: Tensor) -> R:
+        # Smaller graphs take a little longer, which is not worth it where they are small anyway.
+        with FrozenNorms():
+            return work(chunk)
+
+    return in_chunks(work if items <= size else lean, items, pixels=pixels, chunk_size=size)
+
+
+def frugal_size(pixels: int, device: torch.device) -> int:
+    """Return how many items to work on at a time.
+
+    On a CUDA device these may use what the training holds already and does not need at the moment.
+
+    Args:
+        pixels: Of one item, as the model sees it.
+        device: Where the model is.
+
+    Example:
+        >>> [frugal_size(side * side, torch.device("cpu")) for side in (32, 112, 224, 512)]
+        [49, 4, 1, 1]
+    """
+    bound = FRUGAL_PIXELS
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        bound = max(bound, min(idle // _GRAPH_BYTES, ACCELERATOR_PIXELS))
+    return max(1, bound // pixels)
