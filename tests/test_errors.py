@@ -26,6 +26,7 @@ from vis_callbacks import (
     Tile,
     VisualizationCallback,
     VisualizationWarning,
+    functional,
 )
 
 
@@ -67,7 +68,10 @@ def visualization_warnings() -> Iterator[list[str]]:
         (lambda: Saliency(mean=0.5), ["mean=0.5", "std=None", "both"]),
         (lambda: Saliency(mean=0.5, std=0.0), ["above 0"]),
         (lambda: Saliency(targets=1.5), ["targets=1.5", "'label'"]),
+        (lambda: Saliency(class_names="cat, dog"), ["class_names='cat, dog'", "list of names"]),
         (lambda: Saliency().to_file("cup_{epok}.png"), ["{epok}", "nearest: epoch"]),
+        (lambda: Saliency().to_file("cup_{epoch}"), ["''", "image format", ".png"]),
+        (lambda: Saliency().to_file("cups.{epoch}"), ["'.{epoch}'", "image format"]),
     ],
 )
 def test_a_wrong_option_is_refused_at_construction(make: Callable[[], object], words: list[str]) -> None:
@@ -114,6 +118,26 @@ def test_a_model_that_is_built_later_is_checked_when_it_is(hook: str, tmp_path: 
     assert {record["tag"] for record in tiny.records(tmp_path / "right")} >= {"Filters/net.conv2"}
     with pytest.raises(LayerError, match="no layer 'conv9'"):
         fit(tmp_path / "wrong", Filters(layer="conv9"), module=BuildsLater())
+
+
+def test_a_misspelt_target_is_told_the_words_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"targets='labels'.*'predicted', 'label', 'contrast'"):
+        fit(tmp_path, Saliency(targets="labels"))
+
+
+@pytest.mark.parametrize("function", [functional.saliency, functional.grad_cam, functional.integrated_gradients])
+def test_functions_take_a_list_of_classes_and_say_what_is_none(function: Any) -> None:
+    net, images = tiny.Net().eval(), torch.rand(2, 1, 8, 8)
+    assert torch.equal(function(net, images, [1, 3]), function(net, images, torch.tensor([1, 3])))
+    for wrong in ("star", ["star", "cross"]):
+        with pytest.raises(ConfigurationError, match="expected class numbers"):
+            function(net, images, wrong)
+    with pytest.raises(ConfigurationError, match=r"\(3,\): expected \(2,\)"):
+        function(net, images, [1, 2, 3])
+    with pytest.raises(ConfigurationError, match="images of type ndarray"):
+        function(net, images.numpy())
+    with pytest.raises(ConfigurationError, match="classes='star'"):
+        functional.class_appearance(net, "star", image_size=8)
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])

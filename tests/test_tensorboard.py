@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from importlib import import_module
 from io import BytesIO
@@ -158,10 +159,16 @@ def test_every_tensorboard_logger_gets_the_pictures(package: str, tmp_path: Path
     assert len(tiny.records(tmp_path / "a" / "run")) == 3
 
 
-def test_without_a_logger_pictures_and_report_are_below_the_default_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_without_a_logger_pictures_and_report_are_below_the_default_folder(
+    package: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Lightning's loggers have their own handlers, and hand nothing on.
+    monkeypatch.setattr(logging.getLogger(package), "handlers", [caplog.handler])
     report = Report()
-    fit(tmp_path, Filters(), report, logger=False)
+    fit(tmp_path, Filters(), report, package=package, logger=False)
     assert report.path == tmp_path / "visualizations" / "report.html"
+    assert f"The report with all pictures of this run: {report.path}" in caplog.text
     assert len(list(tiny.files_of(tmp_path, tiny.records(tmp_path)))) == 3
     assert list(tmp_path.rglob("events.out*")) == []
 

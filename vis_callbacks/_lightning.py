@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ __all__ = [
     "data_holders",
     "fits",
     "log_dir",
+    "logger_of",
     "metric_step",
     "shards_weights",
     "stage_of",
@@ -82,6 +84,12 @@ def shards_weights(trainer: Trainer) -> str | None:
 def log_dir(trainer: Trainer) -> str:
     """Return the folder of this run, the same on every process. All processes must ask: the answer is broadcast."""
     return str(trainer.log_dir or trainer.default_root_dir)
+
+
+def logger_of(trainer: Trainer) -> logging.Logger:
+    """Return the logger of the Trainer's own package, which users have set up as they like it."""
+    modules = (cls.__module__ for cls in type(trainer).__mro__)
+    return logging.getLogger(next(name for name in modules if name.startswith(("lightning.", "pytorch_lightning."))))
 
 
 def data_holders(trainer: Trainer, module: LightningModule) -> list[Any]:

@@ -23,7 +23,7 @@ from vis_callbacks.panel import Panel
 from vis_callbacks.run import Run
 from vis_callbacks.samples import BatchToImages, Samples, SampleSource
 from vis_callbacks.schedule import Schedule, Stage
-from vis_callbacks.targets import TargetSpec, class_index
+from vis_callbacks.targets import TargetSpec, check_target
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -133,6 +133,8 @@ class VisualizationCallback(RunMember):
             raise ConfigurationError(f"on_error={on_error!r}: expected 'warn' or 'raise'")
         if (mean is None) != (std is None):
             raise ConfigurationError(f"mean={mean!r} with std={std!r}: give both or neither")
+        if isinstance(class_names, str):
+            raise ConfigurationError(f"class_names={class_names!r}: expected a list of names, by class number")
         if isinstance(targets, bool) or not isinstance(targets, (int, str)):
             raise ConfigurationError(
                 f"targets={targets!r}: expected 'predicted', 'label', 'contrast', a class number or a class name"
@@ -186,8 +188,7 @@ class VisualizationCallback(RunMember):
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
         """Raise a `ConfigurationError` if an option names no class. Called before training starts."""
-        if self.targets not in ("predicted", "label", "contrast"):
-            class_index(self.targets, self.sample_request.class_names or class_names)
+        check_target(self.targets, self.sample_request.class_names or class_names)
 
     def restart(self) -> None:
         """Forget an earlier run: the callback joins that of another Trainer. What `state_dict` keeps is as at first."""

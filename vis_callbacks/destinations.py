@@ -73,7 +73,7 @@ def check_pattern(pattern: str) -> str:
     """Return a file name pattern as it is.
 
     Raises:
-        ConfigurationError: If a field in it is unknown.
+        ConfigurationError: If a field in it is unknown, or its ending no image format.
 
     Example:
         >>> check_pattern("cup_{epoch}.png")
@@ -82,6 +82,9 @@ def check_pattern(pattern: str) -> str:
     for _, name, _, _ in string.Formatter().parse(pattern):
         if name is not None and name not in FIELDS:
             raise ConfigurationError(f"no field {{{name}}} for the file name {pattern!r}; {nearest(name, FIELDS)}")
+    ending = Path(pattern).suffix.lower()
+    if Image.registered_extensions().get(ending) not in Image.SAVE:
+        raise ConfigurationError(f"file name {pattern!r} ends in {ending!r}: expected an image format such as .png")
     return pattern
 
 

@@ -14,6 +14,8 @@ from vis_callbacks.samples import UNKNOWN, Samples
 TargetSpec: TypeAlias = Literal["predicted", "label", "contrast"] | int | str
 """The predicted class, the true one, the predicted against the true one, a class by number, or a class by name."""
 
+WORDS = ("predicted", "label", "contrast")
+
 
 def class_index(wanted: int | str, class_names: tuple[str, ...]) -> int:
     """Return the number of a class given by number or name.
@@ -43,6 +45,20 @@ def class_index(wanted: int | str, class_names: tuple[str, ...]) -> int:
     if not class_names:
         raise ConfigurationError(f"class {wanted!r}: no class names are known; give class_names=, or its number")
     raise ConfigurationError(f"no class {wanted!r} among {len(class_names)}; {nearest(wanted, class_names)}")
+
+
+def check_target(spec: TargetSpec, class_names: tuple[str, ...]) -> None:
+    """Raise a `ConfigurationError` if no class is meant; it tells the words that could have been.
+
+    Example:
+        >>> check_target("label", ())
+    """
+    if spec in WORDS:
+        return
+    try:
+        class_index(spec, class_names)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"targets={spec!r}: {error}; or one of {', '.join(map(repr, WORDS))}") from None
 
 
 def choose_targets(spec: TargetSpec, samples: Samples, logits: Tensor) -> Tensor:

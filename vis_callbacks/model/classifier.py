@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -125,7 +125,7 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(dim=1)
 
 
-Targets: TypeAlias = Tensor | int | Callable[[Tensor], Tensor] | None
+Targets: TypeAlias = Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None
 """Classes ``(N,)`` or pairs ``(N, 2)``, one class for all, a rule from logits to classes, or None: the predicted."""
 
 
@@ -150,13 +150,25 @@ def resolve_targets(targets: Targets, logits: Tensor) -> Tensor:
         targets = targets(logits.detach())
     if isinstance(targets, int):
         targets = torch.full((count,), targets)
-    targets = targets.to(logits.device, torch.long)
+    targets = as_numbers(targets).to(logits.device)
     if targets.shape not in ((count,), (count, 2)):
         raise ConfigurationError(f"targets of shape {tuple(targets.shape)}: expected ({count},), one for each image")
     wrong = targets[(targets < 0) | (targets >= classes)]
     if len(wrong):
         raise ConfigurationError(f"target {int(wrong[0])}: expected a class from 0 to {classes - 1}")
     return targets
+
+
+def as_numbers(targets: Tensor | Sequence[int]) -> Tensor:
+    """Return class numbers as a long tensor.
+
+    Raises:
+        ConfigurationError: If they are none.
+    """
+    try:
+        return torch.as_tensor(targets).long()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"targets={targets!r}: expected class numbers, or None for the predicted") from error
 
 
 def _find_logits(output: Any, count: int) -> Tensor | None:

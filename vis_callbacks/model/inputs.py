@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets
+from vis_callbacks.model.classifier import Targets, as_numbers, logits_of, resolve_targets
 
 
 def check_images(images: Tensor) -> None:
     """Raise a `ConfigurationError` if images are not float ``(N, C, H, W)``."""
+    if not isinstance(images, Tensor):
+        raise ConfigurationError(f"images of type {type(images).__name__}: expected a tensor (N, C, H, W)")
     if images.ndim != 4:
         raise ConfigurationError(f"images of shape {tuple(images.shape)}: expected (N, C, H, W)")
     if not images.is_floating_point():
@@ -41,12 +45,13 @@ def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
     check_images(images)
     if isinstance(targets, int):
         return torch.full((len(images),), targets, device=images.device)
-    if isinstance(targets, Tensor):
+    if isinstance(targets, (Tensor, Sequence)):
+        targets = as_numbers(targets)
         if targets.shape not in ((len(images),), (len(images), 2)):
             raise ConfigurationError(
                 f"targets of shape {tuple(targets.shape)}: expected ({len(images)},), one for each image"
             )
-        return targets.to(images.device, torch.long)
+        return targets.to(images.device)
     with torch.no_grad():
         return resolve_targets(targets, logits_of(model, images))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from vis_callbacks._lightning import LightningModule, Trainer
+from vis_callbacks._lightning import LightningModule, Trainer, logger_of
 from vis_callbacks.budget import check_share
 from vis_callbacks.member import RunMember
 from vis_callbacks.output import Output
@@ -15,7 +16,8 @@ from vis_callbacks.run import Run
 class Report(RunMember):
     """Writes one self-contained HTML page with all pictures and metrics of the run when it ends, however it ends.
 
-    The page is ``<log_dir>/visualizations/report.html``. It needs no network. After a killed process,
+    The page is ``<log_dir>/visualizations/report.html``; Lightning's logger tells where. It needs no network. After a
+    killed process,
     ``vis-callbacks report <log_dir>`` makes it from the picture store.
 
     Args:
@@ -35,12 +37,16 @@ class Report(RunMember):
         super().__init__()
         self.budget = check_share(budget)
         self.path: Path | None = None
+        self._logger: logging.Logger | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run."""
+        self._logger = logger_of(trainer)
         run = Run.of(trainer)
         run.join(self, at_end=self._write)
         run.budget.share = self.budget
 
     def _write(self, output: Output) -> None:
         self.path = write_report(output.directory)
+        if self._logger is not None:
+            self._logger.info("The report with all pictures of this run: %s", self.path)

@@ -111,7 +111,10 @@ def class_appearance(
         >>> class_appearance(model, [0, 4], image_size=8, steps=4).shape
         torch.Size([2, 3, 8, 8])
     """
-    wanted = torch.as_tensor([classes] if isinstance(classes, int) else classes, dtype=torch.long).flatten()
+    try:
+        wanted = torch.as_tensor([classes] if isinstance(classes, int) else classes, dtype=torch.long).flatten()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"classes={classes!r}: expected class numbers") from error
     chosen = find_recipe(recipe)
     full = chosen.steps if steps is None else steps
     spare = int(full * chosen.spare)
