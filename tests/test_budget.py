@@ -153,7 +153,7 @@ def test_what_drawing_beside_the_training_takes_is_counted(tmp_path: Path) -> No
 
     filters = Filters(budget=0.15, transform=busy)
     facts = fit(tmp_path, filters)
-    assert facts["picture_seconds"]["Filters"] < 0.1
+    assert facts["picture_seconds"]["Filters"] < 0.5 * facts["thread_seconds"]
     assert filters.left_out
 
 

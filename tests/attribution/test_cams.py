@@ -147,8 +147,8 @@ class TestAblationCam:
         model, seen = small_net().eval(), []
         model[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
         ablation_cam(model, random_images(1, height=16, width=16), 1)
-        # The survey, the trace, the probe, and one chunk of channels.
-        assert seen == [2, 1, 1, 1]
+        # The survey's shapes of two images and graph of one, the trace, the probe, and one chunk of channels.
+        assert seen == [2, 1, 1, 1, 1]
 
     def test_a_module_that_runs_twice_is_ablated_the_last_time(self) -> None:
         class Twice(nn.Module):

@@ -13,8 +13,11 @@ from vis_callbacks.model.frozen_norms import FrozenNorms
 
 R = TypeVar("R")
 
-FRUGAL_PIXELS = 224 * 224
-"""Pixels (images x height x width) whose graph is held at a time: it takes what a few such images take without one."""
+FRUGAL_PIXELS = 2 * 224 * 224 - 1
+"""Pixels (images x height x width) whose graph is held at a time; it takes what a few such images take without one.
+
+One image of 224x224, whose graph takes tens of MB, or many small ones, which one by one would take far longer.
+"""
 
 _GRAPH_BYTES = 4096
 """Bytes of a graph for each pixel, with room for large models."""
@@ -35,8 +38,8 @@ def frugally(
         The numbers of each chunk's items, and its result.
 
     Example:
-        >>> [count for _, count in frugally(len, 5, pixels=112 * 112, device=torch.device("cpu"))]
-        [4, 1]
+        >>> [count for _, count in frugally(len, 8, pixels=112 * 112, device=torch.device("cpu"))]
+        [7, 1]
     """
     size = frugal_size(pixels, device)
 
@@ -59,7 +62,7 @@ def frugal_size(pixels: int, device: torch.device) -> int:
 
     Example:
         >>> [frugal_size(side * side, torch.device("cpu")) for side in (32, 112, 224, 512)]
-        [49, 4, 1, 1]
+        [97, 7, 1, 1]
     """
     bound = FRUGAL_PIXELS
     if device.type == "cuda":

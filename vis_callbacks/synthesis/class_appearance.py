@@ -48,6 +48,9 @@ _MANY_STEPS = 256
 _FEWEST_STEPS = 64
 """With fewer, a new try is not worth it."""
 
+_GROUP_SEED = 100_003
+"""Between the seeds of groups of classes that are made one after the other; more than there are events."""
+
 _JUDGED = 256
 """Real images by which the worst classes are found."""
 
@@ -272,8 +275,9 @@ class ClassAppearance(SynthesisCallback):
                 optimizer=self.optimizer,
                 image_statistics=image_statistics,
                 feature_statistics=feature_statistics,
-                # Other views each time: what is gone on from has seen those of the last event.
-                seed=event.seed + self._events,
+                # Other views each time: what is gone on from has seen those of the last event. Other noise for each
+                # group, which otherwise would all begin with the same image.
+                seed=event.seed + self._events + _GROUP_SEED * wanted[0],
                 progress=self.progress,
             )
             found = trust(event.model, made, torch.tensor(wanted), normalization=samples.normalization)
