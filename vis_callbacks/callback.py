@@ -68,7 +68,8 @@ class VisualizationCallback(RunMember):
         budget: The share of the training time that these pictures may take, such as 0.05: they are made less often, if
             need be, and the report says when; those of many passes are not made before training. For all callbacks
             together, give it to `Report`. None: no bound.
-        name: First part of the pictures' tags; the class's name unless given.
+        name: First part of the pictures' tags; the class's name unless given. Two callbacks with the same options
+            need different ones.
         transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it goes out.
         batch_to_images: Returns the images of a batch, or images and labels, where they are not found by themselves.
 
