@@ -68,7 +68,6 @@ def visualization_warnings() -> Iterator[list[str]]:
         (lambda: Saliency(mean=0.5), ["mean=0.5", "std=None", "both"]),
         (lambda: Saliency(mean=0.5, std=0.0), ["above 0"]),
         (lambda: Saliency(targets=1.5), ["targets=1.5", "'label'"]),
-        (lambda: Saliency(class_names="cat, dog"), ["class_names='cat, dog'", "list of names"]),
         (lambda: Saliency().to_file("cup_{epok}.png"), ["{epok}", "nearest: epoch"]),
         (lambda: Saliency().to_file("cup_{epoch}"), ["''", "image format", ".png"]),
         (lambda: Saliency().to_file("cups.{epoch}"), ["'.{epoch}'", "image format"]),

@@ -134,8 +134,6 @@ class VisualizationCallback(RunMember):
             raise ConfigurationError(f"on_error={on_error!r}: expected 'warn' or 'raise'")
         if (mean is None) != (std is None):
             raise ConfigurationError(f"mean={mean!r} with std={std!r}: give both or neither")
-        if isinstance(class_names, str):
-            raise ConfigurationError(f"class_names={class_names!r}: expected a list of names, by class number")
         if isinstance(targets, bool) or not isinstance(targets, (int, str)):
             raise ConfigurationError(
                 f"targets={targets!r}: expected 'predicted', 'label', 'contrast', a class number or a class name"

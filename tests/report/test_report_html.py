@@ -70,6 +70,13 @@ def test_the_report_holds_facts_metrics_and_rows(tmp_path: Path) -> None:
     assert data["rows"][0]["frames"][1] is None
 
 
+def test_numbers_are_named_in_words(tmp_path: Path) -> None:
+    PictureStore(tmp_path).add(record("Filters/conv1", 0, 0, scalars={"near_duplicates": 1.0}), squares(0))
+    text = read(write_report(tmp_path)).text
+    assert "near duplicates" in text
+    assert "near_duplicates" not in text
+
+
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     store = PictureStore(tmp_path)
     for number, name in enumerate(HOSTILE):

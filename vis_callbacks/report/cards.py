@@ -157,7 +157,7 @@ def _spark(name: str, values: tuple[float | None, ...], scale: Scale) -> Spark:
     heights = tuple(None if value is None else round(scale.height(value), 4) for value in values)
     last = max(1, len(values) - 1)
     known = [(index / last, height) for index, height in enumerate(heights) if height is not None]
-    return Spark(shorten(name, NAME), path_of(known), values, heights)
+    return Spark(shorten(name.replace("_", " "), NAME), path_of(known), values, heights)
 
 
 def _scalar(picture: Picture | None, name: str) -> float | None:
