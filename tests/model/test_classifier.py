@@ -160,3 +160,18 @@ def test_one_logit_stands_for_two_classes() -> None:
     assert resolve_targets(None, logits).tolist() == [1, 0]
     assert target_scores(logits, torch.tensor([1, 0])).tolist() == [2.0, 1.0]
     assert target_scores(logits, torch.tensor([[1, 0], [0, 1]])).tolist() == [4.0, 2.0]
+
+
+def test_a_model_that_squeezes_one_images_axis_away_is_understood() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1))
+    head = nn.Linear(8, 3)
+
+    class Squeezes(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return head(net(images).squeeze())
+
+    one, both = logits_of(Squeezes(), IMAGES[:1]), logits_of(Squeezes(), IMAGES)
+    assert one.shape == (1, 3)
+    torch.testing.assert_close(one, both[:1])
+    with pytest.raises(ConfigurationError, match="no logits"):
+        logits_of(Gives(LOGITS[0]), IMAGES)

@@ -246,6 +246,25 @@ def test_the_prior_is_small_for_what_the_statistics_were_taken_from(case):
     assert torch.isfinite(made).all()
 
 
+def test_statistics_of_images_that_go_in_groups_are_those_of_all():
+    model, images = (
+        nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(4 * 16 * 16, 3)),
+        [],
+    )
+    for brightness in range(7):
+        images.append(torch.rand(3, 128, 128) * brightness)
+    batch = torch.stack(images)
+    groups = []
+    handle = model[1].register_forward_pre_hook(lambda _, inputs: groups.append(len(inputs[0])))
+    found = collect_statistics(model, batch)["1"]
+    handle.remove()
+    assert groups == [6, 1]
+    with torch.no_grad():
+        var, mean = torch.var_mean(model[0](batch), dim=(0, 2, 3), correction=0)
+    assert torch.allclose(found.mean, mean, rtol=1e-4)
+    assert torch.allclose(found.var, var, rtol=1e-4)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_moments_and_their_gradients_are_right(layout):
     features = (3 + 2 * torch.randn(2, 3, 4, 5, dtype=torch.float64)).contiguous(memory_format=layout).requires_grad_()

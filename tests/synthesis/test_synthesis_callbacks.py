@@ -201,3 +201,15 @@ def test_wrong_options_stop_before_training(tmp_path):
     ):
         with pytest.raises(ConfigurationError, match=message):
             make()
+
+
+def test_large_images_that_are_made_one_after_the_other_begin_from_different_noise(tmp_path):
+    seen: list[list[Panel]] = []
+    callback = spied(ClassAppearance([0, 1], fresh_steps=1, samples=1, image_size=224, progress=False), seen)
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path, logger=False, callbacks=[callback], enable_progress_bar=False, accelerator="cpu"
+    )
+    data = TensorDataset(torch.rand(2, 3, 32, 32), torch.arange(2))
+    trainer.validate(Classifier(ConvNet()), DataLoader(data, batch_size=2), verbose=False)
+    first, second = (panel.tiles[0].values.flatten() for panel in seen[0])
+    assert torch.corrcoef(torch.stack([first, second]))[0, 1] < 0.5
