@@ -52,7 +52,7 @@ class Objective:
         score: From a `View` to ``(N,)``, to be maximised.
         outputs: Full names of layers whose outputs it reads.
         entries: What it reads from the inputs of layers, by full name. It is read when the input passes by, so that
-            the backward can let go of that where it comes past it.
+            the backward can let go of that where it comes past it. Objectives that are added must read a layer alike.
         logits: Whether it reads the logits; where nobody does, the pass ends at the last layer that is read.
 
     Example:
