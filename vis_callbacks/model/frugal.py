@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vis_callbacks.model.chunks import ACCELERATOR_PIXELS, in_chunks
-from vis_callbacks.model.frozen_norms import FrozenNorms
+from vis_callbacks.model.lean_graph import LeanGraph
 
 R = TypeVar("R")
 
@@ -19,6 +19,9 @@ FRUGAL_PIXELS = 2 * 224 * 224 - 1
 One image of 224x224, whose graph takes tens of MB, or many small ones, which one by one would take far longer.
 """
 
+_SMALL_PIXELS = 224 * 224
+"""Pixels (images x height x width) below which a graph is small."""
+
 _GRAPH_BYTES = 4096
 """Bytes of a graph for each pixel, with room for large models."""
 
@@ -26,7 +29,7 @@ _GRAPH_BYTES = 4096
 def frugally(
     work: Callable[[Tensor], R], items: int, *, pixels: int, device: torch.device
 ) -> Iterator[tuple[Tensor, R]]:
-    """Do work on items as `in_chunks` does; large images one after the other, with smaller graphs.
+    """Do work on items as `in_chunks` does; large images one after the other, with leaner graphs.
 
     Args:
         work: From the numbers of a chunk's items to its result.
@@ -41,14 +44,14 @@ def frugally(
         >>> [count for _, count in frugally(len, 8, pixels=112 * 112, device=torch.device("cpu"))]
         [7, 1]
     """
-    size = frugal_size(pixels, device)
+    # Leaner graphs take a little longer, which is not worth it where they are small anyway.
+    small = items * pixels < _SMALL_PIXELS
 
     def lean(chunk: Tensor) -> R:
-        # Smaller graphs take a little longer, which is not worth it where they are small anyway.
-        with FrozenNorms():
+        with LeanGraph():
             return work(chunk)
 
-    return in_chunks(work if items <= size else lean, items, pixels=pixels, chunk_size=size)
+    return in_chunks(work if small else lean, items, pixels=pixels, chunk_size=frugal_size(pixels, device))
 
 
 def frugal_size(pixels: int, device: torch.device) -> int:
