@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 from itertools import accumulate
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from vis_callbacks import (
@@ -28,6 +29,8 @@ from vis_callbacks import (
     VisualizationCallback,
     default_suite,
 )
+from vis_callbacks.event import Event
+from vis_callbacks.panel import Panel
 from vis_callbacks.run import Run
 
 pl = import_module(tiny.PACKAGES[0])
@@ -109,7 +112,7 @@ def test_the_default_set_needs_little_more_memory_than_an_evaluation(name: str, 
     ours = default_suite(budget=None)
     for callback in ours:
         if isinstance(callback, ClassAppearance):
-            callback.fresh_steps = 8  # the last of which are at full resolution
+            callback.fresh_steps = 4  # the last of which are at full resolution
     there = sum(one.nbytes for one in (*module.state_dict().values(), *images.tensors))
     without = there + peak_bytes(evaluation([], "without"))
     with_pictures = there + peak_bytes(evaluation(ours, "with"))
@@ -135,3 +138,47 @@ def test_small_images_share_one_pass_and_large_ones_take_turns(side: int, passes
         trainer.validate(module, DataLoader(images, batch_size=8), verbose=False)
     assert len(seen) == passes
     assert sum(seen) == 8
+
+
+class Late(VisualizationCallback):
+    """Writes down what is left of the shared pass."""
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        self.left = event.trace
+        panel = event.sample_panel(0)
+        assert panel.predicted
+        yield panel
+
+
+def test_what_nobody_reads_any_more_is_let_go_of(tmp_path: Path) -> None:
+    between, last = Late(samples=2, name="between"), Late(samples=2, name="last")
+    callbacks = [Saliency(samples=2), between, Activations("net.conv2", max_channels=2, samples=2), last]
+    passes: list[Tensor] = []
+    module = tiny.module()
+    module.net.conv1.register_forward_hook(
+        lambda _, inputs, output: passes.append(output) if output.requires_grad else None
+    )
+    trainer = tiny.trainer(tmp_path, callbacks)
+    trainer.validate(module, tiny.loader(4), verbose=False)
+    assert len(passes) == 1
+    # It is still wanted while a technique that reads it is to come.
+    assert between.left.input_gradient is not None
+    assert list(between.left.activations) == ["net.conv2"]
+    assert (last.left.input_gradient, last.left.activations, last.left.gradients) == (None, {}, {})
+    assert torch.equal(last.left.logits, between.left.logits)
+
+
+def test_a_picture_that_waits_holds_nothing_but_itself(tmp_path: Path) -> None:
+    panels: list[Panel] = []
+
+    class Looking(Activations):
+        def visualize(self, event: Event) -> Iterable[Panel]:
+            for panel in super().visualize(event):
+                panels.append(panel)
+                yield panel
+
+    callback = Looking("net.conv2", max_channels=2, samples=2)
+    tiny.trainer(tmp_path, [callback]).validate(tiny.module(), tiny.loader(4), verbose=False)
+    maps = [tile.values for panel in panels for tile in panel.tiles[1:]]
+    assert maps
+    assert all(values.untyped_storage().nbytes() == values.nbytes for values in maps)

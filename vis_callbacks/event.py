@@ -91,6 +91,12 @@ class SharedPass:
         """Ask for something. To be called before the pass is read."""
         self._needs.append(needs)
 
+    def leave(self, needs: Needs) -> None:
+        """Stop asking for something: what a technique has read is let go of when no other asks for anything."""
+        self._needs.remove(needs)
+        if "trace" in vars(self) and all(others == Needs() for others in self._needs):
+            self.trace = dataclasses.replace(self.trace, input_gradient=None, activations={}, gradients={})
+
     def part(self, items: Tensor) -> SharedPass:
         """Return the pass of some of the samples, by number ``(n,)``."""
         if len(items) == len(self.samples):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.complaints import Complaints
 from vis_callbacks.errors import NotFiniteError
-from vis_callbacks.event import Event, Moment, SharedPass
+from vis_callbacks.event import Event, Moment, Needs, SharedPass
 from vis_callbacks.ledger import Ledger
 from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.undisturbed import device_of, seed_all, undisturbed
@@ -75,7 +75,7 @@ class Making:
             samples: Returns those of a callback, or None while there are none.
             buffers: What stands in for buffers of the module meanwhile, by name.
         """
-        events: Iterator[tuple[VisualizationCallback, Event]] | None = None
+        events: Iterator[tuple[VisualizationCallback, Event, Needs]] | None = None
         with self._ledger.time("guard"):
             try:
                 unfinished = True
@@ -98,10 +98,10 @@ class Making:
 
     def _events(
         self, module: nn.Module, samples_of: Callable[[VisualizationCallback], Samples | None]
-    ) -> list[tuple[VisualizationCallback, Event]]:
+    ) -> list[tuple[VisualizationCallback, Event, Needs]]:
         model, device = classifier_in(module), device_of(module)
         passes: dict[tuple[int, object, int, int], SharedPass] = {}
-        events: list[tuple[VisualizationCallback, Event]] = []
+        events: list[tuple[VisualizationCallback, Event, Needs]] = []
         for callback in self._due:
             try:
                 share = self._sharing.share_of(callback)
@@ -119,16 +119,17 @@ class Making:
                         passes[key] = SharedPass(model, samples[part].to(device), callback.targets, self._ledger)
                     shared = passes[key]
                 event = Event(model, self._moment, callback.seed, shared, first, share)
+                needs = Needs() if shared is None else callback.needs(event)
                 if shared is not None:
-                    shared.add(callback.needs(event))
-                events.append((callback, event))
+                    shared.add(needs)
+                events.append((callback, event, needs))
             except Exception as error:
                 self._fail(callback, error)
         return events
 
-    def _visualize(self, events: Iterator[tuple[VisualizationCallback, Event]], device: torch.device) -> bool:
+    def _visualize(self, events: Iterator[tuple[VisualizationCallback, Event, Needs]], device: torch.device) -> bool:
         """Make pictures until one fails, and say so: what it left behind must be undone before the next."""
-        for callback, event in events:
+        for callback, event, needs in events:
             start = time.perf_counter()
             try:
                 with self._ledger.time(self._due[callback]):
@@ -145,6 +146,9 @@ class Making:
             except Exception as error:
                 self._fail(callback, error)
                 return True
+            finally:
+                if event.shared is not None:
+                    event.shared.leave(needs)
         return False
 
     def _gathered(self) -> list[Sequence[Part]]:

@@ -185,7 +185,8 @@ class Activations(VisualizationCallback):
             setattr(self, name, state_dict[name])
 
     def _tile(self, maps: Tensor, channel: int, layer: str) -> Tile:
-        values = maps[channel]
+        # A copy: until it is drawn, a view would hold the maps of all channels.
+        values = maps[channel].clone()
         widest = maps if self.scale == "layer" else values
         limit = self.limits[layer] if self.scale == "fixed" else float(widest.abs().max())
         return Tile(values, "signed" if self.negative[layer] else "heat", str(channel), limit=max(limit, 1e-12))
