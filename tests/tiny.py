@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
@@ -24,19 +25,25 @@ ACCELERATOR = os.environ.get("TINY_ACCELERATOR", "cpu")
 
 
 class Net(nn.Module):
-    def __init__(self, *, channels: int = 1, dropout: float = 0.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, *, channels: int = 1, dropout: float = 0.0, drop_path: float = 0.0, checkpointed: bool = False
+    ) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4)
         self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
         self.dropout, self.drop_path = nn.Dropout(dropout), drop_path
+        self.checkpointed = checkpointed
         self.head = nn.Linear(4, len(CLASSES))
 
     def forward(self, images: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(images)))
-        branch = torch.relu(self.bn2(self.conv2(x)))
+        branch = checkpoint(self.branch, x, use_reentrant=False) if self.checkpointed else self.branch(x)
         if self.training and self.drop_path:
             branch = branch * (torch.rand(len(x), 1, 1, 1) >= self.drop_path)
         return self.head(self.dropout((x + branch).amax(dim=(2, 3))))
+
+    def branch(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn2(self.conv2(x)))
 
 
 class Shapes(Dataset[tuple[Tensor, Tensor]]):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vis_callbacks.model.lean_graph import LeanGraph
 
@@ -63,18 +65,22 @@ def settled(model: nn.Module) -> nn.Module:
 
 def pass_of(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, int]:
     """Return the output, the gradient of its squares, and how many bytes of the graph are no weights."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.nbytes
-        return tensor
-
     inputs = images.clone().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(inputs)
+    output = model(inputs)
+    weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    kept = {tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in kept_by(output.grad_fn)}
     gradient = torch.autograd.grad(output.float().square().sum(), inputs)[0]
     return output.detach(), gradient, sum(size for storage, size in kept.items() if storage not in weights)
+
+
+def kept_by(node: Any) -> Iterator[Tensor]:
+    """Yield what a graph keeps."""
+    for before, _ in getattr(node, "next_functions", ()):
+        yield from kept_by(before)
+    saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+    for value in (*saved, *getattr(node, "saved_tensors", ())):
+        if isinstance(value, Tensor):
+            yield value
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
@@ -143,6 +149,21 @@ def test_a_network_is_the_same(layout: torch.memory_format, autocast: bool) -> N
     assert torch.equal(again, output)
     torch.testing.assert_close(lean_gradient, gradient)
     assert lean_kept < kept / 4
+
+
+def test_a_checkpointed_block_is_left_to_torch() -> None:
+    torch.manual_seed(0)
+    net, images = network(), torch.rand(2, 3, 16, 16)
+
+    class Checkpointed(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return checkpoint(net, inputs, use_reentrant=False)
+
+    output, gradient, _ = pass_of(net, images)
+    with LeanGraph():
+        again, lean_gradient, _ = pass_of(Checkpointed(), images)
+    assert torch.equal(again, output)
+    torch.testing.assert_close(lean_gradient, gradient)
 
 
 def test_a_padding_in_words_and_an_image_without_a_batch_are_left_to_torch() -> None:

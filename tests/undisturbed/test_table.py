@@ -39,6 +39,7 @@ CASES = {
     "every second step": Case(ours={"every_n_steps": 2, "every_n_epochs": 1}),
     "on train": Case(ours={"on": "train"}),
     "anomaly detection": Case(trainer={"detect_anomaly": True}),
+    "checkpointed activations": Case(net={"checkpointed": True}),
     "checkpoints": Case(trainer={"enable_checkpointing": True}),
 }
 # Under the second package, only what it could do otherwise is in the short run.

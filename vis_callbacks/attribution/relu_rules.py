@@ -103,6 +103,8 @@ class _Deconvolved(torch.autograd.Function):
         outputs = activation(inputs)
         if outputs is inputs:
             ctx.mark_dirty(inputs)
+        # Not used: a checkpointed block, computed again without this rule, must keep as many tensors as here.
+        ctx.save_for_backward(outputs)
         return outputs
 
     @staticmethod

@@ -7,6 +7,7 @@ from typing import Any, SupportsInt
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn import functional as F
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 from torch.overrides import TorchFunctionMode
@@ -36,7 +37,8 @@ class LeanGraph(TorchFunctionMode):
     ) -> Any:
         """Run a function of torch; where it has a leaner backward, with that."""
         del types
-        return _LEAN.get(func, func)(*args, **(kwargs or {}))
+        lean = _LEAN.get(func)
+        return (func if lean is None or _is_packed() else lean)(*args, **(kwargs or {}))
 
 
 def _batch_norm(
@@ -130,6 +132,15 @@ class _ReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (closed,) = ctx.saved_tensors
         return gradient.masked_fill(closed, 0), None
+
+
+def _is_packed() -> bool:
+    """Whether hooks look after what graphs keep, as in checkpointing, which compares that with a plain second pass."""
+    try:
+        with disable_saved_tensors_hooks("only asked"):
+            return False
+    except RuntimeError:
+        return True
 
 
 def _is_lean(inputs: Tensor, *weights: Tensor | None) -> bool:

@@ -69,18 +69,20 @@ def trace(
     names = {name: find_layer(model, name) for name in dict.fromkeys([*activations, *gradients])}
     differentiated = [names[name][0] for name in gradients]
     inputs = images.detach().clone().requires_grad_(input_gradient)
-    with captured(dict(names.values()), differentiable=differentiated) as outputs:
+    with captured(dict(names.values()), differentiable=differentiated) as seen:
         logits = logits_of(model, inputs)
-    for full, module in names.values():
-        if full not in outputs:
-            raise LayerError(
-                f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another"
-            )
-    chosen = resolve_targets(targets, logits)
-    wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
-    found: Sequence[Tensor | None] = ()
-    if wanted:
-        found = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+        outputs = dict(seen)
+        for full, module in names.values():
+            if full not in outputs:
+                raise LayerError(
+                    f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another"
+                )
+        chosen = resolve_targets(targets, logits)
+        wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
+        found: Sequence[Tensor | None] = ()
+        if wanted:
+            # Hooks stay: a checkpointed block runs again in the backward, and must begin its graph at the same layer.
+            found = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
     # A layer beside the path to the logits (an auxiliary head) has no influence on them: its gradient is zero.
     grads = [
         torch.zeros_like(tensor, dtype=torch.float32) if grad is None else grad.detach().float()

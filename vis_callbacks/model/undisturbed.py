@@ -16,6 +16,9 @@ from torch.nn.parameter import is_lazy
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_CHECKPOINTING = {"grad_checkpointing", "gradient_checkpointing", "use_checkpoint"}
+"""What timm, transformers and others call the switch of activation checkpointing."""
+
 
 @contextmanager
 def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
@@ -23,7 +26,8 @@ def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
 
     Inside, every module is in eval mode, parameters are frozen (no weight gradient is ever computed), gradients are
     enabled and ordinary tensors are made even if the caller is in inference mode, autocast and anomaly detection are
-    off, compiled modules run eagerly, ``log`` and ``log_dict`` do nothing, and the random generators are seeded.
+    off, compiled modules run eagerly, activations are not checkpointed (hooks and rules would miss what a backward
+    computes again), ``log`` and ``log_dict`` do nothing, and the random generators are seeded.
 
     Afterwards, also after an error, these are as before: each module's attributes (its own ``training`` flag, hooks,
     counters, caches), parameters' ``requires_grad`` and ``.grad`` objects, buffers bit for bit, the random generators
@@ -87,6 +91,8 @@ def _model_state(model: nn.Module) -> Iterator[None]:
             # Assigned, not called: users override train() and eval() to keep parts frozen.
             module.training = False
             _silence(module)
+            for name in _CHECKPOINTING & vars(module).keys():
+                vars(module)[name] = False
         for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
