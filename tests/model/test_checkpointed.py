@@ -80,3 +80,16 @@ def test_a_switch_of_timm_is_off_while_looking_and_on_again(name: str) -> None:
     for layer, gradient in plain.gradients.items():
         torch.testing.assert_close(found.gradients[layer], gradient)
         assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["grad_checkpointing", "gradient_checkpointing", "use_checkpoint"])
+def test_what_is_no_switch_is_left_alone(name: str) -> None:
+    switch, table = nn.Identity(), nn.Identity()
+    stages = [True, False]
+    setattr(switch, name, True)
+    setattr(table, name, stages)
+    with undisturbed(nn.Sequential(switch, table)):
+        assert getattr(switch, name) is False
+        assert getattr(table, name) is stages
+    assert getattr(switch, name) is True
+    assert stages == [True, False]

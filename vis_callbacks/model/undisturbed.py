@@ -91,8 +91,8 @@ def _model_state(model: nn.Module) -> Iterator[None]:
             # Assigned, not called: users override train() and eval() to keep parts frozen.
             module.training = False
             _silence(module)
-            for name in _CHECKPOINTING & vars(module).keys():
-                vars(module)[name] = False
+            # Whatever else bears such a name is no switch.
+            vars(module).update({name: False for name in _CHECKPOINTING if vars(module).get(name) is True})
         for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
