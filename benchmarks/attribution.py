@@ -30,12 +30,12 @@ from torch import Tensor, nn
 
 import vis_callbacks as vc
 from vis_callbacks import functional as ours
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment, SharedPass
-from vis_callbacks.ledger import Ledger
+from vis_callbacks.model.features import default_layer
+from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.spatial import default_layer
-from vis_callbacks.model.undisturbed import undisturbed
-from vis_callbacks.samples import Samples
+from vis_callbacks.run.timer import Timer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -112,7 +112,7 @@ class Bench:
         callbacks = [vc.Activations(), vc.Saliency(), vc.GradientXInput()]
         callbacks += [getattr(vc, name)() for name in CAMS.values()]
         with undisturbed(self.model):
-            event = Event(self.model, Moment(1, 1), shared=SharedPass(self.model, samples, "predicted", Ledger()))
+            event = Event(self.model, Moment(1, 1), shared=SharedPass(self.model, samples, "predicted", Timer()))
             for callback in callbacks:
                 event.shared.add(callback.needs(event))
             for callback in callbacks[1:]:

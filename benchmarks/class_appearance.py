@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from vis_callbacks.synthesis.class_appearance import class_appearance
-from vis_callbacks.synthesis.recipes import RECIPES
+from vis_callbacks.synthesis.optimization.recipes import RECIPES
 
 CLASSES = [130, 951, 968, 260, 724, 291, 323, 985, 817, 949]
 """Flamingo, lemon, cup, chow, pirate ship, lion, monarch, daisy, sports car, strawberry."""

@@ -9,9 +9,9 @@ import gc
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from zoo import Outcome, families, try_family
+from tests.helpers.zoo import Outcome, families, try_family
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.helpers import tiny
 from vis_callbacks import ClassAppearance, Filters, Saliency
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vis_callbacks.cli import main
-from vis_callbacks.sinks.record import Record
-from vis_callbacks.sinks.store import PictureStore
+from vis_callbacks.output.record import Record
+from vis_callbacks.output.store import PictureStore
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+from tests.helpers import tiny
 from vis_callbacks import (
     ClassAppearance,
     ConfigurationError,

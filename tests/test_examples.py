@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import launched, needs_browser, visit
+
+from tests.helpers.browser import launched, needs_browser, visit
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 3

@@ -11,8 +11,8 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from zoo import families, try_family, try_model
 
+from tests.helpers.zoo import families, try_family, try_model
 from vis_callbacks import functional
 
 # Said once for models without ReLU, as it should be.

@@ -24,19 +24,19 @@ __all__ = [
     "LightningCallback",
     "LightningModule",
     "Trainer",
-    "builds_later",
+    "builds_model_late",
     "data_holders",
-    "fits",
+    "has_validation",
+    "is_fitting",
     "log_dir",
     "logger_of",
     "metric_step",
-    "shards_weights",
+    "sharded_strategy",
     "stage_of",
-    "validates",
 ]
 
 
-def fits(trainer: Trainer) -> bool:
+def is_fitting(trainer: Trainer) -> bool:
     """Whether the Trainer is in ``fit``, in whichever part of it."""
     return stage_of(trainer) == "fit"
 
@@ -56,14 +56,14 @@ def metric_step(trainer: Trainer) -> int:
     return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
 
 
-def validates(trainer: Trainer) -> bool:
+def has_validation(trainer: Trainer) -> bool:
     """Whether this fit runs validation epochs. To be asked when training has started, or later."""
     # The loaders are made when validation runs for the first time, which can be epochs later.
     unknown = trainer.val_dataloaders is None
     return bool(trainer.enable_validation) and (unknown or sum(trainer.num_val_batches) > 0)
 
 
-def builds_later(module: LightningModule) -> bool:
+def builds_model_late(module: LightningModule) -> bool:
     """Whether a module may build its model, or parts of it, after the callbacks' `setup`."""
     return any(
         next(cls for cls in type(module).__mro__ if name in vars(cls)).__module__.split(".")[0]
@@ -72,7 +72,7 @@ def builds_later(module: LightningModule) -> bool:
     )
 
 
-def shards_weights(trainer: Trainer) -> str | None:
+def sharded_strategy(trainer: Trainer) -> str | None:
     """Return the name of the Trainer's strategy if it gives each process a part of the weights alone."""
     # By name: the classes of two packages, of which DeepSpeed's needs a third.
     names = [cls.__name__ for cls in type(trainer.strategy).__mro__]

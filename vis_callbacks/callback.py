@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from torch import Tensor, nn
 
-from vis_callbacks._lightning import LightningModule, Trainer, builds_later
-from vis_callbacks.budget import check_share
-from vis_callbacks.chooser import SampleRequest, fingerprint
-from vis_callbacks.destinations import Destinations, Handler, check_pattern
+from vis_callbacks._lightning import LightningModule, Trainer, builds_model_late
+from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.samples import BatchToImages, Samples, SampleSource
+from vis_callbacks.data.selector import SampleRequest, fingerprint
+from vis_callbacks.data.targets import TargetSpec, check_target
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment, Needs
-from vis_callbacks.member import RunMember
 from vis_callbacks.model.classifier import classifier_in
-from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.output.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.panel import Panel
-from vis_callbacks.run import Run
-from vis_callbacks.samples import BatchToImages, Samples, SampleSource
-from vis_callbacks.schedule import Schedule, Stage
-from vis_callbacks.targets import TargetSpec, check_target
+from vis_callbacks.run.budget import check_share
+from vis_callbacks.run.hooks import RunHooks
+from vis_callbacks.run.run import Run
+from vis_callbacks.run.schedule import Schedule, Stage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +48,7 @@ class SharedOptions(TypedDict, total=False):
     batch_to_images: BatchToImages | None
 
 
-class VisualizationCallback(RunMember):
+class VisualizationCallback(RunHooks):
     """Makes pictures of a model while it trains. A technique is a subclass with one method, `visualize`.
 
     Args:
@@ -265,7 +265,7 @@ class VisualizationCallback(RunMember):
         if not run.allows_pictures(trainer):
             return
         run.add(self)
-        if not builds_later(pl_module):
+        if not builds_model_late(pl_module):
             self.check(classifier_in(pl_module))
 
     @property
@@ -281,7 +281,7 @@ class VisualizationCallback(RunMember):
             "left_out": list(self.left_out),
         }
         if self._run is not None and self in self._run.callbacks[:1]:
-            state["samples"] = self._run.chooser.state_dict()
+            state["samples"] = self._run.selector.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def _add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _layers(arguments: argparse.Namespace) -> int:
     import torch  # here, so that other commands need not load it
 
-    from vis_callbacks.model.describe import layers_table
+    from vis_callbacks.model.summary import layers_table
 
     model = _build(arguments.model)
     # Noise, not zeros: the default layer is told by its gradient.

@@ -11,19 +11,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.targets import TargetSpec, choose_targets
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.ledger import Ledger
-from vis_callbacks.model.chunks import in_chunks, pixels_of
+from vis_callbacks.model.batching import in_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
-from vis_callbacks.model.frugal import frugally
+from vis_callbacks.model.feature_info import AcrossDepth, LayerChoice
+from vis_callbacks.model.feature_probe import feature_info, surveyed_trace
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.frugal import in_small_chunks
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
-from vis_callbacks.model.survey import AcrossDepth, LayerChoice
-from vis_callbacks.model.surveying import survey, surveyed_trace
 from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.samples import Samples
-from vis_callbacks.targets import TargetSpec, choose_targets
+from vis_callbacks.run.timer import Timer
 
 T = TypeVar("T")
 
@@ -77,14 +77,14 @@ class SharedPass:
         model: From images to logits, undisturbed.
         samples: The images, on the model's device.
         targets: Whose logits are differentiated.
-        ledger: Where its seconds are counted.
+        timer: Where its seconds are counted.
     """
 
-    def __init__(self, model: nn.Module, samples: Samples, targets: TargetSpec, ledger: Ledger) -> None:
+    def __init__(self, model: nn.Module, samples: Samples, targets: TargetSpec, timer: Timer) -> None:
         self._model = model
         self.samples = samples
         self._targets = targets
-        self._ledger = ledger
+        self._timer = timer
         self._needs: list[Needs] = []
 
     def add(self, needs: Needs) -> None:
@@ -101,7 +101,7 @@ class SharedPass:
         """Return the pass of some of the samples, by number ``(n,)``."""
         if len(items) == len(self.samples):
             return self
-        part = SharedPass(self._model, self.samples.at(items), self._targets, self._ledger)
+        part = SharedPass(self._model, self.samples.at(items), self._targets, self._timer)
         part._needs = self._needs
         return part
 
@@ -109,8 +109,8 @@ class SharedPass:
     def trace(self) -> Trace:
         """What the pass gave; large images go through it one after the other, for the memory's sake."""
         images = self.samples.images
-        pieces = frugally(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
-        with self._ledger.time_pass(len(images)):
+        pieces = in_small_chunks(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
+        with self._timer.time_pass(len(images)):
             return dataclasses.replace(joined([seen for _, seen in pieces]), images=images)
 
     def _pass_of(self, items: Tensor) -> Trace:
@@ -193,7 +193,7 @@ class Event:
             LayerError: If no layer has a map.
         """
         _ = self.trace
-        found = survey(self.model, self.samples.images)
+        found = feature_info(self.model, self.samples.images)
         return [found.layout(name) for name in found.choose(AcrossDepth(count))]
 
     def in_pieces(self, work: Callable[[Event], Tensor]) -> Tensor:

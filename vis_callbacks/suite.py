@@ -6,12 +6,12 @@ from vis_callbacks.attribution.grad_cam import GradCAM
 from vis_callbacks.attribution.saliency import Saliency
 from vis_callbacks.inspection.activations import Activations
 from vis_callbacks.inspection.filters import Filters
-from vis_callbacks.member import RunMember
 from vis_callbacks.report.callback import Report
+from vis_callbacks.run.hooks import RunHooks
 from vis_callbacks.synthesis.class_appearance import ClassAppearance
 
 
-def default_suite(*, budget: float | None = 0.05) -> list[RunMember]:
+def default_suite(*, budget: float | None = 0.05) -> list[RunHooks]:
     """Return callbacks that together tell most for little time, with a report at the end.
 
     Args:

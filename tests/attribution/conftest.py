@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from truth import planted
+from tests.attribution.truth import planted
 
 __all__ = ["planted"]

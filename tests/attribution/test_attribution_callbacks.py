@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from cases import TECHNIQUES, network, random_images, same, small_net
 from torch import Tensor, nn
 
 import vis_callbacks
+from tests.attribution.cases import TECHNIQUES, network, random_images, same, small_net
+from tests.helpers import tiny
 from vis_callbacks import ConfigurationError, Event, LayerError, Moment, Samples
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.layer_cam import layer_cam
@@ -23,10 +23,10 @@ from vis_callbacks.attribution.occlusion import occlusion
 from vis_callbacks.attribution.relu_rules import deconvnet, guided_backprop
 from vis_callbacks.attribution.score_cam import score_cam
 from vis_callbacks.attribution.smoothgrad import smoothgrad
+from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.event import SharedPass
-from vis_callbacks.ledger import Ledger
-from vis_callbacks.model.normalization import Normalization
-from vis_callbacks.model.undisturbed import undisturbed
+from vis_callbacks.model.guard import undisturbed
+from vis_callbacks.run.timer import Timer
 
 NAMES = [
     *["Gradient", "GradientXInput", "Saliency", "IntegratedGradients", "SmoothGrad", "GuidedBackprop", "Deconvnet"],
@@ -40,7 +40,7 @@ HALF = Normalization((0.5,), (0.25,))
 
 def event_for(*callbacks: AttributionCallback, model: nn.Module, images: Tensor) -> Event:
     samples = Samples(images, torch.arange(len(images)), tuple(map(str, range(len(images)))), normalization=HALF)
-    event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callbacks[0].targets, Ledger()))
+    event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callbacks[0].targets, Timer()))
     assert event.shared is not None
     for callback in callbacks:
         event.shared.add(callback.needs(event))

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import network, random_images, same, small_net
 from torch import Tensor, nn
 
+from tests.attribution.cases import network, random_images, same, small_net
 from vis_callbacks.attribution import ablation_cam as ablation
 from vis_callbacks.attribution.ablation_cam import ablation_cam
 from vis_callbacks.attribution.eigen_cam import eigen_cam_rule
@@ -17,7 +17,7 @@ from vis_callbacks.attribution.layer_cam import layer_cam
 from vis_callbacks.attribution.score_cam import score_cam
 from vis_callbacks.attribution.xgrad_cam import xgrad_cam_rule
 from vis_callbacks.inspection.activations import activations
-from vis_callbacks.model.spatial import find_layout
+from vis_callbacks.model.features import find_layout
 
 
 def maps(*shape: int, seed: int = 0) -> Tensor:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import random_images, same, small_net
 from torch import Tensor, nn
 
+from tests.attribution.cases import random_images, same, small_net
 from vis_callbacks import ConfigurationError
 from vis_callbacks.attribution.occlusion import occlusion
 

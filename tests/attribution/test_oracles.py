@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import torch
 from captum import attr as captum
-from cases import RELU_NETS, FunctionalReLU, ReusedReLU, functional_densenet, network, random_images, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.attribution.cases import (
+    RELU_NETS,
+    FunctionalReLU,
+    ReusedReLU,
+    functional_densenet,
+    network,
+    random_images,
+    same,
+)
 from vis_callbacks.attribution.ablation_cam import ablation_cam
 from vis_callbacks.attribution.eigen_cam import eigen_cam
 from vis_callbacks.attribution.grad_cam import grad_cam
@@ -27,8 +35,8 @@ from vis_callbacks.attribution.relu_rules import deconvnet, guided_backprop
 from vis_callbacks.attribution.saliency import saliency
 from vis_callbacks.attribution.score_cam import score_cam
 from vis_callbacks.attribution.xgrad_cam import xgrad_cam
+from vis_callbacks.model.features import default_layer
 from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.spatial import default_layer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -83,7 +91,7 @@ class TestCaptum:
         assert same(found, expected.float())
 
     def test_occlusion_with_cut_windows(self, name: str, images: Tensor) -> None:
-        # Windows of 24 at strides of 16 by 20 do not end at the border.
+        # WindowPartition of 24 at strides of 16 by 20 do not end at the border.
         peer_occlusion = captum.Occlusion(network(name))
         expected = peer_occlusion.attribute(
             images, sliding_window_shapes=(3, 24, 24), strides=(3, 16, 20), target=TARGETS, baselines=0.5

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import FunctionalReLU, ReusedReLU, random_images, same, small_net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.attribution.cases import FunctionalReLU, ReusedReLU, random_images, same, small_net
 from vis_callbacks import ConfigurationError, LayerError
 from vis_callbacks.attribution.relu_rules import ReluRule, deconvnet, guided_backprop
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import OTHER_NETS, TECHNIQUES, Technique, network, random_images, same, small_net
 from torch import Tensor, nn
 
+from tests.attribution.cases import OTHER_NETS, TECHNIQUES, Technique, network, random_images, same, small_net
 from vis_callbacks import ConfigurationError, LayerError
 
 every = pytest.mark.parametrize("technique", TECHNIQUES, ids=repr)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import TECHNIQUES, Technique, network, random_images, same, small_net
 from torch import Tensor, nn
-from truth import Planted, planted_net
 
+from tests.attribution.cases import TECHNIQUES, Technique, network, random_images, same, small_net
+from tests.attribution.truth import Planted, planted_net
 from vis_callbacks.attribution.grad_cam import grad_cam
 from vis_callbacks.attribution.gradient import gradient, gradient_x_input
 from vis_callbacks.attribution.integrated_gradients import integrated_gradients

@@ -9,14 +9,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.event import Event, Moment, SharedPass
 from vis_callbacks.inspection.activations import Activations, activations, choose_channels
-from vis_callbacks.ledger import Ledger
-from vis_callbacks.model.undisturbed import undisturbed
+from vis_callbacks.model.guard import undisturbed
+from vis_callbacks.output.render import render
 from vis_callbacks.panel import Panel
-from vis_callbacks.render import render
-from vis_callbacks.samples import Samples
+from vis_callbacks.run.timer import Timer
 
 
 def net() -> nn.Sequential:
@@ -38,7 +38,7 @@ def panels_of(callback: Activations, model: nn.Module, images: Tensor, epoch: in
     count = len(images)
     samples = Samples(images, torch.zeros(count, dtype=torch.long), tuple(map(str, range(count))))
     with undisturbed(model):
-        shared = SharedPass(model, samples, "predicted", Ledger())
+        shared = SharedPass(model, samples, "predicted", Timer())
         event = Event(model, Moment(epoch, 0), 0, shared)
         shared.add(callback.needs(event))
         return list(callback.visualize(event))

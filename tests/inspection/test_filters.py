@@ -10,8 +10,8 @@ from torch import nn
 from vis_callbacks import Event, Filters, LayerError, Moment
 from vis_callbacks.functional import filters
 from vis_callbacks.inspection.filters import dead_filters, duplicate_filters
+from vis_callbacks.output.render import render
 from vis_callbacks.panel import Panel
-from vis_callbacks.render import render
 
 
 def panel_of(callback: Filters, model: nn.Module) -> Panel:

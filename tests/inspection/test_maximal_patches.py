@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Net, module, records, trainer
-from tiny import loader as batches
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks.complaints import VisualizationWarning
+from tests.helpers.tiny import Net, module, records, trainer
+from tests.helpers.tiny import loader as batches
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.event import Event, Moment, SharedPass
 from vis_callbacks.inspection.channel_patches import ChannelPatches, unit_boxes
 from vis_callbacks.inspection.maximal_patches import MaximalPatches, maximal_patches, outlined, patch_boxes
-from vis_callbacks.ledger import Ledger
+from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.receptive_field import ReceptiveField, Window
-from vis_callbacks.model.undisturbed import undisturbed
 from vis_callbacks.panel import Panel
-from vis_callbacks.samples import Samples
+from vis_callbacks.run.timer import Timer
+from vis_callbacks.run.warn_once import VisualizationWarning
 
 
 class Bright(nn.Module):
@@ -39,7 +39,7 @@ class Bright(nn.Module):
 def event_of(callback: MaximalPatches, model: nn.Module, images: Tensor) -> Event:
     count = len(images)
     samples = Samples(images, torch.zeros(count, dtype=torch.long), tuple(map(str, range(count))))
-    shared = SharedPass(model, samples, "predicted", Ledger())
+    shared = SharedPass(model, samples, "predicted", Timer())
     event = Event(model, Moment(0, 0), 0, shared)
     shared.add(callback.needs(event))
     return event

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vis_callbacks import functional as F
-from vis_callbacks.model.survey import AcrossDepth
-from vis_callbacks.model.surveying import survey, surveyed_trace
-from vis_callbacks.model.undisturbed import undisturbed
+from vis_callbacks.model.feature_info import AcrossDepth
+from vis_callbacks.model.feature_probe import feature_info, surveyed_trace
+from vis_callbacks.model.guard import undisturbed
 
 
 class Net(nn.Module):
@@ -67,7 +67,7 @@ def test_a_switch_of_timm_is_off_while_looking_and_on_again(name: str) -> None:
     again.set_grad_checkpointing()
     switches = [module for module in again.modules() if getattr(module, "grad_checkpointing", False)]
     assert switches
-    assert survey(again, images).layers == survey(model, images).layers
+    assert feature_info(again, images).layers == feature_info(model, images).layers
     asked: dict[str, Any] = {"input_gradient": True, "activations": [AcrossDepth(3)], "gradients": [None]}
     with undisturbed(model):
         plain = surveyed_trace(model, images, **asked)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 
+from tests.helpers import tiny
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import (
     classifier_in,

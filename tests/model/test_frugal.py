@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vis_callbacks.model.frugal import frugally
+from vis_callbacks.model.frugal import in_small_chunks
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,6 @@ def test_large_graphs_are_lean(items: int, side: int, lean: bool, calls: int) ->
         return node.name()
 
     plain = graph(torch.empty(0))
-    found = [name for _, name in frugally(graph, items, pixels=side * side, device=torch.device("cpu"))]
+    found = [name for _, name in in_small_chunks(graph, items, pixels=side * side, device=torch.device("cpu"))]
     assert len(found) == calls
     assert all((name != plain) == lean for name in found)

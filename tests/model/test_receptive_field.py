@@ -11,8 +11,8 @@ import torchvision
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
-from vis_callbacks.model.describe import describe_layers, layers_table
 from vis_callbacks.model.receptive_field import ReceptiveField, Window, receptive_field, receptive_fields
+from vis_callbacks.model.summary import describe_layers, layers_table
 
 
 def closed_form(layers: Sequence[tuple[int, int, int, int]]) -> Window:

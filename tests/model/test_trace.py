@@ -6,13 +6,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 
+from tests.helpers import tiny
 from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.trace import Trace, trace
-from vis_callbacks.model.undisturbed import undisturbed
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from browser import Visit, launched, needs_browser, visit
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
-from report_stores import FACTS, photograph, record, small_run, squares
 
+from tests.helpers.browser import Visit, launched, needs_browser, visit
+from tests.report.stores import FACTS, photograph, record, small_run, squares
+from vis_callbacks.output.store import PictureStore
 from vis_callbacks.report.html import write_report
-from vis_callbacks.sinks.store import PictureStore
 
 pytestmark = needs_browser
 

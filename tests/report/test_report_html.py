@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_stores import FACTS, photograph, record, small_run, squares
 
+from tests.report.stores import FACTS, photograph, record, small_run, squares
+from vis_callbacks.output.store import PictureStore
 from vis_callbacks.report.html import write_report
-from vis_callbacks.sinks.store import PictureStore
 
 SCRIPT = "</script><script>alert(1)</script>"
 HOSTILE = [

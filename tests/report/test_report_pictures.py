@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report_stores import photograph, squares
 
+from tests.report.stores import photograph, squares
 from vis_callbacks.report.pictures import Packed, pack
 
 PLENTY = 10**9

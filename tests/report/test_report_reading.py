@@ -2,10 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-from report_stores import record, small_run, squares
 
+from tests.report.stores import record, small_run, squares
+from vis_callbacks.output.store import PictureStore
 from vis_callbacks.report.reading import read_history
-from vis_callbacks.sinks.store import PictureStore
 
 
 def lines_of(store: PictureStore) -> list[str]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from synthesis_models import CASES, ConvNet
 from torch import nn
+
+from tests.synthesis.models import CASES, ConvNet
 
 
 @pytest.fixture

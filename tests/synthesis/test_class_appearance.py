@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import nn
 
+from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.synthesis.class_appearance import class_appearance
-from vis_callbacks.synthesis.recipes import RECIPES
+from vis_callbacks.synthesis.optimization.recipes import RECIPES
 
 HALF = Normalization((0.5,), (0.5,))
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError, LayerError
-from vis_callbacks.model.normalization import Normalization
 from vis_callbacks.synthesis.deep_dream import deep_dream
 from vis_callbacks.synthesis.feature_appearance import feature_appearance
 from vis_callbacks.synthesis.feature_inversion import feature_inversion
 from vis_callbacks.synthesis.fool import fool
-from vis_callbacks.synthesis.trust import trust
+from vis_callbacks.synthesis.optimization.robustness import trust
 
 HALF = Normalization((0.5,), (0.5,))
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vis_callbacks.model.normalization import Normalization
+from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.synthesis.class_appearance import class_appearance
 from vis_callbacks.synthesis.deep_dream import deep_dream
 from vis_callbacks.synthesis.feature_inversion import feature_inversion
 from vis_callbacks.synthesis.fool import fool
-from vis_callbacks.synthesis.trust import trust
+from vis_callbacks.synthesis.optimization.robustness import trust
 
 pytestmark = pytest.mark.slow
 

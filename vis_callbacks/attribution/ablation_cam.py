@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size, weighted_sum
 from vis_callbacks.event import Event, Needs
-from vis_callbacks.model.chunks import in_chunks, is_out_of_memory, pixels_of, scores_of
+from vis_callbacks.model.batching import in_chunks, is_out_of_memory, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
+from vis_callbacks.model.feature_probe import feature_info
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
-from vis_callbacks.model.surveying import survey
 from vis_callbacks.model.trace import Trace, first_tensor, trace, with_first_tensor
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 Ablation = Callable[..., AbstractContextManager[None]]
 """Sets some channels to zero inside, see `_ablation`."""
 
 
-@leaves_no_trace
+@guarded
 def ablation_cam(
     model: nn.Module,
     images: Tensor,
@@ -76,7 +76,7 @@ def ablation_cam_in(model: nn.Module, seen: Trace, layout: Layout, chunk_size: i
     # A channel that is zero everywhere leaves the logit as it is.
     live = layout.channels_first(seen.activations[layout.layer]).flatten(2).any(dim=2)
     # A module that runs several times gave its map the last time.
-    runs = survey(model, seen.images).runs(layout.layer)
+    runs = feature_info(model, seen.images).runs(layout.layer)
     ablation = partial(_ablation, model, layout, runs)
     repeatable = _is_repeatable(model, seen, ablation)
     ablation = partial(ablation, once=repeatable)

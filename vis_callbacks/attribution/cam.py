@@ -12,9 +12,9 @@ from vis_callbacks.attribution.callback import AttributionCallback, Display
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
 
 if TYPE_CHECKING:

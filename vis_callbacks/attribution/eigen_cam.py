@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size
 from vis_callbacks.event import Event, Needs
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 
-@leaves_no_trace
+@guarded
 def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: str | None = None) -> Tensor:
     """Project a layer's channels on their first principal component over the positions, and keep what is positive.
 

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam, weighted_sum
 from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.model.guard import guarded
 
 
-@leaves_no_trace
+@guarded
 def grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
     """Sum a layer's channels, weighted by the mean gradient of the target logit over each, and keep what is positive.
 

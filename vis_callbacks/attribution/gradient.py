@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.trace import Trace, trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 
-@leaves_no_trace
+@guarded
 def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
     """Differentiate the target logit by each input value: where a small change would raise or lower it.
 
@@ -39,7 +39,7 @@ def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
     return gradient_in(trace(model, images, targets, input_gradient=True))
 
 
-@leaves_no_trace
+@guarded
 def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
     """Multiply the gradient of the target logit by the image: what each value adds to a locally linear model's logit.
 

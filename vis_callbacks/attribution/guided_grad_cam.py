@@ -9,14 +9,14 @@ from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.relu_rules import guided_backprop
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 
-@leaves_no_trace
+@guarded
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
     """Multiply guided backpropagation by Grad-CAM, pixel by pixel.
 

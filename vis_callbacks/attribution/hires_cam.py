@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam
 from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.model.guard import guarded
 
 
-@leaves_no_trace
+@guarded
 def hires_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
     """Sum a layer's activation times its gradient over the channels, and keep what is positive.
 

@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.chunks import add_by_row, gradients_of, in_chunks, pixels_of
+from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.inputs import baseline_for, check_positive, fixed_targets
-from vis_callbacks.model.undisturbed import leaves_no_trace
-from vis_callbacks.samples import Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@leaves_no_trace
+@guarded
 def integrated_gradients(
     model: nn.Module,
     images: Tensor,

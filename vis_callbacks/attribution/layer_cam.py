@@ -14,17 +14,17 @@ from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@leaves_no_trace
+@guarded
 def layer_cam(
     model: nn.Module, images: Tensor, targets: Targets = None, layer: str | Sequence[str] | None = None
 ) -> Tensor:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.chunks import in_chunks, pixels_of
+from vis_callbacks.model.batching import in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.inputs import baseline_for, check_images
-from vis_callbacks.model.undisturbed import leaves_no_trace
-from vis_callbacks.samples import Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Score = Literal["logit", "probability"]
 
 
-@leaves_no_trace
+@guarded
 def occlusion(
     model: nn.Module,
     images: Tensor,

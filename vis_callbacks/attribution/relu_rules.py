@@ -18,11 +18,11 @@ from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets, logits_of
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import captured, trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -113,7 +113,7 @@ class _Deconvolved(torch.autograd.Function):
         return gradients[0].clamp(min=0), None
 
 
-@leaves_no_trace
+@guarded
 def guided_backprop(
     model: nn.Module,
     images: Tensor,
@@ -157,7 +157,7 @@ def guided_backprop(
     return _by_rule("guided", model, images, targets, layer, channel)
 
 
-@leaves_no_trace
+@guarded
 def deconvnet(
     model: nn.Module,
     images: Tensor,

@@ -8,11 +8,11 @@ from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.gradient import gradient_in
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.trace import Trace, trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 
-@leaves_no_trace
+@guarded
 def saliency(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
     """Take the largest absolute gradient of the target logit over the channels of each pixel.
 

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size, weighted_sum
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.event import Event, Needs
-from vis_callbacks.model.chunks import in_chunks, pixels_of, scores_of
+from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.inputs import check_positive
 from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import Trace, trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@leaves_no_trace
+@guarded
 def score_cam(
     model: nn.Module,
     images: Tensor,

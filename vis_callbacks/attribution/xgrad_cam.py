@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam, weighted_sum
 from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.model.guard import guarded
 
 
-@leaves_no_trace
+@guarded
 def xgrad_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
     """Sum a layer's channels, weighted by their activation-weighted mean gradients, and keep what is positive.
 

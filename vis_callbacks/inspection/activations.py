@@ -13,12 +13,12 @@ from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.inspection.filters import columns_for, seeded_subset
+from vis_callbacks.model.feature_info import AcrossDepth
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.spatial import find_layout
-from vis_callbacks.model.survey import AcrossDepth
 from vis_callbacks.model.trace import trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _KEPT = ("chosen", "limits", "negative", "settled")
 """What is the same all through a training, by layer."""
 
 
-@leaves_no_trace
+@guarded
 def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
     """Return what a layer gives for images, as maps.
 

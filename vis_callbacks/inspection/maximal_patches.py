@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.data.samples import Collector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.inspection.activations import Channels, choose_channels
 from vis_callbacks.inspection.channel_patches import ChannelPatches, Sides, both_sides, boxes_of
-from vis_callbacks.model.chunks import in_chunks, pixels_of, scores_of
+from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.inputs import baseline_for, check_images, fixed_targets
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.receptive_field import ReceptiveField, receptive_field
-from vis_callbacks.model.spatial import find_layout
 from vis_callbacks.model.trace import trace
-from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.run import Run
-from vis_callbacks.samples import Collector
+from vis_callbacks.run.run import Run
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _IMAGES_A_PASS = 32
 
 
-@leaves_no_trace
+@guarded
 def maximal_patches(
     model: nn.Module,
     images: Tensor,

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vis_callbacks.model.chunks import ACCELERATOR_PIXELS, in_chunks
+from vis_callbacks.model.batching import ACCELERATOR_PIXELS, in_chunks
 from vis_callbacks.model.lean_graph import LeanGraph
 
 R = TypeVar("R")
@@ -26,7 +26,7 @@ _GRAPH_BYTES = 4096
 """Bytes of a graph for each pixel, with room for large models."""
 
 
-def frugally(
+def in_small_chunks(
     work: Callable[[Tensor], R], items: int, *, pixels: int, device: torch.device
 ) -> Iterator[tuple[Tensor, R]]:
     """Do work on items as `in_chunks` does; large images one after the other, with leaner graphs.
@@ -41,7 +41,7 @@ def frugally(
         The numbers of each chunk's items, and its result.
 
     Example:
-        >>> [count for _, count in frugally(len, 8, pixels=112 * 112, device=torch.device("cpu"))]
+        >>> [count for _, count in in_small_chunks(len, 8, pixels=112 * 112, device=torch.device("cpu"))]
         [7, 1]
     """
     # Leaner graphs take a little longer, which is not worth it where they are small anyway.
@@ -51,10 +51,10 @@ def frugally(
         with LeanGraph():
             return work(chunk)
 
-    return in_chunks(work if small else lean, items, pixels=pixels, chunk_size=frugal_size(pixels, device))
+    return in_chunks(work if small else lean, items, pixels=pixels, chunk_size=small_chunk_size(pixels, device))
 
 
-def frugal_size(pixels: int, device: torch.device) -> int:
+def small_chunk_size(pixels: int, device: torch.device) -> int:
     """Return how many items to work on at a time.
 
     On a CUDA device these may use what the training holds already and does not need at the moment.
@@ -64,7 +64,7 @@ def frugal_size(pixels: int, device: torch.device) -> int:
         device: Where the model is.
 
     Example:
-        >>> [frugal_size(side * side, torch.device("cpu")) for side in (32, 112, 224, 512)]
+        >>> [small_chunk_size(side * side, torch.device("cpu")) for side in (32, 112, 224, 512)]
         [97, 7, 1, 1]
     """
     bound = FRUGAL_PIXELS

@@ -42,7 +42,7 @@ class Layout:
         channels: C.
         prefix: Tokens before those of the map (class, distillation and register tokens).
         order: Where each position of the map, row by row, is among the tokens; None: in this order.
-        windows: Windows that an image is cut into, which lie along the batch axis; 1: the image is whole.
+        windows: WindowPartition that an image is cut into, which lie along the batch axis; 1: the image is whole.
         window: Lengths of the axes between or behind batch and channels, where they hold windows; None: no windows.
 
     Example:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.model.classifier import logits_of
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import LayoutReader
 from vis_callbacks.model.trace import first_tensor
-from vis_callbacks.model.undisturbed import leaves_no_trace
 
 Box = tuple[int, int, int, int]
 
@@ -102,7 +102,7 @@ def receptive_field(model: nn.Module, images: Tensor, layer: str) -> ReceptiveFi
     return receptive_fields(model, images, [name])[name]
 
 
-@leaves_no_trace
+@guarded
 def receptive_fields(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, ReceptiveField | None]:
     """Measure what the units of several layers see, by full name; see `receptive_field`."""
     names = list(layers)

@@ -6,14 +6,14 @@ import logging
 from pathlib import Path
 
 from vis_callbacks._lightning import LightningModule, Trainer, logger_of
-from vis_callbacks.budget import check_share
-from vis_callbacks.member import RunMember
-from vis_callbacks.output import Output
+from vis_callbacks.output.writer import Output
 from vis_callbacks.report.html import write_report
-from vis_callbacks.run import Run
+from vis_callbacks.run.budget import check_share
+from vis_callbacks.run.hooks import RunHooks
+from vis_callbacks.run.run import Run
 
 
-class Report(RunMember):
+class Report(RunHooks):
     """Writes one self-contained HTML page with all pictures and metrics of the run when it ends, however it ends.
 
     The page is ``<log_dir>/visualizations/report.html``; Lightning's logger tells where. It needs no network. After a

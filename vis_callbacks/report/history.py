@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vis_callbacks.sinks.record import Record
+from vis_callbacks.output.record import Record
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """Facts about the run; whatever ``run.json`` does not say is empty or None.
+    """RunMetadata about the run; whatever ``run.json`` does not say is empty or None.
 
     Attributes:
         model: Name of the model.
@@ -125,7 +125,7 @@ class History:
         events: The moments at which pictures were made, in order.
         rows: One for every tag, grouped by callback, in the order of their first picture.
         metrics: The logged metrics by name, ordered by step.
-        run: Facts about the run.
+        run: RunMetadata about the run.
         problems: What was damaged or missing in the store, in words.
     """
 

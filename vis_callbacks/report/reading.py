@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vis_callbacks.output.record import Record
 from vis_callbacks.report.history import Event, History, Picture, Point, Row, Run, shorten
-from vis_callbacks.sinks.record import Record
 
 STORE = "visualizations"
 PANELS, METRICS, RUN = "panels.jsonl", "metrics.jsonl", "run.json"
@@ -60,7 +60,7 @@ def read_history(directory: Path | str) -> History:
 
     Example:
         >>> import tempfile
-        >>> from vis_callbacks.sinks.record import Record
+        >>> from vis_callbacks.output.record import Record
         >>> with tempfile.TemporaryDirectory() as store:
         ...     record = Record("Saliency/7", "Saliency", epoch=1, step=99, error="out of memory")
         ...     _ = Path(store, "panels.jsonl").write_text(record.to_json())

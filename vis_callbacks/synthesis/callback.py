@@ -9,13 +9,17 @@ from torch import Tensor
 
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.data.samples import Collector, Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.run import Run
-from vis_callbacks.samples import Collector, Samples
-from vis_callbacks.synthesis.ascent import OptimizerFactory
-from vis_callbacks.synthesis.priors import FeatureStatistics, batchnorm_statistics, collect_statistics
-from vis_callbacks.synthesis.statistics import ImageStatistics
+from vis_callbacks.run.run import Run
+from vis_callbacks.synthesis.optimization.feature_prior import (
+    FeatureStatistics,
+    batchnorm_statistics,
+    collect_statistics,
+)
+from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
+from vis_callbacks.synthesis.optimization.loop import OptimizerFactory
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

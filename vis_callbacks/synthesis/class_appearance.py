@@ -10,25 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
+from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.targets import class_index
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.chunks import in_chunks, pixels_of
+from vis_callbacks.model.batching import in_chunks, pixels_of
 from vis_callbacks.model.classifier import logits_of, probabilities
-from vis_callbacks.model.frugal import frugally
-from vis_callbacks.model.normalization import Normalization
-from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.model.frugal import in_small_chunks
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.samples import Samples
-from vis_callbacks.synthesis.ascent import Goal, OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
-from vis_callbacks.synthesis.objectives import logit
-from vis_callbacks.synthesis.priors import FeatureStatistics
-from vis_callbacks.synthesis.recipes import Recipe, find_recipe
-from vis_callbacks.synthesis.sizes import image_shape
-from vis_callbacks.synthesis.statistics import ImageStatistics
-from vis_callbacks.synthesis.synthesis import synthesise
-from vis_callbacks.synthesis.trust import Trust, trust
-from vis_callbacks.targets import class_index
+from vis_callbacks.synthesis.optimization.feature_prior import FeatureStatistics
+from vis_callbacks.synthesis.optimization.generate import synthesise
+from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
+from vis_callbacks.synthesis.optimization.loop import Goal, OptimizerFactory, SchedulerFactory
+from vis_callbacks.synthesis.optimization.objectives import logit
+from vis_callbacks.synthesis.optimization.recipes import Recipe, find_recipe
+from vis_callbacks.synthesis.optimization.robustness import Trust, trust
+from vis_callbacks.synthesis.optimization.sizes import image_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -55,7 +55,7 @@ _JUDGED = 256
 """Real images by which the worst classes are found."""
 
 
-@leaves_no_trace
+@guarded
 def class_appearance(
     model: nn.Module,
     classes: int | Sequence[int] | Tensor,
@@ -285,7 +285,7 @@ class ClassAppearance(SynthesisCallback):
             return made.half().cpu(), found
 
         pixels = math.prod(image_shape(event.model, self.size(event))[1:])
-        parts = [part for _, part in frugally(make, len(classes), pixels=pixels, device=samples.images.device)]
+        parts = [part for _, part in in_small_chunks(make, len(classes), pixels=pixels, device=samples.images.device)]
         images = torch.cat([made for made, _ in parts])
         self._events += 1
         self._age = 0 if hasty else 1 if fresh else self._age + 1

@@ -11,28 +11,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.callback import SharedOptions
+from vis_callbacks.data.normalization import IDENTITY, Normalization
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.normalization import IDENTITY, Normalization
-from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.samples import Samples
-from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
-from vis_callbacks.synthesis.images import Canvas, Pixels
 from vis_callbacks.synthesis.layer_axes import axes_of, middle_layer
-from vis_callbacks.synthesis.objectives import activation_norm
-from vis_callbacks.synthesis.regularizers import GradientScaling
-from vis_callbacks.synthesis.sizes import normalization_for, takes_shape
-from vis_callbacks.synthesis.statistics import ImageStatistics
-from vis_callbacks.synthesis.transforms import Jitter, Resize, Transform
+from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
+from vis_callbacks.synthesis.optimization.loop import Method, OptimizerFactory, ascend
+from vis_callbacks.synthesis.optimization.objectives import activation_norm
+from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec, Pixels
+from vis_callbacks.synthesis.optimization.regularizers import GradientScaling
+from vis_callbacks.synthesis.optimization.sizes import normalization_for, takes_shape
+from vis_callbacks.synthesis.optimization.transforms import Jitter, Resize, Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@leaves_no_trace
+@guarded
 def deep_dream(
     model: nn.Module,
     images: Tensor,
@@ -93,7 +93,7 @@ def deep_dream(
         fits = octave == 0 or takes_shape(model, (original.shape[1], *size), original.device)
         base = _resized(original, size)
         start = (base + _resized(change, size)).clamp(0, 1)
-        canvas = Canvas(
+        spec = ImageSpec(
             (len(start), start.shape[1], *size),
             IDENTITY,
             ImageStatistics(start.shape[1]),
@@ -107,7 +107,7 @@ def deep_dream(
         )
         made = ascend(
             model,
-            Pixels(canvas),
+            Pixels(spec),
             objective,
             method,
             normalization=normalization,

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
+from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
+from vis_callbacks.model.guard import device_of, guarded
 from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.normalization import Normalization
-from vis_callbacks.model.undisturbed import device_of, leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.samples import Samples
-from vis_callbacks.synthesis.ascent import OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
-from vis_callbacks.synthesis.dead_units import RedirectedGradients
 from vis_callbacks.synthesis.layer_axes import axes_of, batch_and_channels_first, middle_layer
-from vis_callbacks.synthesis.objectives import Objective, channel, similarity
-from vis_callbacks.synthesis.passes import watching
-from vis_callbacks.synthesis.recipes import Recipe, find_recipe
-from vis_callbacks.synthesis.sizes import image_shape
-from vis_callbacks.synthesis.statistics import ImageStatistics
-from vis_callbacks.synthesis.synthesis import synthesise
+from vis_callbacks.synthesis.optimization.generate import synthesise
+from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
+from vis_callbacks.synthesis.optimization.loop import OptimizerFactory, SchedulerFactory
+from vis_callbacks.synthesis.optimization.objectives import Objective, channel, similarity
+from vis_callbacks.synthesis.optimization.readout import watching
+from vis_callbacks.synthesis.optimization.recipes import Recipe, find_recipe
+from vis_callbacks.synthesis.optimization.redirected_relu import RedirectedGradients
+from vis_callbacks.synthesis.optimization.sizes import image_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,7 +34,7 @@ _CHANNELS = 6
 """So many are shown unless some are named."""
 
 
-@leaves_no_trace
+@guarded
 def feature_appearance(
     model: nn.Module,
     layer: str,

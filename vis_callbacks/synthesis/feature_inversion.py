@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
+from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
+from vis_callbacks.model.features import layers_across_depth
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.normalization import Normalization
-from vis_callbacks.model.spatial import layers_across_depth
-from vis_callbacks.model.undisturbed import leaves_no_trace
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.samples import Samples
-from vis_callbacks.synthesis.ascent import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.callback import SynthesisCallback, psnr, shown
-from vis_callbacks.synthesis.images import Canvas, Fourier, Image, Pixels
 from vis_callbacks.synthesis.layer_axes import axes_of
-from vis_callbacks.synthesis.objectives import Objective, feature_distance
-from vis_callbacks.synthesis.passes import watching
-from vis_callbacks.synthesis.recipes import warm_hold_cosine
-from vis_callbacks.synthesis.regularizers import alpha_norm, total_variation
-from vis_callbacks.synthesis.sizes import normalization_for
-from vis_callbacks.synthesis.statistics import ImageStatistics
+from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
+from vis_callbacks.synthesis.optimization.loop import Method, OptimizerFactory, ascend
+from vis_callbacks.synthesis.optimization.objectives import Objective, feature_distance
+from vis_callbacks.synthesis.optimization.parameterizations import Fourier, Image, ImageSpec, Pixels
+from vis_callbacks.synthesis.optimization.readout import watching
+from vis_callbacks.synthesis.optimization.recipes import warm_hold_cosine
+from vis_callbacks.synthesis.optimization.regularizers import alpha_norm, total_variation
+from vis_callbacks.synthesis.optimization.sizes import normalization_for
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,7 +39,7 @@ _LAYERS = 4
 """So many are shown unless some are named."""
 
 
-@leaves_no_trace
+@guarded
 def feature_inversion(
     model: nn.Module,
     images: Tensor,
@@ -96,18 +96,18 @@ def feature_inversion(
     for layer, name in names.items():
         generator = torch.Generator().manual_seed(seed)
         distance = feature_distance(name, axes_of(model, images, name), features[name])
-        canvas = Canvas(
+        spec = ImageSpec(
             (count, channels, height, width), normalization, ImageStatistics(channels), generator, images.device
         )
         # A spectrum finds what deep layers leave over, smooth as photographs are; pixels then get the details right.
-        phases: tuple[tuple[Callable[[Canvas], Image], int], ...] = (
+        phases: tuple[tuple[Callable[[ImageSpec], Image], int], ...] = (
             (Fourier, round(steps * _COARSE)),
             (Pixels, steps - round(steps * _COARSE)),
         )
         for kind, part in phases:
             made = ascend(
                 model,
-                kind(canvas),
+                kind(spec),
                 -(distance + penalty),
                 Method(part, optimizer or partial(torch.optim.Adam, lr=0.05), warm_hold_cosine),
                 normalization=normalization,
@@ -115,7 +115,7 @@ def feature_inversion(
                 what=f"inversion of {name}",
                 progress=progress,
             )
-            canvas = replace(canvas, init=made.pixels)
+            spec = replace(spec, init=made.pixels)
         found[layer] = made.pixels
     return found
 

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
+from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.targets import choose_targets, class_index
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets
-from vis_callbacks.model.normalization import Normalization
-from vis_callbacks.model.undisturbed import leaves_no_trace
+from vis_callbacks.model.guard import guarded
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.synthesis.ascent import Goal, Method, OptimizerFactory, SchedulerFactory, ascend
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
-from vis_callbacks.synthesis.images import Canvas, NearPixels
-from vis_callbacks.synthesis.objectives import logit
-from vis_callbacks.synthesis.recipes import stepwise
-from vis_callbacks.synthesis.sizes import normalization_for
-from vis_callbacks.synthesis.statistics import ImageStatistics
-from vis_callbacks.targets import choose_targets, class_index
+from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
+from vis_callbacks.synthesis.optimization.loop import Goal, Method, OptimizerFactory, SchedulerFactory, ascend
+from vis_callbacks.synthesis.optimization.objectives import logit
+from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec, NearPixels
+from vis_callbacks.synthesis.optimization.recipes import stepwise
+from vis_callbacks.synthesis.optimization.sizes import normalization_for
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,7 +48,7 @@ class Fooled(NamedTuple):
     largest: Tensor
 
 
-@leaves_no_trace
+@guarded
 def fool(
     model: nn.Module,
     images: Tensor,
@@ -109,12 +109,12 @@ def fool(
 
     generator = torch.Generator().manual_seed(0)
     count, channels, height, width = start.shape
-    canvas = Canvas(
+    spec = ImageSpec(
         (count, channels, height, width), normalization, ImageStatistics(channels), generator, start.device, start
     )
     made = ascend(
         model,
-        NearPixels(canvas, start, linf=linf, l2=l2),
+        NearPixels(spec, start, linf=linf, l2=l2),
         logit(goals),
         Method(steps, optimizer or partial(torch.optim.SGD, lr=0.5), scheduler or partial(stepwise, gamma=0.8)),
         normalization=normalization,

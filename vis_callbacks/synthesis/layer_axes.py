@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
+from vis_callbacks.model.features import find_layout, layers_across_depth
 from vis_callbacks.model.layers import named_layers
-from vis_callbacks.model.spatial import find_layout, layers_across_depth
 
 
 def axes_of(model: nn.Module, images: Tensor, layer: str) -> str:

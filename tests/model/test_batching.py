@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+from torch import Tensor
+
+from vis_callbacks.model import batching
+from vis_callbacks.model.batching import in_chunks
+
+
+def test_chunks_keep_to_the_bound_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "CPU_PIXELS", 1000)
+    assert [len(items) for items, _ in in_chunks(len, 10, pixels=300)] == [3, 3, 3, 1]
+    assert [len(items) for items, _ in in_chunks(len, 2, pixels=5000)] == [1, 1]
+    monkeypatch.setattr(batching, "ACCELERATOR_PIXELS", 2000)
+    assert [len(items) for items, _ in in_chunks(len, 10, pixels=300, device=torch.device("cuda"))] == [6, 4]
+    assert [len(items) for items, _ in in_chunks(len, 0, pixels=5000)] == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "windows", "mps", "linux"],
+)
+def test_a_chunk_is_halved_until_it_fits_and_stays_small(error: RuntimeError) -> None:
+    tried = []
+
+    def work(items: Tensor) -> int:
+        tried.append(len(items))
+        if len(items) > 2:
+            raise error
+        return int(items.sum())
+
+    assert sum(total for _, total in in_chunks(work, 12, pixels=1, chunk_size=12)) == sum(range(12))
+    assert tried == [12, 6, 3, 1, *[1] * 11]
+
+
+def test_other_errors_and_memory_for_not_even_one_are_raised() -> None:
+    def fail(_: Tensor) -> None:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(in_chunks(fail, 4, pixels=1))
+
+    def full(_: Tensor) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(in_chunks(full, 4, pixels=1))
+
+
+def test_what_the_failed_chunk_held_is_free_before_the_next_is_tried() -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    def work(items: Tensor) -> None:
+        assert not any(reference() is not None for reference in held)
+        large = torch.ones(len(items))
+        held.append(weakref.ref(large))
+        if len(items) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+
+    list(in_chunks(work, 4, pixels=1, chunk_size=4))

@@ -1,0 +1,118 @@
+"""LightningCLI of both packages configures every callback, and says what is misspelt."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import tiny
+from tests.training.undisturbed import callback_classes
+from vis_callbacks import Report
+
+pytest.importorskip("jsonargparse")
+
+YAML = """
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: vis_callbacks.Filters
+      init_args: {layer: net.conv2}
+    - class_path: vis_callbacks.Saliency
+      init_args:
+        samples: per_class
+        targets: label
+        "on": [train, validation]
+        display: [heatmap, overlay]
+        mean: 0.5
+        std: [0.25]
+        class_names: [a, b, c, d]
+    - class_path: vis_callbacks.Report
+"""
+
+
+def cli(package: str, folder: Path, *arguments: str, run: bool = True) -> Any:
+    pl, command = import_module(package), import_module(f"{package}.cli").LightningCLI
+
+    class Module(tiny.module_class(package)):  # type: ignore[misc]
+        def __init__(self, lr: float = 0.05) -> None:
+            super().__init__(lr=lr)
+
+    class Data(pl.LightningDataModule):  # type: ignore[misc]
+        def train_dataloader(self) -> Any:
+            return tiny.loader(32)
+
+        def val_dataloader(self) -> Any:
+            return tiny.loader(16, seed=1)
+
+    (folder / "run.yaml").write_text(YAML)
+    given = [*(["fit"] if run else []), "--config", str(folder / "run.yaml"), *arguments]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *given])
+        patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own
+        return command(Module, Data, run=run, save_config_callback=None, seed_everything_default=0)
+
+
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_a_yaml_and_the_command_line_set_callbacks_up(package: str, tmp_path: Path) -> None:
+    found = cli(
+        package,
+        tmp_path,
+        f"--trainer.default_root_dir={tmp_path}",
+        "--trainer.callbacks+=vis_callbacks.GradCAM",
+        "--trainer.callbacks.samples=2",
+        "--trainer.callbacks.layer=net.conv1",
+        "--trainer.callbacks+=vis_callbacks.ClassAppearance",
+        "--trainer.callbacks.classes=[0,star]",
+        "--trainer.callbacks.steps=2",
+    )
+    assert found.trainer.current_epoch == 1
+    records = tiny.records(tmp_path)
+    assert [record["error"] for record in records if record["error"]] == []
+    made = {record["callback"]: record["tag"] for record in records}
+    assert made["Filters"] == "Filters/net.conv2"
+    assert made["Saliency"] == "Saliency/d"
+    assert made["ClassAppearance"] == "ClassAppearance/star"
+    assert made.keys() == {"Filters", "Saliency", "GradCAM", "ClassAppearance"}
+    assert (tmp_path / "visualizations" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("package", [tiny.PACKAGES[0], pytest.param(tiny.PACKAGES[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("callback", [*callback_classes(), Report], ids=lambda kind: kind.__name__)
+def test_every_callback_can_be_added_and_every_option_is_known(callback: type, package: str, tmp_path: Path) -> None:
+    added = [f"--trainer.callbacks+=vis_callbacks.{callback.__name__}"]
+    if callback is not Report:
+        added += ["--trainer.callbacks.every_n_epochs=2", "--trainer.callbacks.name=mine"]
+    ours = [one for one in cli(package, tmp_path, *added, run=False).trainer.callbacks if type(one) is callback]
+    assert ours
+    assert callback is Report or ours[-1].name == "mine"
+
+
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+@pytest.mark.parametrize("callback", ["Saliency", "Filters", "ClassAppearance"])
+def test_a_misspelt_option_says_so(
+    callback: str, package: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = [f"--trainer.callbacks+=vis_callbacks.{callback}", "--trainer.callbacks.every_n_epoch=2"]
+    with pytest.raises(SystemExit) as stopped:
+        cli(package, tmp_path, *added, run=False)
+    assert stopped.value.code == 2
+    assert "every_n_epoch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_a_wrong_value_says_so(package: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    added = ["--trainer.callbacks+=vis_callbacks.Saliency", "--trainer.callbacks.on_error=ignore"]
+    with pytest.raises(SystemExit):
+        cli(package, tmp_path, *added, run=False)
+    said = capsys.readouterr().err
+    assert "on_error" in said
+    assert "ignore" in said

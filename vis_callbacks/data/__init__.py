@@ -1,0 +1,1 @@
+"""Which images are shown, and what is known about them."""

@@ -1,0 +1,88 @@
+"""Which class's logit is explained, said in words."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from vis_callbacks.data.samples import UNKNOWN, Samples
+from vis_callbacks.errors import ConfigurationError, nearest
+from vis_callbacks.model.classifier import probabilities
+
+TargetSpec: TypeAlias = Literal["predicted", "label", "contrast"] | int | str
+"""The predicted class, the true one, the predicted against the true one, a class by number, or a class by name."""
+
+WORDS = ("predicted", "label", "contrast")
+
+
+def class_index(wanted: int | str, class_names: tuple[str, ...]) -> int:
+    """Return the number of a class given by number or name.
+
+    A name is compared without regard to case and underscores; of a name with synonyms ("lemon, citrus") each counts.
+
+    Raises:
+        ConfigurationError: If no class, or more than one, has the name.
+
+    Example:
+        >>> class_index("Tabby cat", ("dog", "tabby_cat"))
+        1
+    """
+    if isinstance(wanted, int):
+        return wanted
+    plain = [_plain(name) for name in class_names]
+    found = [index for index, name in enumerate(plain) if name == _plain(wanted)]
+    if not found:
+        parts = [[_plain(part) for part in name.split(",")] for name in class_names]
+        found = [index for index, synonyms in enumerate(parts) if _plain(wanted) in synonyms]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigurationError(f"class {wanted!r} is the name of {len(found)} classes: give a number of {found}")
+    if wanted.isdigit():
+        return int(wanted)
+    if not class_names:
+        raise ConfigurationError(f"class {wanted!r}: no class names are known; give class_names=, or its number")
+    raise ConfigurationError(f"no class {wanted!r} among {len(class_names)}; {nearest(wanted, class_names)}")
+
+
+def check_target(spec: TargetSpec, class_names: tuple[str, ...]) -> None:
+    """Raise a `ConfigurationError` if no class is meant; it tells the words that could have been.
+
+    Example:
+        >>> check_target("label", ())
+    """
+    if spec in WORDS:
+        return
+    try:
+        class_index(spec, class_names)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"targets={spec!r}: {error}; or one of {', '.join(map(repr, WORDS))}") from None
+
+
+def choose_targets(spec: TargetSpec, samples: Samples, logits: Tensor) -> Tensor:
+    """Return targets for the logits of samples: ``(N,)``, or ``(N, 2)`` for a contrast of two logits.
+
+    Where a label is asked for and unknown, the predicted class stands in. The contrast is the predicted class against
+    the true one; where the two agree, or the truth is unknown, against the second most probable.
+
+    Args:
+        spec: What is asked for.
+        samples: Where labels and class names come from.
+        logits: ``(N, K)``.
+    """
+    ranked = probabilities(logits.detach()).topk(2, dim=1).indices
+    predicted, second = ranked[:, 0], ranked[:, 1]
+    labels = samples.labels.to(logits.device)
+    if spec == "predicted":
+        return predicted
+    if spec == "label":
+        return torch.where(labels == UNKNOWN, predicted, labels)
+    if spec == "contrast":
+        return torch.stack([predicted, torch.where((labels == UNKNOWN) | (labels == predicted), second, labels)], dim=1)
+    return torch.full_like(predicted, class_index(spec, samples.class_names))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())

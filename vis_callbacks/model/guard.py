@@ -1,0 +1,185 @@
+"""The guard around every pass: whatever happens inside, the model and the process are left as they were found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CHECKPOINTING = {"grad_checkpointing", "gradient_checkpointing", "use_checkpoint"}
+"""What timm, transformers and others call the switch of activation checkpointing."""
+
+
+@contextmanager
+def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
+    """Run passes through a model that is being trained without training ever noticing.
+
+    Inside, every module is in eval mode, parameters are frozen (no weight gradient is ever computed), gradients are
+    enabled and ordinary tensors are made even if the caller is in inference mode, autocast and anomaly detection are
+    off, compiled modules run eagerly, activations are not checkpointed (hooks and rules would miss what a backward
+    computes again), ``log`` and ``log_dict`` do nothing, and the random generators are seeded.
+
+    Afterwards, also after an error, these are as before: each module's attributes (its own ``training`` flag, hooks,
+    counters, caches), parameters' ``requires_grad`` and ``.grad`` objects, buffers bit for bit, the random generators
+    of Python, NumPy, torch and the model's CUDA device, the default dtype, and the cuDNN and determinism flags.
+
+    Args:
+        model: The module that is run, or one that contains it.
+        seed: Seed of all random generators inside.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RuntimeError: If the model has lazy parameters that no batch has shaped yet: running it would initialise them.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).train()
+        >>> with undisturbed(model):
+        ...     model[1].training
+        False
+        >>> model[1].training
+        True
+    """
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise RuntimeError(
+            "the model has lazy parameters without a shape: run one batch through it before looking inside, "
+            "so that its initial weights do not depend on the pictures"
+        )
+    with ExitStack() as stack:
+        stack.enter_context(_process_state(device_of(model)))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_model_state(model))
+        stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        for device_type in {"cpu", device_of(model).type}:
+            stack.enter_context(torch.autocast(device_type, enabled=False))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        seed_all(seed, device_of(model))
+        yield
+
+
+def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
+    """Run a function of a model, its first argument, inside `undisturbed`."""
+
+    @wraps(function)
+    def guarded(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with undisturbed(model):
+            return function(model, *args, **kwargs)
+
+    return guarded
+
+
+@contextmanager
+def _model_state(model: nn.Module) -> Iterator[None]:
+    modules = list(model.modules())
+    attributes = [(module, _Attributes(module)) for module in modules]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        for module in modules:
+            # Assigned, not called: users override train() and eval() to keep parts frozen.
+            module.training = False
+            _silence(module)
+            # Whatever else bears such a name is no switch.
+            vars(module).update({name: False for name in _CHECKPOINTING if vars(module).get(name) is True})
+        for parameter, _, _ in parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        yield
+    finally:
+        for module, saved in attributes:
+            saved.restore(module)
+        for parameter, requires_grad, grad in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+        with torch.inference_mode():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+class _Attributes:
+    """A module's attributes, with the contents of its plain containers (hooks and registries are among them)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.values = dict(vars(module))
+        self.containers = [
+            (value, value.copy()) for value in self.values.values() if isinstance(value, (dict, list, set))
+        ]
+
+    def restore(self, module: nn.Module) -> None:
+        found = vars(module)
+        for name in found.keys() - self.values.keys():
+            del found[name]
+        found.update(self.values)
+        for container, contents in self.containers:
+            if isinstance(container, list):
+                container[:] = contents
+            else:
+                container.clear()
+                container.update(contents)
+
+
+def _silence(module: nn.Module) -> None:
+    # A forward that logs would otherwise add our passes to the user's metrics, or raise outside of a training step.
+    for name in ("log", "log_dict"):
+        if callable(getattr(type(module), name, None)):
+            vars(module)[name] = _no_log
+
+
+def _no_log(*_: Any, **__: Any) -> None:
+    return None
+
+
+@contextmanager
+def _process_state(device: torch.device) -> Iterator[None]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    dtype = torch.get_default_dtype()
+    cudnn = {flag: getattr(torch.backends.cudnn, flag) for flag in ("enabled", "benchmark", "deterministic")}
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        # Some techniques resize images, which has no deterministic CUDA backward: a strict run must not fail on that.
+        torch.use_deterministic_algorithms(False)
+        # Our batch shapes are not those of training: to search for their fastest algorithm costs more than it gives.
+        torch.backends.cudnn.benchmark = False
+        yield
+    finally:
+        for flag, value in cudnn.items():
+            setattr(torch.backends.cudnn, flag, value)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_default_dtype(dtype)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+
+
+def seed_all(seed: int, device: torch.device) -> None:
+    """Seed the generators of Python, NumPy, torch and one device. To be called inside `undisturbed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # torch.manual_seed would reseed every CUDA device, also those of other work.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter or buffer."""
+    tensor: Tensor | None = next(model.parameters(), next(model.buffers(), None))
+    return torch.device("cpu") if tensor is None else tensor.device

@@ -1,0 +1,116 @@
+"""Where the places of a map went when it was cut into windows: found by following each place back, for any order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vis_callbacks.model.layout import Axes, Layout
+
+
+@dataclass(frozen=True)
+class WindowPartition:
+    """How a map is cut into windows.
+
+    Attributes:
+        whole: The layout of the map that was cut.
+        count: WindowPartition an image, along the batch axis.
+        shape: Lengths of a window's axes, without the channels.
+        last: Whether the channels are the last axis, and not the second.
+        order: Where each place of the map, row by row, is among the places of all of an image's windows.
+    """
+
+    whole: Layout
+    count: int
+    shape: tuple[int, ...]
+    last: bool
+    order: tuple[int, ...]
+
+    def layout(self, layer: str, shape: tuple[int, ...], batch: int) -> Layout | None:
+        """Return the layout of what a layer gave inside the windows; None where it is no such thing.
+
+        Args:
+            layer: Full name of the layer.
+            shape: Of its output.
+            batch: Number of images.
+        """
+        inner, channels = (shape[1:-1], shape[-1]) if self.last else (shape[2:], shape[1])
+        flat = (math.prod(self.shape),)
+        if shape[0] != batch * self.count or inner not in (self.shape, flat) or len(inner) not in (1, 2):
+            return None
+        axes: Axes
+        if self.last:
+            axes = "NHWC" if len(inner) == 2 else "NLC"
+        else:
+            axes = "NCHW" if len(inner) == 2 else "NCL"
+        return replace(
+            self.whole,
+            layer=layer,
+            axes=axes,
+            channels=channels,
+            prefix=0,
+            order=self.order,
+            windows=self.count,
+            window=tuple(inner),
+        )
+
+
+def find_windows(tensor: Tensor, maps: Iterable[tuple[Layout, Tensor]], batch: int) -> WindowPartition | None:
+    """Return how a tensor was cut from a map; None if it is not a map's places in another order.
+
+    The number of each place in the tensor is sent back to the map. Where nothing but the order changed, by cuts,
+    shifts, padding or strides, whole numbers arrive, each once.
+
+    Args:
+        tensor: What a layer was given, in the graph of the pass.
+        maps: Layouts and outputs of the layers that it may come from.
+        batch: Number of images.
+
+    Example:
+        >>> image = torch.rand(1, 4, 4, 3, requires_grad=True)
+        >>> cut = (image * 1).view(1, 2, 2, 2, 2, 3).transpose(2, 3).reshape(4, 4, 3)
+        >>> windows = find_windows(cut, [(Layout("norm", "NHWC", (4, 4), 3), image)], batch=1)
+        >>> windows.count, windows.order[:4]
+        (4, (0, 1, 4, 5))
+    """
+    if tensor.ndim not in (3, 4) or tensor.shape[0] % batch or not tensor.requires_grad:
+        return None
+    for layout, source in maps:
+        for last in (True, False)[: tensor.ndim - 2]:
+            shape, channels = (tensor.shape[1:-1], tensor.shape[-1]) if last else (tensor.shape[2:], tensor.shape[1])
+            # Windows of a part of the channels lie along the batch axis; a fourth axis alone may as well be heads.
+            if channels == layout.channels or (tensor.shape[0] > batch and channels < layout.channels):
+                order = _order(tensor, source, layout, shape, batch, last=last)
+                if order is not None:
+                    return WindowPartition(layout, tensor.shape[0] // batch, shape, last, order)
+    return None
+
+
+def _order(
+    tensor: Tensor, source: Tensor, layout: Layout, shape: tuple[int, ...], batch: int, *, last: bool
+) -> tuple[int, ...] | None:
+    places = tensor.shape[0] * math.prod(shape)
+    if places < batch * math.prod(layout.size) or places >= 2**24 or not source.requires_grad:
+        return None  # whole numbers above 2^24 are not exact in float32
+    found = []
+    for numbers in (torch.ones(places), torch.arange(places)):
+        cotangent = numbers.to(tensor).view(tensor.shape[0], *shape).unsqueeze(-1 if last else 1).expand_as(tensor)
+        back: Tensor | None = torch.autograd.grad(tensor, source, cotangent, retain_graph=True, allow_unused=True)[0]
+        if back is None:
+            return None
+        found.append(layout.to_map(back).flatten(2))
+    once, numbers = found
+    order = numbers.amax(dim=1)
+    # A part of the channels may have been cut off; the others all went to the same place, unlike those of heads.
+    if not bool(((once == 0) | ((once == 1) & (numbers == order[:, None]))).all()) or not bool(once.any(dim=1).all()):
+        return None
+    an_image = places // batch
+    first = order - torch.arange(batch, device=order.device)[:, None] * an_image
+    same = bool((once == 1).all()) and bool((first == first[0]).all())
+    if not same or not bool((first[0] == first[0].round()).all()) or len(torch.unique(first[0])) < first.shape[1]:
+        return None
+    return tuple(first[0].long().tolist()) if float(first.min()) >= 0 and float(first.max()) < an_image else None

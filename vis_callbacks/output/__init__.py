@@ -1,0 +1,1 @@
+"""Where pictures go: rendering, the picture store, loggers."""

@@ -1,0 +1,180 @@
+"""Draws panels and brings pictures to their places, off the training thread."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vis_callbacks.output.destinations import Destinations, Picture, to_picture, to_tensor
+from vis_callbacks.output.loggers import LoggerSink, logger_sinks
+from vis_callbacks.output.record import Record
+from vis_callbacks.output.render import assemble, draw_tiles, render
+from vis_callbacks.output.store import PictureStore
+from vis_callbacks.output.worker import MOST_WAITING, Worker
+from vis_callbacks.panel import Panel
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class Output:
+    """The store, the loggers and the thread that serves them, of one run.
+
+    Args:
+        log_dir: Folder of the run.
+        loggers: The Trainer's loggers.
+
+    Attributes:
+        drawing_seconds: CPU time of the thread, by callback.
+    """
+
+    def __init__(self, log_dir: str | Path, loggers: list[Any]) -> None:
+        self._worker = Worker()
+        self._loggers = loggers
+        self._store = PictureStore(log_dir)
+        self._sinks: list[LoggerSink] | None = None
+        self._gaps: list[Record] = []
+        self._problems: list[tuple[str, Exception]] = []
+        self.drawing_seconds: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """A training begins: what an earlier run left in the folder is set aside."""
+        self._submit("", self._store.begin)
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the picture store."""
+        return self._store.directory
+
+    @property
+    def thread_seconds(self) -> float:
+        """Time spent on drawing and writing, beside training."""
+        return self._worker.seconds
+
+    def put(
+        self, index: int, record: Record, panel: Panel, destinations: Destinations, transform: Transform | None
+    ) -> None:
+        """Draw a panel and write it wherever it should go.
+
+        A picture that a training left in the store before it was resumed, and that is the same again, is left as it is.
+        """
+        sinks = self._writers() if destinations.tensorboard else []
+
+        def task() -> None:
+            stamped = dataclasses.replace(record, time=time.time())
+            tiles: list[Picture] = []
+            plain = None
+            try:
+                tiles = draw_tiles(panel)
+                plain = _transformed(assemble(panel, tiles, text=False), transform)
+                if record.stage == "fit" and self._store.holds(record, plain):
+                    plain = None
+                    return
+                self._store.add(stamped, plain)
+            except Exception as error:
+                self._gaps.append(dataclasses.replace(stamped, error=f"{type(error).__name__}: {error}"))
+                raise
+            finally:
+                # A full disk keeps no picture from TensorBoard, which may be on another, nor one logger from the next.
+                if plain is not None:
+                    captioned = _transformed(assemble(_dated(panel, record), tiles), transform) if sinks else plain
+                    logged = [partial(sink.add, stamped, captioned) for sink in sinks]
+                    _do_all([*logged, partial(destinations.write_files, stamped, index, plain)])
+
+        self._submit(record.callback, task)
+        if destinations.on_training_thread:
+            destinations.hand_over(record, index, _transformed(render(panel, text=False), transform))
+
+    def note(self, record: Record) -> None:
+        """Write down that a picture could not be made."""
+        stamped = dataclasses.replace(record, time=time.time())
+        self._submit("", lambda: self._gaps.append(stamped))
+
+    def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Write down what the run logged."""
+        self._submit("", lambda: self._store.add_metrics(epoch, step, values))
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether the store tells about a run already."""
+        return self._store.has_facts
+
+    def end_event(self, facts: Mapping[str, Any] | None) -> None:
+        """Bring to the disk what an event made, with what is known about the run."""
+        sinks = self._sinks or []
+
+        def write_down() -> None:
+            # What could not be written down when it happened, on a full disk, is tried again.
+            while self._gaps:
+                self._store.note(self._gaps[0])
+                del self._gaps[0]
+            if facts is not None:
+                self._store.write_facts(facts)
+
+        self._submit("", partial(_do_all, [write_down, *(sink.flush for sink in sinks)]))
+
+    def at_end(self, task: Callable[[Output], object]) -> None:
+        """Do something, in the writing thread, after all that was put before."""
+        self._submit("The report", lambda: task(self))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything was handed over since the last `drain`."""
+        return self._worker.running
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until everything is written, at most so many seconds; say whether it is."""
+        return self._worker.drain(timeout)
+
+    def problems(self) -> list[tuple[str, Exception]]:
+        """Return what went wrong in the thread since this was last asked, with the name of who was served, or none."""
+        problems, self._problems = self._problems, []
+        return problems
+
+    def _submit(self, callback: str, task: Callable[[], object]) -> None:
+        def guarded() -> None:
+            # Not the time on the clock: this thread stands still while the training holds the interpreter.
+            start = time.thread_time()
+            try:
+                task()
+            except Exception as error:  # kept for the training thread, which warns
+                self._problems.append((callback, error))
+            spent = time.thread_time() - start
+            self.drawing_seconds[callback] = self.drawing_seconds.get(callback, 0.0) + spent
+
+        if not self._worker.submit(guarded):
+            stuck = TimeoutError(f"{MOST_WAITING} pictures are waiting to be drawn, and nothing moves")
+            self._problems.append((callback, stuck))
+
+    def _writers(self) -> list[LoggerSink]:
+        # Asked for on the training thread: a logger makes its writer when it is first touched.
+        if self._sinks is None:
+            self._sinks = logger_sinks(self._loggers)
+        return self._sinks
+
+
+def _do_all(tasks: Iterable[Callable[[], object]]) -> None:
+    """Do all tasks, also those after one that fails, and raise the first error."""
+    errors: list[Exception] = []
+    for task in tasks:
+        try:
+            task()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _transformed(picture: Picture, transform: Transform | None) -> Picture:
+    return picture if transform is None else to_picture(transform(to_tensor(picture)))
+
+
+def _dated(panel: Panel, record: Record) -> Panel:
+    # TensorBoard tells the step alone.
+    moment = f"epoch {record.epoch} · step {record.step}" if record.epoch else "before training"
+    return dataclasses.replace(panel, caption=f"{panel.caption} · {moment}" if panel.caption else moment)

@@ -1,0 +1,1 @@
+"""What the callbacks of one Trainer share: hooks, schedule, budget, and the work of one event."""

@@ -1,1 +1,0 @@
-"""Where pictures go: the picture store on disk, and the loggers."""

@@ -1,0 +1,1 @@
+"""How images are made by ascent: what is optimised, for what, and by which steps."""

@@ -1,0 +1,209 @@
+"""Feature statistics as a prior: an image should look natural to every block of the network, not only to its head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.model.batching import pixels_of
+from vis_callbacks.model.classifier import logits_of
+from vis_callbacks.model.frugal import small_chunk_size
+from vis_callbacks.model.guard import guarded
+from vis_callbacks.model.layers import filter_layers, named_layers
+from vis_callbacks.synthesis.optimization.objectives import Objective, View
+
+
+class FeatureMoments(NamedTuple):
+    """What the features that enter one layer look like for real images.
+
+    Attributes:
+        mean: ``(C,)``.
+        var: ``(C,)``.
+        axis: The axis of the channels.
+        batch: The axis of the images, which may be folded together with windows or tokens.
+    """
+
+    mean: Tensor
+    var: Tensor
+    axis: int = 1
+    batch: int = 0
+
+
+FeatureStatistics = Mapping[str, FeatureMoments]
+"""By the full name of the layer."""
+
+T = TypeVar("T")
+
+_SMALL_BLOCK = 4
+_EPSILON = 1e-5
+
+
+def batchnorm_statistics(model: nn.Module) -> FeatureStatistics:
+    """Return the running statistics of the BatchNorms that a prior should watch; empty where there are none.
+
+    These are all of the first block and the last of every block: as good as all of them at a fraction of the time.
+
+    Args:
+        model: Any module; what counts is a running mean and variance, so re-implementations are found too.
+    """
+    norms: dict[str, FeatureMoments] = {}
+    for name, module in named_layers(model).items():
+        mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+        if isinstance(mean, Tensor) and isinstance(var, Tensor):
+            norms[name] = FeatureMoments(mean.detach().float(), var.detach().float())
+    return _watched(norms)
+
+
+@guarded
+def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
+    """Measure the statistics that BatchNorm would keep, for a model that has none.
+
+    Args:
+        model: From images to logits.
+        images: Real images ``(N, C, H, W)`` in model space; a few dozen are enough.
+
+    Returns:
+        Statistics of the inputs of the normalisation layers, or where there are none, of the filter or linear layers.
+    """
+    every = named_layers(model).items()
+    norms = {name: layer for name, layer in every if "Norm" in type(layer).__name__}
+    linear = {name: layer for name, layer in every if isinstance(layer, nn.Linear)}
+    layers = _watched(norms or filter_layers(model) or linear)
+    axes = {name: _channel_axis(layer) for name, layer in layers.items()}
+    found: dict[str, FeatureMoments] = {}
+    size, done = small_chunk_size(pixels_of(images), images.device), 0
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            features = inputs[0].detach().float()
+            others = [at for at in range(features.ndim) if at != axes[name] % features.ndim]
+            var, mean = torch.var_mean(features, dim=others, correction=0)
+            known = found.get(name, FeatureMoments(mean, var))
+            # Of two groups as one: the variances within, and that between their means.
+            share, apart = size / (done + size), mean - known.mean
+            var = known.var + share * (var - known.var) + share * (1 - share) * apart.square()
+            found[name] = FeatureMoments(known.mean + share * apart, var, axes[name])
+
+        return module.register_forward_pre_hook(hook)
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in layers.items():
+            stack.callback(watch(name, module).remove)
+        while done < len(images):
+            size = min(size, len(images) - done)
+            logits_of(model, images[done : done + size])
+            done += size
+    return found
+
+
+def reached(model: nn.Module, statistics: FeatureStatistics, images: Tensor) -> FeatureStatistics:
+    """Return the statistics of the layers that run: auxiliary heads do not in eval mode. Call inside `undisturbed`.
+
+    Args:
+        model: From images to logits.
+        statistics: By the full name of the layer.
+        images: One image ``(1, C, H, W)`` in model space; it shows which axis is that of the images.
+    """
+    layers = named_layers(model)
+    seen: dict[str, int] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            shape = inputs[0].shape
+            # Tokens before images, as in torch's own transformers.
+            second = len(shape) == 3 and shape[0] > 1 == shape[1] and statistics[name].axis != 1
+            seen[name] = 1 if second else 0
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in statistics:
+            stack.callback(layers[name].register_forward_pre_hook(note(name)).remove)
+        logits_of(model, images)
+    return {name: moments._replace(batch=seen[name]) for name, moments in statistics.items() if name in seen}
+
+
+def feature_prior(statistics: FeatureStatistics) -> Objective:
+    """How far the features of each image are from the statistics of real images (Yin et al., "DeepInversion", 2020).
+
+    The sum over layers of the mean over channels of (μ − μ₀)²/σ₀² + (σ/σ₀ − 1)². Each image is judged by itself, so a
+    batch of one is fine.
+
+    Args:
+        statistics: Those of the layers to watch.
+    """
+    if not statistics:
+        return Objective(lambda view: torch.zeros(len(view.pixels), device=view.pixels.device))
+    entries = {name: partial(_moments, axis=one.axis, batch=one.batch) for name, one in statistics.items()}
+    mean = torch.cat([one.mean for one in statistics.values()])
+    std = (torch.cat([one.var for one in statistics.values()]) + _EPSILON).sqrt()
+    # All layers at once: on small images the many small operations would cost more than the features themselves.
+    weight = torch.cat([torch.full_like(one.mean, 1 / len(one.mean)) for one in statistics.values()])
+
+    def score(view: View) -> Tensor:
+        found = [view.entries[name] for name in entries]
+        means, variances = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        apart = ((means - mean) / std).square() + ((variances + _EPSILON).sqrt() / std - 1).square()
+        return apart @ weight
+
+    return Objective(score, entries=entries)
+
+
+def _moments(features: Tensor, count: int, *, axis: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of each channel of each image, each ``(count, C)``."""
+    features = features.float().movedim(batch, 0)
+    if len(features) != count:
+        # Tokens that were folded into the batch.
+        folded = features.reshape(count, -1, *features.shape[1:])
+        features, axis = folded.movedim(axis % features.ndim + 1, 1), 1
+    # Not flattened first: that would copy what is stored with the channels last.
+    positions = [at for at in range(1, features.ndim) if at != axis % features.ndim]
+    if not positions:
+        return features, torch.zeros_like(features)
+    mean, var = _Moments.apply(features, positions)
+    return mean.flatten(1), var.flatten(1)
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and variance over some axes, which stay as 1.
+
+    ``torch.var_mean`` takes tens of times as long on a CPU, and its backward reads the features several times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, positions: list[int]) -> tuple[Tensor, Tensor]:
+        mean = features.mean(dim=positions, keepdim=True)
+        var = (features - mean).square_().mean(dim=positions, keepdim=True)
+        ctx.save_for_backward(features, mean)
+        ctx.size = features.numel() // mean.numel()
+        return mean, var
+
+    @staticmethod
+    def backward(ctx: Any, to_mean: Tensor, to_var: Tensor) -> tuple[Tensor, None]:
+        features, mean = ctx.saved_tensors
+        slope = to_var * (2 / ctx.size)
+        return torch.addcmul(to_mean / ctx.size - slope * mean, features, slope), None
+
+
+def _channel_axis(layer: nn.Module) -> int:
+    name = type(layer).__name__
+    if isinstance(layer, nn.Linear):
+        return -1
+    return -1 if ("LayerNorm" in name or "RMSNorm" in name) and not name.endswith("2d") else 1
+
+
+def _watched(layers: Mapping[str, T]) -> dict[str, T]:
+    """Keep all layers of the first block and of small flat networks, and the last of every other block."""
+    blocks: dict[str, list[str]] = {}
+    for name in layers:
+        blocks.setdefault(name.rpartition(".")[0], []).append(name)
+    kept: set[str] = set()
+    for index, (parent, names) in enumerate(blocks.items()):
+        flat = len(names) > _SMALL_BLOCK
+        kept.update(names if flat or not parent or index <= 1 else names[-1:])
+    return {name: layer for name, layer in layers.items() if name in kept}

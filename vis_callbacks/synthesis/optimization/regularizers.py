@@ -1,0 +1,130 @@
+"""What an image should not be: penalties to subtract from an objective, and changes between steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vis_callbacks.synthesis.optimization.objectives import Objective, View
+from vis_callbacks.synthesis.optimization.parameterizations import Image
+
+
+def l1() -> Objective:
+    """Σ|I|, the sum of magnitudes of the image in model space."""
+    return Objective(lambda view: view.image.abs().sum(dim=(1, 2, 3)))
+
+
+def l2() -> Objective:
+    """‖I‖², the sum of squares of the image in model space; 0 for the mean image."""
+    return Objective(lambda view: view.image.square().sum(dim=(1, 2, 3)))
+
+
+def alpha_norm(alpha: float = 6.0) -> Objective:
+    """Mean of |I|^alpha in model space: a high power punishes only what leaves the usual range.
+
+    Args:
+        alpha: The power (Mahendran and Vedaldi, arXiv 1412.0035, use 6).
+    """
+    return Objective(lambda view: view.image.abs().pow(alpha).mean(dim=(1, 2, 3)))
+
+
+def total_variation() -> Objective:
+    """Mean of |difference| between pixels that are neighbours, in pixel units."""
+
+    def score(view: View) -> Tensor:
+        across, down = view.pixels.diff(dim=-1), view.pixels.diff(dim=-2)
+        count = max(across[0].numel() + down[0].numel(), 1)
+        return (across.abs().sum(dim=(1, 2, 3)) + down.abs().sum(dim=(1, 2, 3))) / count
+
+    return Objective(score)
+
+
+class Edit(Protocol):
+    """A change of an image between its gradient and its next step."""
+
+    def before_step(self, image: Image) -> None:
+        """Change the gradients."""
+
+    def after_step(self, image: Image, step: int) -> None:
+        """Change the parameters after step number `step`, from 1."""
+
+
+@dataclass(frozen=True)
+class GradientClipping:
+    """Shorten each image's gradient to a norm.
+
+    Attributes:
+        norm: The longest that it may be.
+    """
+
+    norm: float = 0.1
+
+    def before_step(self, image: Image) -> None:
+        """Shorten the gradients."""
+        for parameter in image.parameters:
+            if parameter.grad is not None:
+                parameter.grad.copy_(parameter.grad.renorm(2, 0, self.norm))
+
+    def after_step(self, image: Image, step: int) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class GradientScaling:
+    """Divide each image's gradient by its mean magnitude, so that a step moves all images and layers alike."""
+
+    def before_step(self, image: Image) -> None:
+        """Scale the gradients."""
+        for parameter in image.parameters:
+            if parameter.grad is not None:
+                mean = parameter.grad.abs().flatten(1).mean(dim=1).clamp_min(1e-12)
+                parameter.grad.div_(mean.view(-1, *[1] * (parameter.ndim - 1)))
+
+    def after_step(self, image: Image, step: int) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Blur the parameters every few steps; for images of one parameter a pixel.
+
+    Attributes:
+        every: Steps from one blur to the next.
+        sigma: Standard deviation of the Gaussian, in pixels.
+    """
+
+    every: int = 4
+    sigma: float = 1.0
+
+    def before_step(self, image: Image) -> None:
+        """Do nothing."""
+
+    def after_step(self, image: Image, step: int) -> None:
+        """Blur."""
+        if step % self.every == 0:
+            with torch.no_grad():
+                for parameter in image.parameters:
+                    parameter.copy_(gaussian_blur(parameter, self.sigma))
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur images ``(N, C, H, W)`` by a Gaussian, with the border reflected.
+
+    Args:
+        images: Any float images.
+        sigma: Standard deviation in pixels; the kernel reaches three of them, and never beyond the image.
+    """
+    for dim in (-1, -2):
+        reach = min(max(round(3 * sigma), 1), images.shape[dim] - 1)
+        offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+        kernel = torch.exp(-offsets.square() / (2 * sigma**2))
+        kernel = (kernel / kernel.sum()).view((1, 1, 1, -1) if dim == -1 else (1, 1, -1, 1))
+        pad = (reach, reach, 0, 0) if dim == -1 else (0, 0, reach, reach)
+        channels = images.shape[1]
+        weight = kernel.expand(channels, 1, *kernel.shape[2:])
+        images = F.conv2d(F.pad(images, pad, mode="reflect"), weight, groups=channels)
+    return images
