@@ -26,12 +26,12 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_errors import Fragile, visualization_warnings
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.helpers import tiny
 from tests.helpers.browser import executable, launched, visit
+from tests.test_errors import Fragile, visualization_warnings
 from tests.training.undisturbed import all_callbacks, callback_classes, cheap
 from vis_callbacks import (
     ClassAppearance,

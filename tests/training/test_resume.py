@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_samples import Taker
 from torch import Tensor
 
+from tests.data.test_samples import Taker
 from tests.helpers import tiny
 from tests.training.undisturbed import callback_classes, cheap
 from vis_callbacks import ClassAppearance, Filters, Report, Saliency
