@@ -194,14 +194,14 @@ class VisualizationCallback(RunHooks):
         if self._unused_state is not None:
             self.load_state_dict(copy.deepcopy(self._unused_state))
 
-    def tell(self) -> Any:
+    def shared_state(self) -> Any:
         """Return what other processes need to know to go on as this one would: tensors and plain values.
 
         Called in the first process before an event whose work is shared, and in the others after it.
         """
         return None
 
-    def hear(self, told: Any) -> None:
+    def load_shared_state(self, told: Any) -> None:
         """Take over what another process tells."""
 
     # torchbearer's chain.
@@ -286,7 +286,7 @@ class VisualizationCallback(RunHooks):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.schedule.fired(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
+        self.schedule.mark_done(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
         self.left_out = list(state_dict["left_out"])
         self.restored_samples = state_dict.get("samples", {})
 

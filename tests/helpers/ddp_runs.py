@@ -74,12 +74,12 @@ class Mumbling(Sharing):
         super().__init__(**options)
         self.rank = rank
 
-    def tell(self) -> Any:
+    def shared_state(self) -> Any:
         if self.rank == RANK == 0 and self.schedule.last_epoch == 1:
             raise RuntimeError("not a word")
         return "a word"
 
-    def hear(self, told: Any) -> None:
+    def load_shared_state(self, told: Any) -> None:
         if self.rank == RANK == 1 and self.schedule.last_epoch == 1:
             raise RuntimeError("not a word understood")
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from vis_callbacks.sinks import worker as module
+from vis_callbacks.output import worker as module
 
 from vis_callbacks.output.worker import Worker
 

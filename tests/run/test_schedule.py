@@ -7,7 +7,7 @@ from vis_callbacks.run.schedule import Schedule
 
 
 def epochs(schedule: Schedule, ends: list[int]) -> list[int]:
-    return [epoch for epoch in ends if schedule.due_epoch(epoch) and schedule.fired(epoch=epoch) is None]
+    return [epoch for epoch in ends if schedule.due_epoch(epoch) and schedule.mark_done(epoch=epoch) is None]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_the_first_end_after_a_multiple_is_due(every: int, ends: list[int], expe
 
 def test_pictures_before_training_do_not_delay_the_first_epoch() -> None:
     schedule = Schedule()
-    schedule.fired(epoch=0)
+    schedule.mark_done(epoch=0)
     assert epochs(schedule, [1, 2]) == [1, 2]
 
 
@@ -35,10 +35,10 @@ def test_steps_and_epochs_do_not_disturb_each_other() -> None:
     found = []
     for step in range(1, 9):
         if schedule.due_step(step):
-            schedule.fired(step=step)
+            schedule.mark_done(step=step)
             found.append(f"step {step}")
         if step % 2 == 0 and schedule.due_epoch(step // 2):
-            schedule.fired(epoch=step // 2)
+            schedule.mark_done(epoch=step // 2)
             found.append(f"epoch {step // 2}")
     assert found == ["step 3", "epoch 2", "step 6", "epoch 4"]
 
@@ -49,7 +49,7 @@ def test_a_step_is_due_once_though_batches_are_accumulated() -> None:
     for step in (0, 1, 1, 2, 2, 2, 3, 4):
         due.append(schedule.due_step(step))
         if due[-1]:
-            schedule.fired(step=step)
+            schedule.mark_done(step=step)
     assert due == [False, False, False, True, False, False, False, True]
 
 
@@ -59,7 +59,7 @@ def test_several_optimizers_that_step_at_once_do_not_skip_a_multiple() -> None:
     for step in range(0, 14, 2):
         due.append(schedule.due_step(step))
         if due[-1]:
-            schedule.fired(step=step)
+            schedule.mark_done(step=step)
     assert due == [False, False, True, True, False, True, True]
 
 
@@ -78,4 +78,8 @@ def test_numbers_are_whole_and_positive(name: str, wrong: object) -> None:
 
 
 def test_only_a_test_has_no_pictures_before_training() -> None:
-    assert [Schedule.of(on, None, None).starts for on in ("train", "validation", "test")] == [True, True, False]
+    assert [Schedule.of(on, None, None).before_training for on in ("train", "validation", "test")] == [
+        True,
+        True,
+        False,
+    ]

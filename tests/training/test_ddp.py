@@ -346,7 +346,7 @@ def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_tha
     for epoch in range(2, 9):
         made(alone, epoch, 0, 1)
         for rank, other in enumerate(others, start=1):
-            other.hear(first.tell())
+            other.load_shared_state(first.shared_state())
             made(other, epoch, rank, 4)
         made(first, epoch, 0, 4)
         parts.clear()

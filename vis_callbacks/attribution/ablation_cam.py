@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size, weighted_sum
+from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.batching import in_chunks, is_out_of_memory, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
@@ -65,12 +65,12 @@ def ablation_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return ablation_cam_in(model, trace(model, images, targets, activations=[layout.layer]), layout, chunk_size)
+    return ablation_cam_from_trace(model, trace(model, images, targets, activations=[layout.layer]), layout, chunk_size)
 
 
-def ablation_cam_in(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:
+def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:
     """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by a partial pass a channel."""
-    activation = activation_in(seen, layout)
+    activation = activation_from_trace(seen, layout)
     score = target_scores(seen.logits, seen.targets)
     without = score[:, None].repeat(1, layout.channels)
     # A channel that is zero everywhere leaves the logit as it is.
@@ -170,4 +170,4 @@ class AblationCAM(CamCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return ablation_cam_in(event.model, event.trace, event.layout(self.layer))
+        return ablation_cam_from_trace(event.model, event.trace, event.layout(self.layer))

@@ -27,15 +27,17 @@ CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule) -> Tensor:
     """Return the map of a rule that reads one layer's activation and gradient, ``(N, 1, H, W)``."""
     layout = find_layout(model, images, layer)
-    return cam_in(trace(model, images, targets, gradients=[layout.layer]), layout, rule)
+    return cam_from_trace(trace(model, images, targets, gradients=[layout.layer]), layout, rule)
 
 
-def cam_in(seen: Trace, layout: Layout, rule: CamRule) -> Tensor:
+def cam_from_trace(seen: Trace, layout: Layout, rule: CamRule) -> Tensor:
     """Return the map ``(N, 1, H, W)`` of a rule, from a trace that has the layer's gradient."""
-    return to_image_size(rule(activation_in(seen, layout), layout.to_map(seen.gradients[layout.layer])), seen.images)
+    return to_image_size(
+        rule(activation_from_trace(seen, layout), layout.to_map(seen.gradients[layout.layer])), seen.images
+    )
 
 
-def activation_in(seen: Trace, layout: Layout) -> Tensor:
+def activation_from_trace(seen: Trace, layout: Layout) -> Tensor:
     """Return a layer's activation ``(N, C, h, w)``, from a trace that has it."""
     return layout.to_map(seen.activations[layout.layer])
 
@@ -83,4 +85,4 @@ class GradientCamCallback(CamCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return cam_in(event.trace, event.layout(self.layer), self.rule)
+        return cam_from_trace(event.trace, event.layout(self.layer), self.rule)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size
+from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
@@ -45,12 +45,12 @@ def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: s
     """
     del targets
     layout = find_layout(model, images, layer)
-    return eigen_cam_in(trace(model, images, activations=[layout.layer]), layout)
+    return eigen_cam_from_trace(trace(model, images, activations=[layout.layer]), layout)
 
 
-def eigen_cam_in(seen: Trace, layout: Layout) -> Tensor:
+def eigen_cam_from_trace(seen: Trace, layout: Layout) -> Tensor:
     """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation."""
-    return to_image_size(eigen_cam_rule(activation_in(seen, layout)), seen.images)
+    return to_image_size(eigen_cam_rule(activation_from_trace(seen, layout)), seen.images)
 
 
 def eigen_cam_rule(activation: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class EigenCAM(CamCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return eigen_cam_in(event.trace, event.layout(self.layer))
+        return eigen_cam_from_trace(event.trace, event.layout(self.layer))
 
     def caption(self, event: Event, index: int) -> str:
         """Say nothing: no class is explained."""

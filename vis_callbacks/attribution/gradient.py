@@ -36,7 +36,7 @@ def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         >>> gradient(model, torch.rand(2, 3, 2, 2), targets=4).shape
         torch.Size([2, 3, 2, 2])
     """
-    return gradient_in(trace(model, images, targets, input_gradient=True))
+    return gradient_from_trace(trace(model, images, targets, input_gradient=True))
 
 
 @guarded
@@ -67,18 +67,18 @@ def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) 
         >>> torch.allclose(gradient_x_input(model, images, 4).sum((1, 2, 3)), model(images)[:, 4], atol=1e-5)
         True
     """
-    return gradient_x_input_in(trace(model, images, targets, input_gradient=True))
+    return gradient_x_input_from_trace(trace(model, images, targets, input_gradient=True))
 
 
-def gradient_in(seen: Trace) -> Tensor:
+def gradient_from_trace(seen: Trace) -> Tensor:
     """Return the gradient of a trace that has one."""
     assert seen.input_gradient is not None, "the trace was made without input_gradient=True"
     return seen.input_gradient
 
 
-def gradient_x_input_in(seen: Trace) -> Tensor:
+def gradient_x_input_from_trace(seen: Trace) -> Tensor:
     """Return gradient x input of a trace that has an input gradient."""
-    return gradient_in(seen) * seen.images.float()
+    return gradient_from_trace(seen) * seen.images.float()
 
 
 class Gradient(AttributionCallback):
@@ -93,7 +93,7 @@ class Gradient(AttributionCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, C, H, W)``, signed."""
-        return gradient_in(event.trace)
+        return gradient_from_trace(event.trace)
 
 
 class GradientXInput(AttributionCallback):
@@ -106,4 +106,4 @@ class GradientXInput(AttributionCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, C, H, W)``, signed."""
-        return gradient_x_input_in(event.trace)
+        return gradient_x_input_from_trace(event.trace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, cam_in
+from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
 from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.relu_rules import guided_backprop
 from vis_callbacks.event import Event, Needs
@@ -44,12 +44,12 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
         torch.Size([2, 3, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return guided_grad_cam_in(model, trace(model, images, targets, gradients=[layout.layer]), layout)
+    return guided_grad_cam_from_trace(model, trace(model, images, targets, gradients=[layout.layer]), layout)
 
 
-def guided_grad_cam_in(model: nn.Module, seen: Trace, layout: Layout) -> Tensor:
+def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout) -> Tensor:
     """Return the map ``(N, C, H, W)`` from a trace that has the layer's gradient, by one guided pass more."""
-    return guided_backprop(model, seen.images, seen.targets) * cam_in(seen, layout, grad_cam_rule)
+    return guided_backprop(model, seen.images, seen.targets) * cam_from_trace(seen, layout, grad_cam_rule)
 
 
 class GuidedGradCAM(CamCallback):
@@ -64,4 +64,4 @@ class GuidedGradCAM(CamCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, C, H, W)``, signed."""
-        return guided_grad_cam_in(event.model, event.trace, event.layout(self.layer))
+        return guided_grad_cam_from_trace(event.model, event.trace, event.layout(self.layer))

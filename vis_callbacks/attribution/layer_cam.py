@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.cam import cam_in
+from vis_callbacks.attribution.cam import cam_from_trace
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
@@ -60,14 +60,14 @@ def layer_cam(
     if not names:
         raise ConfigurationError("no layer named: give at least one, or None for the default")
     layouts = [find_layout(model, images, name) for name in names]
-    return layer_cam_in(trace(model, images, targets, gradients=[layout.layer for layout in layouts]), layouts)
+    return layer_cam_from_trace(trace(model, images, targets, gradients=[layout.layer for layout in layouts]), layouts)
 
 
-def layer_cam_in(seen: Trace, layouts: Sequence[Layout]) -> Tensor:
+def layer_cam_from_trace(seen: Trace, layouts: Sequence[Layout]) -> Tensor:
     """Return the map ``(N, 1, H, W)`` of one or several layers, from a trace that has their gradients."""
     if len(layouts) == 1:
-        return cam_in(seen, layouts[0], layer_cam_rule)
-    return torch.stack([cam_in(seen, layout, _scaled_rule) for layout in layouts]).amax(dim=0)
+        return cam_from_trace(seen, layouts[0], layer_cam_rule)
+    return torch.stack([cam_from_trace(seen, layout, _scaled_rule) for layout in layouts]).amax(dim=0)
 
 
 def layer_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -113,4 +113,4 @@ class LayerCAM(AttributionCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return layer_cam_in(event.trace, [event.layout(layer) for layer in self.layers])
+        return layer_cam_from_trace(event.trace, [event.layout(layer) for layer in self.layers])

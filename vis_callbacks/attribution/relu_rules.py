@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.gradient import gradient_in
+from vis_callbacks.attribution.gradient import gradient_from_trace
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
@@ -256,7 +256,7 @@ def _by_rule(
     read = None if layer is None else _channel_reader(model, images, layer, channel)
     with ReluRule(rule) as mode:
         if read is None:
-            result = gradient_in(trace(model, images, targets, input_gradient=True))
+            result = gradient_from_trace(trace(model, images, targets, input_gradient=True))
         else:
             result = _layer_gradient(model, images, *read)
     if mode.others:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.gradient import gradient_in
+from vis_callbacks.attribution.gradient import gradient_from_trace
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.guard import guarded
@@ -37,12 +37,12 @@ def saliency(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         >>> saliency(model, torch.rand(2, 3, 2, 2)).shape
         torch.Size([2, 1, 2, 2])
     """
-    return saliency_in(trace(model, images, targets, input_gradient=True))
+    return saliency_from_trace(trace(model, images, targets, input_gradient=True))
 
 
-def saliency_in(seen: Trace) -> Tensor:
+def saliency_from_trace(seen: Trace) -> Tensor:
     """Return the saliency of a trace that has an input gradient."""
-    return gradient_in(seen).abs().amax(dim=1, keepdim=True)
+    return gradient_from_trace(seen).abs().amax(dim=1, keepdim=True)
 
 
 class Saliency(AttributionCallback):
@@ -57,4 +57,4 @@ class Saliency(AttributionCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return saliency_in(event.trace)
+        return saliency_from_trace(event.trace)

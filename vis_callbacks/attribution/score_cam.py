@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_in, to_image_size, weighted_sum
+from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
 from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
@@ -66,14 +66,16 @@ def score_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return score_cam_in(model, trace(model, images, targets, activations=[layout.layer]), layout, top_k, chunk_size)
+    return score_cam_from_trace(
+        model, trace(model, images, targets, activations=[layout.layer]), layout, top_k, chunk_size
+    )
 
 
-def score_cam_in(
+def score_cam_from_trace(
     model: nn.Module, seen: Trace, layout: Layout, top_k: int | None = None, chunk_size: int | None = None
 ) -> Tensor:
     """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by a forward pass a channel."""
-    activation, images = activation_in(seen, layout), seen.images.float()
+    activation, images = activation_from_trace(seen, layout), seen.images.float()
     rows, channels = _varying(activation, top_k).nonzero(as_tuple=True)
     scores = activation.new_full(activation.shape[:2], -torch.inf)
 
@@ -132,4 +134,4 @@ class ScoreCAM(CamCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        return score_cam_in(event.model, event.trace, event.layout(self.layer), self.top_k)
+        return score_cam_from_trace(event.model, event.trace, event.layout(self.layer), self.top_k)

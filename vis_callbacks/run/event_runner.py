@@ -139,7 +139,7 @@ class EventRunner:
                 seconds = time.perf_counter() - start
                 if callback in self._parts:
                     # Who had nothing to do has nothing new to tell.
-                    told = callback.tell() if panels and self._output is None else None
+                    told = callback.shared_state() if panels and self._output is None else None
                     self._parts[callback] = Part(panels, seconds, told)
                 else:
                     self._put(callback, panels, seconds)
@@ -166,7 +166,7 @@ class EventRunner:
                     if part.error is not None:
                         raise part.error
                     if part.told is not None:
-                        callback.hear(part.told)
+                        callback.load_shared_state(part.told)
                 panels = [panel for part in parts for panel in part.panels]
                 self._put(callback, panels, max(part.seconds for part in parts))
             except Exception as error:

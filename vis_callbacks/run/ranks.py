@@ -37,7 +37,7 @@ class Part:
     Attributes:
         panels: Its panels, in order.
         seconds: The time that they took.
-        told: What the callback tells the first process, see `VisualizationCallback.tell`.
+        told: What the callback tells the first process, see `VisualizationCallback.shared_state`.
         error: Why there are no panels.
     """
 
@@ -119,7 +119,7 @@ class Ranks:
             )
         )
         for index, (epoch, step) in decision.schedules.items():
-            callbacks[index].schedule.fired(epoch=epoch, step=step)
+            callbacks[index].schedule.mark_done(epoch=epoch, step=step)
         return list(due) if self.share.rank == 0 else [callbacks[index] for index in decision.due]
 
     def brief(
@@ -131,7 +131,7 @@ class Ranks:
             new = {key: samples.to(torch.device("cpu")) for key, samples in known if key not in self._known}
             # Each process's BatchNorm has last seen a batch of its own.
             buffers = {name: buffer.detach().cpu() for name, buffer in module.named_buffers()}
-            told = {index: callback.tell() for index, callback in enumerate(shared)}
+            told = {index: callback.shared_state() for index, callback in enumerate(shared)}
             self._broadcast(_Briefing(new, buffers, told))
             self._known |= set(new)
             return {}
@@ -139,7 +139,7 @@ class Ranks:
         selector.take_over(briefing.samples)
         for index, message in briefing.told.items():
             try:
-                shared[index].hear(message)
+                shared[index].load_shared_state(message)
             except Exception as error:
                 raise self._told(error) from error
         return briefing.buffers

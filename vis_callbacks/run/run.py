@@ -138,7 +138,7 @@ class Run:
             self._waiting = [
                 callback
                 for callback in self._mine
-                if callback.schedule.starts and not (callback.split and self.budget.bounds(callback.budget))
+                if callback.schedule.before_training and not (callback.split and self.budget.bounds(callback.budget))
             ]
             self._make_initial(trainer, module)
             if self._waiting:
@@ -181,7 +181,7 @@ class Run:
         moment = Moment(epoch, max(step, 0), stage_of(trainer))
         due = self._due.among(asked, trainer, self._output, samples, moment)
         for callback in due:
-            callback.schedule.fired(epoch=epoch)
+            callback.schedule.mark_done(epoch=epoch)
         self._make(due, trainer, module, moment, samples)
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -192,7 +192,7 @@ class Run:
         moment = Moment(trainer.current_epoch + 1, metric_step(trainer))
         due = self._due.among(asked, trainer, self._output, samples, moment)
         for callback in due:
-            callback.schedule.fired(step=step)
+            callback.schedule.mark_done(step=step)
         self._make(due, trainer, module, moment, samples)
 
     def read_metrics(self, trainer: Trainer, moment: str) -> None:
@@ -265,7 +265,7 @@ class Run:
         makers = self._mine
         self._waiting = [callback for callback in self._waiting if callback in makers and callback not in ready]
         for callback in ready:
-            callback.schedule.fired(epoch=0)
+            callback.schedule.mark_done(epoch=0)
         if ready:
             with nullcontext() if self._initial is None else swapped_weights(module, self._initial):
                 self._make(ready, trainer, module, moment, samples)

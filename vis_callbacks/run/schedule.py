@@ -49,7 +49,7 @@ class Schedule:
                 raise ConfigurationError(f"{name}={value!r}: expected a whole number from 1")
 
     @property
-    def starts(self) -> bool:
+    def before_training(self) -> bool:
         """Whether pictures are made before training too, so that change is seen from the start."""
         return self.on != ("test",)
 
@@ -61,8 +61,13 @@ class Schedule:
 
         Example:
             >>> schedule = Schedule(every_n_epochs=2)
-            >>> [epoch for epoch in range(1, 7) if schedule.due_epoch(epoch) and schedule.fired(epoch=epoch) is None]
-            [2, 4, 6]
+            >>> for epoch in range(1, 7):
+            ...     if schedule.due_epoch(epoch):
+            ...         schedule.mark_done(epoch=epoch)
+            ...         print(epoch)
+            2
+            4
+            6
         """
         every = self.every_n_epochs
         return every is not None and (epoch == self.last_epoch or epoch // every > max(self.last_epoch, 0) // every)
@@ -72,7 +77,7 @@ class Schedule:
         every = self.every_n_steps
         return every is not None and step // every > self.last_step // every
 
-    def fired(self, *, epoch: int | None = None, step: int | None = None) -> None:
+    def mark_done(self, *, epoch: int | None = None, step: int | None = None) -> None:
         """Remember that the pictures of an epoch's end, or of a step, were made."""
         if epoch is not None:
             self.last_epoch = epoch

@@ -93,7 +93,7 @@ class Due:
         )
         for callback in due:
             if self._names[callback] not in chosen:
-                callback.schedule.fired(step=trainer.global_step)
+                callback.schedule.mark_done(step=trainer.global_step)
                 callback.left_out = sorted({*callback.left_out, trainer.current_epoch + 1})
         return [callback for callback in due if self._names[callback] in chosen]
 

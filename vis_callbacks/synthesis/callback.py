@@ -135,12 +135,12 @@ class SynthesisCallback(VisualizationCallback):
             self._statistics = ImageStatistics(len(known["mean"]))
             self._statistics.load_state_dict(known)
 
-    def tell(self) -> Any:
+    def shared_state(self) -> Any:
         """Tell the real images, once."""
         new, self._told = len(self._pool) - self._told, len(self._pool)
         return {"pool": self._pool.taken() if new else None}
 
-    def hear(self, told: Any) -> None:
+    def load_shared_state(self, told: Any) -> None:
         """Use the same real images."""
         if told["pool"] is not None:
             self._pool.take_over(*told["pool"])

@@ -311,13 +311,13 @@ class ClassAppearance(SynthesisCallback):
         super().load_state_dict(state_dict)
         self._last, self._age, self._events = dict(state_dict["last"]), state_dict["age"], state_dict["events"]
 
-    def tell(self) -> Any:
+    def shared_state(self) -> Any:
         """Tell the images too, to go on from them."""
-        return {**super().tell(), "last": self._last, "age": self._age, "events": self._events}
+        return {**super().shared_state(), "last": self._last, "age": self._age, "events": self._events}
 
-    def hear(self, told: Any) -> None:
+    def load_shared_state(self, told: Any) -> None:
         """Go on from the images that another process has made."""
-        super().hear(told)
+        super().load_shared_state(told)
         self._last.update(told["last"])
         self._age, self._events = told["age"], told["events"]
 
