@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-from vis_callbacks.output import worker as module
 
+from vis_callbacks.output import worker as module
 from vis_callbacks.output.worker import Worker
 
 
