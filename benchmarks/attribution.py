@@ -35,7 +35,6 @@ from vis_callbacks.event import Event, Moment, SharedPass
 from vis_callbacks.model.features import default_layer
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.layers import find_layer
-from vis_callbacks.run.timer import Timer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -112,7 +111,7 @@ class Bench:
         callbacks = [vc.Activations(), vc.Saliency(), vc.GradientXInput()]
         callbacks += [getattr(vc, name)() for name in CAMS.values()]
         with undisturbed(self.model):
-            event = Event(self.model, Moment(1, 1), shared=SharedPass(self.model, samples, "predicted", Timer()))
+            event = Event(self.model, Moment(1, 1), shared=SharedPass(self.model, samples, "predicted"))
             for callback in callbacks:
                 event.shared.add(callback.needs(event))
             for callback in callbacks[1:]:

@@ -18,14 +18,13 @@ from vis_callbacks.attribution.smoothgrad import SmoothGrad
 from vis_callbacks.attribution.xgrad_cam import XGradCAM
 from vis_callbacks.callback import VisualizationCallback
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.errors import ConfigurationError, LayerError, VisualizationWarning
 from vis_callbacks.event import Event, Moment, Needs
 from vis_callbacks.inspection.activations import Activations
 from vis_callbacks.inspection.filters import Filters
 from vis_callbacks.inspection.maximal_patches import MaximalPatches
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.report.callback import Report
-from vis_callbacks.run.warn_once import VisualizationWarning
 from vis_callbacks.suite import default_suite
 from vis_callbacks.synthesis.class_appearance import ClassAppearance
 from vis_callbacks.synthesis.deep_dream import DeepDream

@@ -1,4 +1,4 @@
-"""The only file that knows a Lightning package, and what of its Trainer is not public."""
+"""Everything that depends on Lightning, private Trainer state included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 else:
     LightningModule = Trainer = Any
-    # The two packages' callbacks are unrelated classes, and each Trainer only takes its own: be both.
+    # The two packages' callbacks are unrelated classes, and each Trainer accepts its own alone: inherit from both.
     _packages = [name for name in ("pytorch_lightning", "lightning.pytorch") if find_spec(name.split(".")[0])]
     LightningCallback = type(
         "LightningCallback",
@@ -37,28 +37,28 @@ __all__ = [
 
 
 def is_fitting(trainer: Trainer) -> bool:
-    """Whether the Trainer is in ``fit``, in whichever part of it."""
+    """Whether the Trainer is in ``fit``, in any part of it."""
     return stage_of(trainer) == "fit"
 
 
 def stage_of(trainer: Trainer) -> str:
-    """Return ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``: what the user called."""
+    """Return the method that the user called: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``."""
     return str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
 
 
 def metric_step(trainer: Trainer) -> int:
     """Return the x-axis value that Lightning gives to the metrics it logs now.
 
-    It is the number of batches that stepped an optimizer, which Lightning keeps private; `Trainer.global_step`, which
-    counts the steps of every optimizer, stands in where that number is not found.
+    It is the number of batches that stepped an optimizer, which Lightning keeps private. Without it, this is
+    `Trainer.global_step`, which counts the steps of every optimizer.
     """
     loop = getattr(getattr(trainer, "fit_loop", None), "epoch_loop", None)
     return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
 
 
 def has_validation(trainer: Trainer) -> bool:
-    """Whether this fit runs validation epochs. To be asked when training has started, or later."""
-    # The loaders are made when validation runs for the first time, which can be epochs later.
+    """Whether this fit runs validation epochs. Known from the start of training on."""
+    # The loaders are created when validation first runs, which can be epochs later.
     unknown = trainer.val_dataloaders is None
     return bool(trainer.enable_validation) and (unknown or sum(trainer.num_val_batches) > 0)
 
@@ -73,7 +73,7 @@ def builds_model_late(module: LightningModule) -> bool:
 
 
 def sharded_strategy(trainer: Trainer) -> str | None:
-    """Return the name of the Trainer's strategy if it gives each process a part of the weights alone."""
+    """Return the name of the Trainer's strategy if it splits the weights among the processes."""
     # By name: the classes of two packages, of which DeepSpeed's needs a third.
     names = [cls.__name__ for cls in type(trainer.strategy).__mro__]
     return next(
@@ -82,18 +82,18 @@ def sharded_strategy(trainer: Trainer) -> str | None:
 
 
 def log_dir(trainer: Trainer) -> str:
-    """Return the folder of this run, the same on every process. All processes must ask: the answer is broadcast."""
+    """Return the folder of this run, the same in every process. All processes must call this: it is broadcast."""
     return str(trainer.log_dir or trainer.default_root_dir)
 
 
 def logger_of(trainer: Trainer) -> logging.Logger:
-    """Return the logger of the Trainer's own package, which users have set up as they like it."""
+    """Return the logger of the Trainer's own package, which users have configured."""
     modules = (cls.__module__ for cls in type(trainer).__mro__)
     return logging.getLogger(next(name for name in modules if name.startswith(("lightning.", "pytorch_lightning."))))
 
 
 def data_holders(trainer: Trainer, module: LightningModule) -> list[Any]:
-    """Return what may know about the data: the datasets of the Trainer's loaders, its data module, and the module."""
+    """Return the objects that may state class names or normalization: datasets, data module and module."""
     loaders = [trainer.val_dataloaders, trainer.train_dataloader, trainer.test_dataloaders]
     datasets = [getattr(loader, "dataset", None) for loader in _flat(loaders)]
     return [holder for holder in (*datasets, getattr(trainer, "datamodule", None), module) if holder is not None]

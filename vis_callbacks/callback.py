@@ -1,4 +1,4 @@
-"""The base of every callback: when, on what, what on error. No image mathematics."""
+"""The base class of every callback that makes pictures: options, contract, chain, and Lightning's state."""
 
 from __future__ import annotations
 
@@ -52,29 +52,31 @@ class VisualizationCallback(RunHooks):
     """Makes pictures of a model while it trains. A technique is a subclass with one method, `visualize`.
 
     Args:
-        samples: Images to look at: the first n of validation, ``"per_class"`` for one of each class, a tensor
+        samples: Images to look at: an int for the first n of validation, ``"per_class"`` for one per class, a tensor
             ``(N, C, H, W)`` in model space, or image files.
-        targets: Whose logit is explained: ``"predicted"``, ``"label"``, ``"contrast"`` (predicted against label), a
+        targets: The logit that is explained: ``"predicted"``, ``"label"``, ``"contrast"`` (predicted minus label), a
             class number or a class name.
-        every_n_epochs: Epochs between pictures; 1 unless `every_n_steps` is given. The first are made before training.
-        every_n_steps: Optimizer steps between pictures.
-        on: ``"validation"`` (in a run without validation the end of each training epoch), ``"train"``, ``"test"``, or
-            several of them.
-        mean: Mean that was subtracted from pixels in [0, 1], one number or one a channel. None: found.
-        std: Standard deviation that they were divided by. None: found.
-        class_names: Names of the classes, by number. None: found.
+        every_n_epochs: Epochs between pictures. None: 1, unless `every_n_steps` is given. The first pictures are made
+            before training.
+        every_n_steps: Optimizer steps between pictures. None: not by steps.
+        on: ``"validation"`` (without validation: the end of each training epoch), ``"train"``, ``"test"``, or several
+            of them.
+        mean: Mean that was subtracted from pixels in [0, 1], one number or one per channel. None: inferred.
+        std: Standard deviation that they were divided by. None: inferred.
+        class_names: Names of the classes, by number. None: inferred.
         on_error: ``"warn"`` once and go on, or ``"raise"``.
-        seed: Seed of whatever is random.
-        budget: The share of the training time that these pictures may take, such as 0.05: they are made less often, if
-            need be, and the report says when; those of many passes are not made before training. For all callbacks
-            together, give it to `Report`. None: no bound.
-        name: First part of the pictures' tags; the class's name unless given. Two callbacks with the same options
-            need different ones.
-        transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it goes out.
-        batch_to_images: Returns the images of a batch, or images and labels, where they are not found by themselves.
+        seed: Seed for everything random.
+        budget: Share of the training time that these pictures may take, such as 0.05. If need be they are made less
+            often, and the report lists when; techniques of many passes make none before training. To bound all
+            callbacks together, give the budget to `Report`. None: no bound.
+        name: First part of the pictures' tags. None: the class's name. Two callbacks with the same options need
+            different names.
+        transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it is written.
+        batch_to_images: Returns the images ``(N, C, H, W)`` of a batch, or images and labels ``(N,)``. None: they are
+            found in tuples, lists, dicts and objects.
 
     Raises:
-        ConfigurationError: If an argument cannot be meant.
+        ConfigurationError: If an argument has a wrong type or value.
 
     Example:
         >>> from vis_callbacks import Panel, Tile
@@ -87,22 +89,23 @@ class VisualizationCallback(RunHooks):
     """
 
     uses_samples: ClassVar[bool] = True
-    """Whether the technique looks at samples; if not, it can work before any batch has passed by."""
+    """Whether the technique looks at samples. If not, it makes pictures before any batch was seen."""
 
     split: Literal["samples", "items"] | None = None
-    """How several processes share the work, if it is worth it.
+    """How several processes split the work.
 
-    * ``samples``: each gets its own part of the samples, and makes their panels.
-    * ``items``: each makes the panels of ``event.share.of(items)``, whatever the items are.
+    * ``"samples"``: each process gets its own samples, and makes their panels.
+    * ``"items"``: each process makes the panels of ``event.share.of(items)``, for items of the technique's own.
+    * None: the first process works alone.
 
-    The panels are put together in the order of the processes. Otherwise the first process works alone.
+    The panels are joined in the order of the processes.
     """
 
     _arguments: str
     _run: Run | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Remember the arguments: they tell apart callbacks of one class in a checkpoint."""
+        """Remember the arguments, which distinguish callbacks of one class in a checkpoint."""
         # Lightning's callbacks are no abstract base classes, which would see to this.
         missing = [name for name in dir(cls) if getattr(getattr(cls, name), "__isabstractmethod__", False)]
         if missing:
@@ -166,18 +169,18 @@ class VisualizationCallback(RunHooks):
             event: The model, the samples, and one forward and backward shared with all techniques of this moment.
 
         Returns:
-            One panel a picture; its name becomes the second part of the tag.
+            One panel per picture; the panel's name becomes the second part of the tag.
         """
 
     def needs(self, event: Event) -> Needs:
-        """Say what is read from the event's shared pass; logits always are in it."""
+        """Return what the technique reads from the event's shared pass. Logits are always in it."""
         del event
         return Needs()
 
     def passes(self, moment: Moment, samples: Samples) -> int:
         """Return about how many passes of one image an event takes beyond the shared one; 0 if that is not known.
 
-        A budget reckons with it for pictures that it has not seen yet, or that take more passes than the last ones.
+        A budget estimates from it what pictures will cost that were never made, or that took fewer passes last time.
         """
         del moment, samples
         return 0
@@ -190,19 +193,19 @@ class VisualizationCallback(RunHooks):
         check_target(self.targets, self.sample_request.class_names or class_names)
 
     def restart(self) -> None:
-        """Forget an earlier run: the callback joins that of another Trainer. What `state_dict` keeps is as at first."""
+        """Forget an earlier run, for use with another Trainer. What `state_dict` holds is reset to its first values."""
         if self._unused_state is not None:
             self.load_state_dict(copy.deepcopy(self._unused_state))
 
     def shared_state(self) -> Any:
-        """Return what other processes need to know to go on as this one would: tensors and plain values.
+        """Return the state, tensors and plain values, that other processes need to continue as this one would.
 
-        Called in the first process before an event whose work is shared, and in the others after it.
+        Called in the first process before an event whose work is split, and in the others after it.
         """
         return None
 
-    def load_shared_state(self, told: Any) -> None:
-        """Take over what another process tells."""
+    def load_shared_state(self, state: Any) -> None:
+        """Take over the state that another process returned from `shared_state`."""
 
     # torchbearer's chain.
 
@@ -219,11 +222,11 @@ class VisualizationCallback(RunHooks):
         return self._on("test")
 
     def to_file(self, filename: str) -> Self:
-        """Write each picture to a file as well, and no longer to TensorBoard unless that is asked for too.
+        """Also write each picture to a file, and to TensorBoard only if `to_tensorboard` is called too.
 
         Args:
             filename: May hold fields in braces: ``callback name tag epoch step stage index sample label predicted
-                probability``. Folders are made.
+                probability``. Missing folders are created.
 
         Raises:
             ConfigurationError: If a field is unknown.
@@ -233,7 +236,7 @@ class VisualizationCallback(RunHooks):
         return self
 
     def to_tensorboard(self) -> Self:
-        """Log the pictures to TensorBoard; they are, unless another destination was named."""
+        """Log the pictures to TensorBoard, which is the default while no other destination is named."""
         self._destine("to_tensorboard()")
         self.destinations.tensorboard = True
         return self
@@ -245,15 +248,15 @@ class VisualizationCallback(RunHooks):
         return self
 
     def with_handler(self, handler: Handler) -> Self:
-        """Call a function with each picture ``(3, H, W)`` in [0, 1], its index in the event, and a dict about it."""
+        """Call a function with each picture ``(3, H, W)`` in [0, 1], its index in the event, and a dict of fields."""
         self._destine(f"with_handler({_stable(handler)})")
         self.destinations.handlers.append(handler)
         return self
 
-    # What a Trainer asks for.
+    # What a Trainer calls.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Join the run, and check the options against the model if it is built already."""
+        """Join the run, and check the options against the model if it is already built."""
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         if self._run is not run:
@@ -270,22 +273,22 @@ class VisualizationCallback(RunHooks):
 
     @property
     def state_key(self) -> str:
-        """Tells callbacks of one class apart by their arguments and by what was chained to them."""
+        """The key in a checkpoint: class, arguments and chained calls, which distinguish callbacks of one class."""
         return f"{type(self).__qualname__}({self._arguments}){self._chain}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to go on without a gap."""
+        """Return what a resumed run needs to continue without a gap."""
         state: dict[str, Any] = {
             "last_epoch": self.schedule.last_epoch,
             "last_step": self.schedule.last_step,
             "left_out": list(self.left_out),
         }
-        if self._run is not None and self in self._run.callbacks[:1]:
+        if self._run is not None and self in self._run.techniques[:1]:
             state["samples"] = self._run.selector.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.schedule.mark_done(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
         self.left_out = list(state_dict["left_out"])
         self.restored_samples = state_dict.get("samples", {})
@@ -302,7 +305,7 @@ class VisualizationCallback(RunHooks):
 
 
 def _stable(value: Any) -> str:
-    """Text that is the same in another process."""
+    """Return text that is the same in every process."""
     if isinstance(value, Tensor):
         return fingerprint(value)
     return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))

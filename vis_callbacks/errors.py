@@ -1,4 +1,4 @@
-"""Errors that name what was found, what was expected and what to do."""
+"""Errors and warnings. Each names what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ class NotFiniteError(ArithmeticError):
     """The model's weights hold NaN or Inf."""
 
 
+class VisualizationWarning(UserWarning):
+    """A picture could not be made or written; training goes on."""
+
+
 def nearest(name: str, known: Iterable[str], *, most: int = 5) -> str:
-    """Return a sentence part that names the known names nearest to a wrong one.
+    """Return the part of a message that lists the known names nearest to a wrong one.
 
     Example:
         >>> nearest("conv3", ["conv1", "conv2", "head"])

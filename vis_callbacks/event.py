@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeVar
@@ -23,14 +24,13 @@ from vis_callbacks.model.frugal import in_small_chunks
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.run.timer import Timer
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes does of the work that they share.
+    """This process's share of work that several processes divide.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -45,7 +45,7 @@ class Share:
     count: int = 1
 
     def slice(self, items: int) -> slice:
-        """Return where among so many items this process's are: together, in the order of the processes."""
+        """Return which of `items` items are this process's: consecutive ones, in the order of the processes."""
         return slice(items * self.rank // self.count, items * (self.rank + 1) // self.count)
 
     def of(self, items: Sequence[T]) -> Sequence[T]:
@@ -69,48 +69,54 @@ class Needs:
 
 
 class SharedPass:
-    """The one forward and one backward of the techniques that look at the same samples and targets.
+    """The one forward and one backward that techniques with the same samples and targets share.
 
-    It runs when the first of them reads it, and never where none does.
+    It runs when the first of them reads `trace`, and never if none does.
 
     Args:
         model: From images to logits, undisturbed.
         samples: The images, on the model's device.
-        targets: Whose logits are differentiated.
-        timer: Where its seconds are counted.
+        targets: The logits that are differentiated.
+        clock: Called with the number of images; returns a context manager that times the pass.
     """
 
-    def __init__(self, model: nn.Module, samples: Samples, targets: TargetSpec, timer: Timer) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: Samples,
+        targets: TargetSpec,
+        clock: Callable[[int], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._model = model
         self.samples = samples
         self._targets = targets
-        self._timer = timer
+        self._clock = clock
         self._needs: list[Needs] = []
 
     def add(self, needs: Needs) -> None:
-        """Ask for something. To be called before the pass is read."""
+        """Ask for something, before anybody reads the pass."""
         self._needs.append(needs)
 
-    def leave(self, needs: Needs) -> None:
-        """Stop asking for something: what a technique has read is let go of when no other asks for anything."""
+    def release(self, needs: Needs) -> None:
+        """Stop asking for something. When nobody asks any more, activations and gradients are freed."""
         self._needs.remove(needs)
         if "trace" in vars(self) and all(others == Needs() for others in self._needs):
             self.trace = dataclasses.replace(self.trace, input_gradient=None, activations={}, gradients={})
 
     def part(self, items: Tensor) -> SharedPass:
-        """Return the pass of some of the samples, by number ``(n,)``."""
+        """Return the pass of the samples with the numbers `items` ``(n,)``."""
         if len(items) == len(self.samples):
             return self
-        part = SharedPass(self._model, self.samples.at(items), self._targets, self._timer)
+        part = SharedPass(self._model, self.samples.at(items), self._targets, self._clock)
         part._needs = self._needs
         return part
 
     @cached_property
     def trace(self) -> Trace:
-        """What the pass gave; large images go through it one after the other, for the memory's sake."""
+        """The result of the pass. Large images go through it one after the other, to save memory."""
         images = self.samples.images
         pieces = in_small_chunks(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
-        with self._timer.time_pass(len(images)):
+        with self._clock(len(images)):
             return dataclasses.replace(joined([seen for _, seen in pieces]), images=images)
 
     def _pass_of(self, items: Tensor) -> Trace:
@@ -130,8 +136,8 @@ class Moment:
     """A point of a run.
 
     Attributes:
-        epoch: 0 before training, then the number of the epoch that ends or is under way.
-        step: The x-axis of the metrics logged at this moment.
+        epoch: 0 before training, then the number of the epoch that is running or has just ended.
+        step: The x-axis value of the metrics logged at this moment.
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
     """
 
@@ -144,16 +150,15 @@ class Moment:
 class Event:
     """One moment at which pictures are made.
 
-    The model is in eval mode, its parameters are frozen, and whatever is done to either is undone afterwards.
+    The model is in eval mode and its parameters are frozen; every change to either is undone afterwards.
 
     Attributes:
         model: From images ``(N, C, H, W)`` to logits; on the training device.
-        moment: When this is.
-        seed: Seed for whatever is random; the global generators are seeded with it already.
+        moment: Epoch, step and stage.
+        seed: Seed for everything random; the global generators are already seeded with it.
         shared: The pass that is shared with other techniques; None for a callback without samples.
-        first: Number of the first of these samples, where other processes have the others.
-        share: What is to be done here of the work that several processes share; all, unless the callback says that it
-            can be split.
+        first: Number of the first of these samples, if other processes have the ones before.
+        share: This process's share of the work; all of it, unless the callback sets `split`.
     """
 
     model: nn.Module
@@ -170,24 +175,24 @@ class Event:
 
     @property
     def trace(self) -> Trace:
-        """Logits, and what all techniques of this event said in `needs`, from one forward and one backward."""
+        """Logits, and what the techniques of this event asked for in `needs`, from one forward and one backward."""
         return self._pass.trace
 
     def layout(self, layer: str | None) -> Layout:
-        """Return how the output of a layer becomes a map; all events show the same layer.
+        """Return how the output of a layer becomes a map. All events show the same layer.
 
         Args:
-            layer: A layer's name; None: the last one with a map that the logits depend on.
+            layer: A layer's name. None: the last layer that has a map and that the logits depend on.
 
         Raises:
             LayerError: If the layer has no map.
         """
-        # The shared pass finds out about the layers, so that nothing else need.
+        # The shared pass collects what is known about the layers, so that no other pass has to.
         _ = self.trace
         return find_layout(self.model, self.samples.images, layer)
 
     def layouts_across_depth(self, count: int) -> list[Layout]:
-        """Return how the outputs of up to so many layers become maps, from shallow to deep.
+        """Return how the outputs of up to `count` layers become maps, from shallow to deep.
 
         Raises:
             LayerError: If no layer has a map.
@@ -197,7 +202,7 @@ class Event:
         return [found.layout(name) for name in found.choose(AcrossDepth(count))]
 
     def in_pieces(self, work: Callable[[Event], Tensor]) -> Tensor:
-        """Return what a technique gives for the samples ``(N, ...)``; in smaller pieces where memory runs out."""
+        """Return the output of `work` for all samples ``(N, ...)``, computed in smaller pieces if memory runs out."""
 
         def piece(items: Tensor) -> Tensor:
             return work(self if self.shared is None else dataclasses.replace(self, shared=self.shared.part(items)))
@@ -215,10 +220,10 @@ class Event:
         """Return a panel that shows a sample, then tiles, with its label, prediction and probability.
 
         Args:
-            index: Which sample.
+            index: The sample's number in `samples`.
             tiles: What to show beside it.
-            columns: Tiles per row, the sample counted; None: all in one row.
-            caption: One line about the whole.
+            columns: Tiles per row, including the sample. None: all in one row.
+            caption: One line about the whole panel.
         """
         predicted, probability = self.prediction(index)
         return Panel(

@@ -1,4 +1,4 @@
-"""A good set of callbacks to begin with."""
+"""A good set of callbacks to start with."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vis_callbacks.synthesis.class_appearance import ClassAppearance
 
 
 def default_suite(*, budget: float | None = 0.05) -> list[RunHooks]:
-    """Return callbacks that together tell most for little time, with a report at the end.
+    """Return callbacks that together show much in little time, with a report at the end.
 
     Args:
-        budget: The share of the training time that all of them together may take; None: no bound.
+        budget: Share of the training time that all of them together may take. None: no bound.
 
     Example:
         >>> [type(callback).__name__ for callback in default_suite()]

@@ -26,7 +26,6 @@ from vis_callbacks.attribution.smoothgrad import smoothgrad
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.event import SharedPass
 from vis_callbacks.model.guard import undisturbed
-from vis_callbacks.run.timer import Timer
 
 NAMES = [
     *["Gradient", "GradientXInput", "Saliency", "IntegratedGradients", "SmoothGrad", "GuidedBackprop", "Deconvnet"],
@@ -40,7 +39,7 @@ HALF = Normalization((0.5,), (0.25,))
 
 def event_for(*callbacks: AttributionCallback, model: nn.Module, images: Tensor) -> Event:
     samples = Samples(images, torch.arange(len(images)), tuple(map(str, range(len(images)))), normalization=HALF)
-    event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callbacks[0].targets, Timer()))
+    event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callbacks[0].targets))
     assert event.shared is not None
     for callback in callbacks:
         event.shared.add(callback.needs(event))

@@ -11,7 +11,6 @@ from vis_callbacks.attribution.callback import display_tile
 from vis_callbacks.event import SharedPass
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.panel import Panel
-from vis_callbacks.run.timer import Timer
 
 VALUES = torch.tensor([[[1.0, -4.0]], [[2.0, 1.0]], [[0.5, 1.0]]])
 IMAGE = torch.rand(3, 1, 2)
@@ -54,7 +53,7 @@ def panels(callback: Saliency | Gradient, labels: list[int]) -> list[Panel]:
     names = tuple(map(str, range(len(labels))))
     samples = Samples(images, torch.tensor(labels), names, ("ant", "bee", "cat"))
     with undisturbed(model):
-        event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callback.targets, Timer()))
+        event = Event(model, Moment(1, 10), shared=SharedPass(model, samples, callback.targets))
         assert event.shared is not None
         event.shared.add(callback.needs(event))
         return list(callback.visualize(event))

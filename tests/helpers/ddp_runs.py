@@ -79,7 +79,7 @@ class Mumbling(Sharing):
             raise RuntimeError("not a word")
         return "a word"
 
-    def load_shared_state(self, told: Any) -> None:
+    def load_shared_state(self, state: Any) -> None:
         if self.rank == RANK == 1 and self.schedule.last_epoch == 1:
             raise RuntimeError("not a word understood")
 

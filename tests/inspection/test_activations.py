@@ -16,7 +16,6 @@ from vis_callbacks.inspection.activations import Activations, activations, choos
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.output.render import render
 from vis_callbacks.panel import Panel
-from vis_callbacks.run.timer import Timer
 
 
 def net() -> nn.Sequential:
@@ -38,7 +37,7 @@ def panels_of(callback: Activations, model: nn.Module, images: Tensor, epoch: in
     count = len(images)
     samples = Samples(images, torch.zeros(count, dtype=torch.long), tuple(map(str, range(count))))
     with undisturbed(model):
-        shared = SharedPass(model, samples, "predicted", Timer())
+        shared = SharedPass(model, samples, "predicted")
         event = Event(model, Moment(epoch, 0), 0, shared)
         shared.add(callback.needs(event))
         return list(callback.visualize(event))

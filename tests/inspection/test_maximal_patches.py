@@ -13,15 +13,13 @@ from torch.nn import functional as F
 from tests.helpers.tiny import Net, module, records, trainer
 from tests.helpers.tiny import loader as batches
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.errors import ConfigurationError, LayerError, VisualizationWarning
 from vis_callbacks.event import Event, Moment, SharedPass
 from vis_callbacks.inspection.channel_patches import ChannelPatches, unit_boxes
 from vis_callbacks.inspection.maximal_patches import MaximalPatches, maximal_patches, outlined, patch_boxes
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.receptive_field import ReceptiveField, Window
 from vis_callbacks.panel import Panel
-from vis_callbacks.run.timer import Timer
-from vis_callbacks.run.warn_once import VisualizationWarning
 
 
 class Bright(nn.Module):
@@ -39,7 +37,7 @@ class Bright(nn.Module):
 def event_of(callback: MaximalPatches, model: nn.Module, images: Tensor) -> Event:
     count = len(images)
     samples = Samples(images, torch.zeros(count, dtype=torch.long), tuple(map(str, range(count))))
-    shared = SharedPass(model, samples, "predicted", Timer())
+    shared = SharedPass(model, samples, "predicted")
     event = Event(model, Moment(0, 0), 0, shared)
     shared.add(callback.needs(event))
     return event

@@ -203,7 +203,7 @@ def test_what_is_left_out_is_known_after_a_resume() -> None:
 def test_cheap_pictures_come_first() -> None:
     budget = Budget(0.1)
     spent = {"cheap": 1.0, "dear": 5.0}
-    budget.begin({"cheap": 0, "dear": 0}, {})
+    budget.record_start({"cheap": 0, "dear": 0}, {})
     costs = budget.costs({"dear": 0, "cheap": 0}, spent, pass_seconds=9.0)
     assert costs == spent
     due = {"dear": None, "cheap": None}
@@ -218,7 +218,7 @@ def test_cheap_pictures_come_first() -> None:
 def test_what_pictures_will_cost_goes_by_their_passes() -> None:
     budget = Budget(0.1)
     assert budget.costs({"new": 30, "unknown": 0}, {}, pass_seconds=0.1) == {"new": 3.0, "unknown": 0.0}
-    budget.begin({"new": 10, "unknown": 0}, {"new": 1.0})
+    budget.record_start({"new": 10, "unknown": 0}, {"new": 1.0})
     assert budget.costs({"new": 30, "unknown": 0}, {"new": 1.5, "unknown": 2.0}, pass_seconds=0.1) == {
         "new": 1.5,
         "unknown": 2.0,

@@ -10,10 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.synthesis.models import ConvNet
 from vis_callbacks.callback import VisualizationCallback
-from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.errors import ConfigurationError, LayerError, VisualizationWarning
 from vis_callbacks.event import Event
 from vis_callbacks.panel import Panel
-from vis_callbacks.run.warn_once import VisualizationWarning
 from vis_callbacks.synthesis.class_appearance import ClassAppearance
 from vis_callbacks.synthesis.deep_dream import DeepDream
 from vis_callbacks.synthesis.feature_appearance import FeatureAppearance

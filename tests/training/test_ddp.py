@@ -27,8 +27,10 @@ from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Moment, Share, SharedPass
 from vis_callbacks.model.guard import undisturbed
+from vis_callbacks.output.writer import Output
+from vis_callbacks.run.distributed import Part, _packed, _unpacked
 from vis_callbacks.run.event_runner import EventRunner
-from vis_callbacks.run.ranks import Part, _packed, _unpacked
+from vis_callbacks.run.selection import Ready
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
 
@@ -144,12 +146,14 @@ def assert_work_was_shared(made: list[dict[str, Any]]) -> None:
 
 def test_what_is_told_of_many_views_of_one_tensor_is_not_told_many_times() -> None:
     images = torch.rand(100, 3, 16, 16)
-    message = Part([Panel(str(index), Tile(image)) for index, image in enumerate(images)], told=dict(enumerate(images)))
+    message = Part(
+        [Panel(str(index), Tile(image)) for index, image in enumerate(images)], state=dict(enumerate(images))
+    )
     packed = _packed(message)
     assert len(packed) < 1.2 * images.nbytes + 100_000
     again = _unpacked(packed)
     assert all(torch.equal(panel.all_tiles[0].values, image) for panel, image in zip(again.panels, images, strict=True))
-    assert all(torch.equal(again.told[index], image) for index, image in enumerate(images))
+    assert all(torch.equal(again.state[index], image) for index, image in enumerate(images))
 
 
 @pytest.mark.slow
@@ -301,7 +305,7 @@ def test_the_parts_together_are_the_whole(kind: Any) -> None:
         part = share.slice(len(samples)) if callback.split == "samples" else slice(0, len(samples))
         if part.start == part.stop:
             return []
-        shared = SharedPass(model, samples[part], "predicted", Timer())
+        shared = SharedPass(model, samples[part], "predicted")
         event = Event(model, Moment(1, 1), 0, shared, part.start, share)
         shared.add(callback.needs(event))
         with undisturbed(model):
@@ -317,7 +321,7 @@ def test_the_parts_together_are_the_whole(kind: Any) -> None:
                     torch.testing.assert_close(tile.values, expected.values, rtol=1e-4, atol=1e-5)
 
 
-def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_than_classes() -> None:
+def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_than_classes(tmp_path: Path) -> None:
     """Four processes with two classes, by the messages that they send each other."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, len(tiny.CLASSES)))
     images, labels = zip(*(tiny.Shapes(5, seed=1)[index] for index in range(5)), strict=True)
@@ -327,21 +331,24 @@ def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_tha
 
     def made(callback: ClassAppearance, epoch: int, rank: int, count: int) -> None:
         """Run what a process does; the first one comes last, and gets what the others have made."""
-        together = SimpleNamespace(
-            includes=lambda _: count > 1,
-            share_of=lambda _: Share(rank, count),
-            gather=lambda mine: parts.append(mine) if rank else [mine, *parts],
+        runner = EventRunner(
+            [Ready(callback, "C", samples)],
+            Moment(epoch, epoch),
+            share=Share(rank, count),
+            output=None if rank else output,
+            timer=Timer(),
+            warnings=WarnOnce(),
         )
-        output = SimpleNamespace(put=lambda index, record, *_: None) if rank == 0 else None
-        making = EventRunner(
-            {callback: "C"}, Moment(epoch, epoch), output=output, sharing=together, timer=Timer(), complaints=says
-        )
-        making.make(model, lambda _: samples, {})
+        mine = runner.make(model, {})
+        if rank:
+            parts.append(mine)
+        elif count > 1:
+            runner.merge(model, [mine, *parts])
 
     def new() -> ClassAppearance:
         return ClassAppearance([1, 3], steps=2, fresh_steps=3, restart_every=3, recipe="simonyan", progress=False)
 
-    says = WarnOnce()
+    output = Output(tmp_path, [])
     alone, first, *others = (new() for _ in range(5))
     for epoch in range(2, 9):
         made(alone, epoch, 0, 1)
@@ -354,3 +361,7 @@ def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_tha
         assert (found["age"], found["events"]) == (wanted["age"], wanted["events"])
         for index in (1, 3):
             torch.testing.assert_close(found["last"][index], wanted["last"][index], rtol=1e-3, atol=1e-3)
+    output.end_event(None)
+    assert output.drain(60)
+    assert output.problems() == []
+    assert {record["error"] for record in tiny.records(tmp_path)} == {None}

@@ -130,7 +130,7 @@ class Collector:
     def __len__(self) -> int:
         return len(self._images)
 
-    def offer(self, batch: Any) -> None:
+    def observe(self, batch: Any) -> None:
         """Take what is wanted of a batch; the batch is not changed.
 
         Raises:
@@ -148,7 +148,7 @@ class Collector:
             self._images.append(images[index].detach().to("cpu", copy=True))
             self._labels.append(label)
 
-    def taken(self) -> tuple[Tensor, Tensor]:
+    def samples(self) -> tuple[Tensor, Tensor]:
         """Return images ``(N, C, H, W)`` and labels ``(N,)``, by class where one of each was asked for."""
         order = list(range(len(self._images)))
         if self._source == "per_class":

@@ -125,12 +125,12 @@ class SampleSelector:
             if not collector.complete:
                 collector.restart()
 
-    def offer(self, batch: Any) -> None:
+    def observe(self, batch: Any) -> None:
         """Show a passing batch. Where no images are found in it, `samples` says so when they are asked for."""
         for key, collector in self._collectors.items():
             if not collector.complete:
                 try:
-                    collector.offer(batch)
+                    collector.observe(batch)
                     self._problems.pop(key, None)
                 except Exception as error:
                     self._problems[key] = error
@@ -140,7 +140,7 @@ class SampleSelector:
             except Exception as error:
                 self._shape_problem = error
 
-    def classes_are(self, count: int) -> None:
+    def set_class_count(self, count: int) -> None:
         """Tell the number of classes, so that one sample of each is enough."""
         self._classes = count
         for collector in self._collectors.values():
@@ -207,7 +207,7 @@ class SampleSelector:
             if collector is None:
                 return self._chosen.get(request.key)
             if collector.complete or (enough and not collector.empty):
-                self._chosen[request.key] = collector.taken()
+                self._chosen[request.key] = collector.samples()
                 del self._collectors[request.key]
                 return self._chosen[request.key]
             if collector.empty and request.key in self._problems:

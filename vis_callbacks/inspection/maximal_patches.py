@@ -202,10 +202,10 @@ class MaximalPatches(VisualizationCallback):
         """Keep images to search, and hand on."""
         if self.by_channel and trainer.is_global_zero and dataloader_idx == 0 and not self._seen.complete:
             try:
-                self._seen.offer(batch)
+                self._seen.observe(batch)
             except Exception as error:
                 what, remedy = "cuts its crops from the samples alone", "batch_to_images= is to read validation batches"
-                Run.of(trainer).complaints.say(self.name, what, error, remedy)
+                Run.of(trainer).warnings.warn(self.name, what, error, remedy)
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def visualize(self, event: Event) -> Iterable[Panel]:
@@ -249,7 +249,7 @@ class MaximalPatches(VisualizationCallback):
             yield event.sample_panel(index, Tile(outlined(pixels, boxes[index])), *crops, caption=caption)
 
     def _of_channels(self, event: Event) -> Iterator[Panel]:
-        images = event.samples.images if self._seen.empty else self._seen.taken()[0]
+        images = event.samples.images if self._seen.empty else self._seen.samples()[0]
         device = event.samples.images.device
         if self._found is None:
             layout = find_layout(event.model, images[:1].to(device), self.layer)

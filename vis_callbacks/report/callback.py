@@ -1,4 +1,4 @@
-"""The report, written when training ends."""
+"""The callback that writes the report when a run ends."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from vis_callbacks.run.run import Run
 class Report(RunHooks):
     """Writes one self-contained HTML page with all pictures and metrics of the run when it ends, however it ends.
 
-    The page is ``<log_dir>/visualizations/report.html``; Lightning's logger tells where. It needs no network. After a
-    killed process,
-    ``vis-callbacks report <log_dir>`` makes it from the picture store.
+    The page is ``<log_dir>/visualizations/report.html``, as Lightning's logger reports. It needs no network. After a
+    killed process, ``vis-callbacks report <log_dir>`` writes it from the picture store.
 
     Args:
-        budget: The share of the training time that all pictures together may take, such as 0.05: the costly ones are
-            made less often, if need be, and the report says when. None: no bound.
+        budget: Share of the training time that all pictures together may take, such as 0.05. If need be the costly ones
+            are made less often, and the report lists when. None: no bound.
 
     Attributes:
-        path: Where the last report was written; None before, in all processes but the first, and in the process that
+        path: Where the last report was written. None before, in all processes but the first, and in a process that
             spawned or forked them.
 
     Example:

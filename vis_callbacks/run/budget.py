@@ -1,4 +1,4 @@
-"""What pictures may cost: a share of the training time, measured as it goes."""
+"""What pictures may cost: a share of the training time, measured while training runs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from vis_callbacks.errors import ConfigurationError
 
 
 class Budget:
-    """Decides whose pictures can be paid for now, from what they have cost so far.
+    """Decides which pictures the training time so far can pay for, from what they have cost so far.
 
-    What counts is the time that training waits, and the CPU time of drawing and writing, which on few cores slow it as
-    much. Pictures are paid for when they are made, from the share of the training up to then. What a
-    callback will cost is what it cost last, by the pass if it knows how many it takes; the first time, what so many
-    take by themselves. Of several callbacks the cheap ones come first, and one that keeps to its equal part of the
-    share does not pay for the others: the costly ones are made less often, and over a run all keep to the share.
+    The cost is the time that training waits, and the CPU time of drawing and writing, which on few cores slows training
+    as much. Pictures are paid for when they are made, from the share of the training up to then. A callback is expected
+    to cost what it cost last, per pass if it knows its number of passes; the first time, that number times the seconds
+    of one pass. Of several callbacks the cheap ones come first, and one that keeps to its equal part of the share does
+    not pay for the others: the costly ones are made less often, and over a run all together keep to the share.
 
     Attributes:
-        share: Of the training time, for all callbacks together. None: as much as they take.
+        share: Share of the training time for all callbacks together, above 0 and up to 1. None: no bound.
 
     Example:
         >>> budget = Budget(0.1)
-        >>> budget.begin({"Dream": 100}, {})
+        >>> budget.record_start({"Dream": 100}, {})
         >>> costs = budget.costs({"Dream": 200}, {"Dream": 1.5}, pass_seconds=0.01)
         >>> costs
         {'Dream': 3.0}
@@ -36,26 +36,26 @@ class Budget:
         self._passes: dict[str, int] = {}
 
     def bounds(self, own: float | None) -> bool:
-        """Whether there is a bound for a callback with this share of its own, or with none."""
+        """Whether a callback with this share of its own (None: without one) is bounded."""
         return self.share is not None or own is not None
 
-    def begin(self, passes: Mapping[str, int], spent: Mapping[str, float]) -> None:
-        """Pictures are made now.
+    def record_start(self, passes: Mapping[str, int], spent: Mapping[str, float]) -> None:
+        """Remember what was spent before the pictures that are made now, to know their cost afterwards.
 
         Args:
-            passes: The callbacks that make them, each with the passes that it takes; 0 where it does not know.
+            passes: Passes that each callback's pictures take, by name; 0 if not known.
             spent: Seconds up to now, by callback.
         """
         self._before |= {name: spent.get(name, 0.0) for name in passes}
         self._passes |= passes
 
     def costs(self, passes: Mapping[str, int], spent: Mapping[str, float], *, pass_seconds: float) -> dict[str, float]:
-        """Return the seconds that pictures would take now.
+        """Return the seconds that pictures are expected to take, by callback.
 
         Args:
-            passes: The callbacks that would make them, each with the passes that it takes; 0 where it does not know.
+            passes: Passes that each callback's pictures take, by name; 0 if not known.
             spent: Seconds up to now, by callback.
-            pass_seconds: What a pass of one image takes by itself.
+            pass_seconds: Seconds of one pass of one image.
         """
         costs = {}
         for name, count in passes.items():
@@ -75,14 +75,14 @@ class Budget:
         training: float,
         everything: float,
     ) -> list[str]:
-        """Return whose pictures can be paid for now.
+        """Return the names of the callbacks whose pictures can be paid for now, the cheapest first.
 
         Args:
-            due: The callbacks whose time it is, each with the share of the training time that it may take by itself.
-            costs: The seconds that their pictures would take, see `costs`.
-            spent: Seconds up to now, by callback, of all callbacks.
+            due: The callbacks that are due, each with its own share of the training time. None: no bound of its own.
+            costs: Seconds that their pictures are expected to take, see `costs`.
+            spent: Seconds up to now, of every callback of the run.
             training: Seconds of training up to now.
-            everything: Seconds that all pictures took up to now.
+            everything: Seconds of all pictures up to now.
         """
         chosen = []
         for name in sorted(due, key=costs.__getitem__):
@@ -112,7 +112,7 @@ def check_share(budget: float | None) -> float | None:
 
 
 def left_out(name: str, epochs: Sequence[int], share: float) -> str:
-    """Say when a callback's pictures were not made, and why.
+    """Return the sentence that names the epochs in which a callback was left out, and why.
 
     Example:
         >>> left_out("DeepDream", [2, 3, 4, 7], 0.05)

@@ -1,185 +1,186 @@
-"""Makes the pictures of one event, and brings them to the output."""
+"""Makes the pictures of one event, and passes them to the output."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import NotFiniteError
-from vis_callbacks.event import Event, Moment, Needs, SharedPass
+from vis_callbacks.event import Event, Moment, Needs, Share, SharedPass
 from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.guard import device_of, seed_all, undisturbed
 from vis_callbacks.model.weights import swapped_weights
 from vis_callbacks.output.record import Record
 from vis_callbacks.output.writer import Output
 from vis_callbacks.panel import Panel
-from vis_callbacks.run.distributed import Sharing
-from vis_callbacks.run.ranks import Part
+from vis_callbacks.run.distributed import Part
+from vis_callbacks.run.selection import Ready
+from vis_callbacks.run.technique import Technique
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
 
-if TYPE_CHECKING:
-    from vis_callbacks.callback import VisualizationCallback
+
+@dataclass(frozen=True)
+class _Task:
+    """The work of one technique in this process."""
+
+    ready: Ready
+    event: Event
+    needs: Needs
 
 
 class EventRunner:
-    """The pictures of one event: all made under one guard, from one pass.
+    """Makes the pictures of one event, all under one guard and from shared passes.
+
+    A technique that fails is reported, and keeps no other from making its pictures.
 
     Args:
-        due: The callbacks that make pictures now, each with its name.
-        moment: When this is.
-        output: Where pictures go. None: this process makes parts of what is shared, and nothing else.
-        sharing: What is to be done here of that.
+        ready: The techniques that make pictures now.
+        moment: Epoch, step and stage.
+        share: This process's share of the work of techniques that can be split.
+        output: Where pictures go. None: this process makes its parts of split work, and nothing else.
         timer: Where the seconds are counted.
-        complaints: Where it is said what could not be made.
+        warnings: Where failures are reported.
 
     Attributes:
-        raised: The errors of the callbacks that ask for them, in the order in which they were met.
+        raised: The errors of techniques with ``on_error="raise"``, in the order in which they occurred.
     """
 
     def __init__(
         self,
-        due: Mapping[VisualizationCallback, str],
+        ready: Sequence[Ready],
         moment: Moment,
         *,
+        share: Share,
         output: Output | None,
-        sharing: Sharing,
         timer: Timer,
-        complaints: WarnOnce,
+        warnings: WarnOnce,
     ) -> None:
-        self._due = due
+        self._ready = ready
         self._moment = moment
+        self._share = share
         self._output = output
-        self._sharing = sharing
         self._timer = timer
-        self._complaints = complaints
-        self._parts = {callback: Part() for callback in due if sharing.includes(callback)}
+        self._warnings = warnings
+        self._parts = {one.technique: Part() for one in ready if share.count > 1 and one.technique.split}
         self.raised: list[Exception] = []
 
-    def make(
-        self,
-        module: nn.Module,
-        samples: Callable[[VisualizationCallback], Samples | None],
-        buffers: Mapping[str, Tensor],
-    ) -> None:
-        """Make the pictures. What one callback fails to do is said, and keeps no other from its own.
+    def make(self, module: nn.Module, buffers: Mapping[str, Tensor]) -> list[Part]:
+        """Make the pictures.
 
         Args:
             module: The user's module.
-            samples: Returns those of a callback, or None while there are none.
-            buffers: What stands in for buffers of the module meanwhile, by name.
+            buffers: Buffers that replace the module's own meanwhile, by name.
+
+        Returns:
+            This process's part of each technique whose work is split.
         """
-        events: Iterator[tuple[VisualizationCallback, Event, Needs]] | None = None
+        tasks: Iterator[_Task] | None = None
         with self._timer.time("guard"):
             try:
                 unfinished = True
                 while unfinished:
                     with swapped_weights(module, buffers) if buffers else nullcontext(), undisturbed(module):
-                        if events is None:
-                            events = iter(self._events(module, samples))
-                        unfinished = self._visualize(events, device_of(module))
+                        if tasks is None:
+                            tasks = iter(self._tasks(module))
+                        unfinished = self._visualize(tasks, device_of(module))
             except Exception as error:
-                for callback in self._due:
-                    self._fail(callback, error)
-        if gathered := self._gathered():
-            try:
-                # Handlers of the user's are called here.
-                with undisturbed(module):
-                    self._bring_together(gathered)
-            except Exception as error:
-                for callback in self._parts:
-                    self._report(callback, error)
+                for ready in self._ready:
+                    self._fail(ready, error)
+        return list(self._parts.values())
 
-    def _events(
-        self, module: nn.Module, samples_of: Callable[[VisualizationCallback], Samples | None]
-    ) -> list[tuple[VisualizationCallback, Event, Needs]]:
+    def merge(self, module: nn.Module, gathered: Sequence[Sequence[Part]]) -> None:
+        """Put together the parts that the processes have made, and pass them on.
+
+        Args:
+            module: The user's module.
+            gathered: What `make` returned in each process, in order.
+        """
+        split = [ready for ready in self._ready if ready.technique in self._parts]
+        try:
+            # Handlers of the user's are called here.
+            with undisturbed(module):
+                for ready, *parts in zip(split, *gathered, strict=True):
+                    try:
+                        self._put(ready, _panels(ready.technique, parts), max(part.seconds for part in parts))
+                    except Exception as error:
+                        self._report(ready, error)
+        except Exception as error:
+            for ready in split:
+                self._report(ready, error)
+
+    def _tasks(self, module: nn.Module) -> list[_Task]:
         model, device = classifier_in(module), device_of(module)
         passes: dict[tuple[int, object, int, int], SharedPass] = {}
-        events: list[tuple[VisualizationCallback, Event, Needs]] = []
-        for callback in self._due:
+        tasks: list[_Task] = []
+        for ready in self._ready:
+            technique = ready.technique
+            if ready.error is not None:
+                self._fail(ready, ready.error)
+                continue
             try:
-                share = self._sharing.share_of(callback)
-                shared, first = None, 0
-                if callback.uses_samples:
-                    samples = samples_of(callback)
-                    if samples is None:
+                share = self._share if technique.split else Share()
+                shared, first, needs = None, 0, Needs()
+                if technique.uses_samples:
+                    if ready.samples is None:
                         raise LookupError("no images have passed by yet: give samples= as a tensor or image files")
-                    part = share.slice(len(samples)) if callback.split == "samples" else slice(0, len(samples))
+                    count = len(ready.samples)
+                    part = share.slice(count) if technique.split == "samples" else slice(0, count)
                     first = part.start
                     if part.start == part.stop:
                         continue
-                    key = (id(samples), callback.targets, part.start, part.stop)
+                    key = (id(ready.samples), technique.targets, part.start, part.stop)
                     if key not in passes:
-                        passes[key] = SharedPass(model, samples[part].to(device), callback.targets, self._timer)
+                        samples = ready.samples[part].to(device)
+                        passes[key] = SharedPass(model, samples, technique.targets, self._timer.time_pass)
                     shared = passes[key]
-                event = Event(model, self._moment, callback.seed, shared, first, share)
-                needs = Needs() if shared is None else callback.needs(event)
+                event = Event(model, self._moment, technique.seed, shared, first, share)
                 if shared is not None:
+                    needs = technique.needs(event)
                     shared.add(needs)
-                events.append((callback, event, needs))
+                tasks.append(_Task(ready, event, needs))
             except Exception as error:
-                self._fail(callback, error)
-        return events
+                self._fail(ready, error)
+        return tasks
 
-    def _visualize(self, events: Iterator[tuple[VisualizationCallback, Event, Needs]], device: torch.device) -> bool:
-        """Make pictures until one fails, and say so: what it left behind must be undone before the next."""
-        for callback, event, needs in events:
+    def _visualize(self, tasks: Iterator[_Task], device: torch.device) -> bool:
+        """Make pictures until a technique fails; return whether one did, so that the guard undoes what it left."""
+        for task in tasks:
+            ready, event, technique = task.ready, task.event, task.ready.technique
             start = time.perf_counter()
             try:
-                with self._timer.time(self._due[callback]):
-                    seed_all(callback.seed, device)
-                    panels = list(callback.visualize(event))
+                with self._timer.time(ready.name):
+                    seed_all(technique.seed, device)
+                    panels = list(technique.visualize(event))
                 _check_finite(panels, event.model)
                 seconds = time.perf_counter() - start
-                if callback in self._parts:
-                    # Who had nothing to do has nothing new to tell.
-                    told = callback.shared_state() if panels and self._output is None else None
-                    self._parts[callback] = Part(panels, seconds, told)
+                if technique in self._parts:
+                    # A process without items has no state to share.
+                    state = technique.shared_state() if panels and self._output is None else None
+                    self._parts[technique] = Part(panels, seconds, state)
                 else:
-                    self._put(callback, panels, seconds)
+                    self._put(ready, panels, seconds)
             except Exception as error:
-                self._fail(callback, error)
+                self._fail(ready, error)
                 return True
             finally:
                 if event.shared is not None:
-                    event.shared.leave(needs)
+                    event.shared.release(task.needs)
         return False
 
-    def _gathered(self) -> list[Sequence[Part]]:
-        """Return every process's parts to the first process; nothing to the others."""
-        if not self._parts:
-            return []
-        with self._timer.time("waiting for other processes"):
-            return self._sharing.gather(list(self._parts.values()))
-
-    def _bring_together(self, gathered: list[Sequence[Part]]) -> None:
-        """Put together what the processes have made."""
-        for callback, *parts in zip(self._parts, *gathered, strict=True):
-            try:
-                for part in parts:
-                    if part.error is not None:
-                        raise part.error
-                    if part.told is not None:
-                        callback.load_shared_state(part.told)
-                panels = [panel for part in parts for panel in part.panels]
-                self._put(callback, panels, max(part.seconds for part in parts))
-            except Exception as error:
-                self._report(callback, error)
-
-    def _put(self, callback: VisualizationCallback, panels: Sequence[Panel], seconds: float) -> None:
+    def _put(self, ready: Ready, panels: Sequence[Panel], seconds: float) -> None:
         assert self._output is not None
-        name, moment = self._due[callback], self._moment
+        technique, moment = ready.technique, self._moment
         with self._timer.time("handing over"):
             for index, panel in enumerate(panels):
                 record = Record(
-                    tag=f"{name}/{panel.name}",
-                    callback=name,
+                    tag=f"{ready.name}/{panel.name}",
+                    callback=ready.name,
                     epoch=moment.epoch,
                     step=moment.step,
                     stage=moment.stage,
@@ -192,24 +193,34 @@ class EventRunner:
                     captions=tuple(tile.caption for tile in panel.all_tiles),
                     scalars=dict(panel.scalars),
                 )
-                self._output.put(index, record, panel, callback.destinations, callback.transform)
+                self._output.put(index, record, panel, technique.destinations, technique.transform)
 
-    def _fail(self, callback: VisualizationCallback, error: Exception) -> None:
-        if callback in self._parts:
-            self._parts[callback] = Part(error=error)
+    def _fail(self, ready: Ready, error: Exception) -> None:
+        if ready.technique in self._parts:
+            self._parts[ready.technique] = Part(error=error)
         else:
-            self._report(callback, error)
+            self._report(ready, error)
 
-    def _report(self, callback: VisualizationCallback, error: Exception) -> None:
+    def _report(self, ready: Ready, error: Exception) -> None:
         assert self._output is not None
-        name, moment = self._due[callback], self._moment
+        moment = self._moment
         cause = f"{type(error).__name__}: {error}"
-        self._output.note(Record(name, name, moment.epoch, moment.step, moment.stage, error=cause))
-        if callback.on_error == "raise":
+        self._output.note(Record(ready.name, ready.name, moment.epoch, moment.step, moment.stage, error=cause))
+        if ready.technique.on_error == "raise":
             self.raised.append(error)
         else:
             what = f"made no pictures in epoch {moment.epoch}"
-            self._complaints.say(name, what, error, "on_error='raise' stops there")
+            self._warnings.warn(ready.name, what, error, "on_error='raise' stops there")
+
+
+def _panels(technique: Technique, parts: Sequence[Part]) -> list[Panel]:
+    """Return the panels of all parts, in order, after the technique has taken over the other processes' states."""
+    for part in parts:
+        if part.error is not None:
+            raise part.error
+        if part.state is not None:
+            technique.load_shared_state(part.state)
+    return [panel for part in parts for panel in part.panels]
 
 
 def _check_finite(panels: Sequence[Panel], model: nn.Module) -> None:

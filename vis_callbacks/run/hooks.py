@@ -1,4 +1,4 @@
-"""A callback as a member of its Trainer's run: the hooks that the run acts on."""
+"""The hooks of one Trainer's callbacks, on which their run acts."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from vis_callbacks.run.run import Run
 
 
 class RunHooks(LightningCallback):
-    """A callback that hands its hooks on to the `Run` of its Trainer, if it leads that run."""
+    """A callback that calls the `Run` of its Trainer in each hook, if it leads that run."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run."""
         Run.of(trainer).join(self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Check the options against the model, which is built now."""
         if run := self._led(trainer):
-            run.begin(trainer, pl_module)
+            run.start(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Make the pictures of the initial weights."""
         if run := self._led(trainer):
             run.train_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on: the metrics of the epoch before are complete now."""
+        """Read the metrics of the epoch before, which are complete now."""
         if run := self._led(trainer):
             run.read_metrics(trainer, "train")
             run.pass_start(trainer, "train")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Hand on."""
+        """Take samples from the batch, if there is no validation."""
         if run := self._led(trainer):
-            run.offer(trainer, pl_module, "train", batch)
+            run.observe_batch(trainer, pl_module, "train", batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Hand on."""
+        """Make the pictures that are due by steps."""
         if run := self._led(trainer):
             run.step_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Make the pictures that are due at the end of a training epoch."""
         if run := self._led(trainer):
             run.stage_end(trainer, pl_module, "train")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on: the metrics of the last epoch are complete now."""
+        """Read the metrics of the last epoch, which are complete now."""
         if run := self._led(trainer):
             run.read_metrics(trainer, "train")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Remember the metrics of training, to know those of validation afterwards."""
         if run := self._led(trainer):
             if not is_fitting(trainer):
-                run.begin(trainer, pl_module)
+                run.start(trainer, pl_module)
             run.read_metrics(trainer, "validation starts")
             run.pass_start(trainer, "validation")
 
@@ -70,24 +70,24 @@ class RunHooks(LightningCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Hand on."""
+        """Take samples from the batch."""
         if run := self._led(trainer):
-            run.offer(trainer, pl_module, "validation", batch, dataloader_idx)
+            run.observe_batch(trainer, pl_module, "validation", batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Make the pictures that are due at the end of validation."""
         if run := self._led(trainer):
             run.stage_end(trainer, pl_module, "validation")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Read the metrics of validation, which are complete now."""
         if run := self._led(trainer):
             run.read_metrics(trainer, "validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Start a test."""
         if run := self._led(trainer):
-            run.begin(trainer, pl_module)
+            run.start(trainer, pl_module)
             run.pass_start(trainer, "test")
 
     def on_test_batch_end(
@@ -99,32 +99,32 @@ class RunHooks(LightningCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Hand on."""
+        """Take samples from the batch."""
         if run := self._led(trainer):
-            run.offer(trainer, pl_module, "test", batch, dataloader_idx)
+            run.observe_batch(trainer, pl_module, "test", batch, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Make the pictures that are due at the end of a test."""
         if run := self._led(trainer):
             run.stage_end(trainer, pl_module, "test")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand on."""
+        """Write everything to disk."""
         if run := self._led(trainer):
             run.finalize(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Hand on."""
+        """Write everything to disk, with the error that stopped the run."""
         if run := self._led(trainer):
             run.finalize(trainer, exception)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hand on."""
+        """Write everything to disk, after a validation or test too."""
         if run := self._led(trainer):
             run.finalize(trainer)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to one run in one process: the run, and the methods that Lightning lends."""
+        """Return the state without what belongs to one run in one process: the run, and methods lent by Lightning."""
         return {name: value for name, value in vars(self).items() if name not in ("_run", "log", "log_dict")}
 
     def _led(self, trainer: Trainer) -> Run | None:

@@ -4,77 +4,75 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from vis_callbacks.model.classifier import classifier_in, unwrapped
 from vis_callbacks.run.budget import Budget, left_out
+from vis_callbacks.run.technique import Technique
 from vis_callbacks.run.timer import Timer
-
-if TYPE_CHECKING:
-    from vis_callbacks.callback import VisualizationCallback
 
 
 class RunMetadata:
-    """The model, the seconds, what the callbacks draw and how the run ended.
+    """The model, the seconds, what the techniques draw and how the run ended.
 
     Args:
-        names: The callbacks that make pictures, each with its name; more may join.
+        names: The name of each technique of the run; more may join.
         timer: Where their seconds are counted.
         budget: What they may cost.
     """
 
-    def __init__(self, names: Mapping[VisualizationCallback, str], timer: Timer, budget: Budget) -> None:
+    def __init__(self, names: Mapping[Technique, str], timer: Timer, budget: Budget) -> None:
         self._names = names
         self._timer = timer
         self._budget = budget
-        self._steady: dict[str, Any] = {}
+        self._fixed: dict[str, Any] = {}
         self._wanted = False
 
-    def begin(self, module: nn.Module, *, fits: bool, max_epochs: int | None, known: bool) -> None:
-        """A training, validation or test starts.
+    def mark_running(self, module: nn.Module, *, fitting: bool, max_epochs: int | None, known: bool) -> None:
+        """Record that a fit, validation or test starts.
 
         Args:
             module: The user's module.
-            fits: Whether it is a training.
-            max_epochs: How many epochs it may take.
-            known: Whether the store tells about a run already.
+            fitting: Whether it is a fit.
+            max_epochs: The most epochs that it may take.
+            known: Whether the store holds the metadata of a run already.
         """
-        if fits or not self._steady:
-            # A later validation or test of the same version says nothing new about its training.
-            self._wanted = self._wanted or fits or not known
-            self._steady = {**_about_model(module), "max_epochs": max_epochs, "status": "running"}
+        if fitting or not self._fixed:
+            # A later validation or test must not replace the metadata of the training.
+            self._wanted = self._wanted or fitting or not known
+            self._fixed = {**_about_model(module), "max_epochs": max_epochs, "status": "running"}
 
-    def end(self, epoch: int, error: BaseException | None) -> None:
-        """What began has ended in an epoch, counted from 1. Only the first call matters."""
-        # Who stops the waiting for the last pictures does not stop the training any more.
-        if self._steady["status"] == "running":
+    def mark_ended(self, epoch: int, error: BaseException | None) -> None:
+        """Record that the run has ended in an epoch, counted from 1. Only the first call counts."""
+        # A Ctrl-C while the last pictures are written does not stop the training any more.
+        if self._fixed["status"] == "running":
             stopped = f"stopped by {type(error).__name__} in epoch {epoch}"
-            self._steady["status"] = "finished" if error is None else stopped
+            self._fixed["status"] = "finished" if error is None else stopped
 
-    def now(self, *, epochs: int, thread_seconds: float) -> dict[str, Any] | None:
-        """Return what is known now, or None if the store is to be left as it is.
+    def current(self, *, epochs: int, thread_seconds: float) -> dict[str, Any] | None:
+        """Return what is known now, or None if the store must keep what it holds.
 
         Args:
-            epochs: How many are completed.
-            thread_seconds: What drawing and writing took beside the training.
+            epochs: Number of completed epochs.
+            thread_seconds: Time spent on drawing and writing beside training.
         """
         if not self._wanted:
             return None
         return {
-            **self._steady,
+            **self._fixed,
             "updated": time.time(),
-            "about": {name: _first_sentence(callback) for callback, name in self._names.items()},
+            "about": {name: _first_sentence(technique) for technique, name in self._names.items()},
             "epochs": epochs,
             "training_seconds": round(self._timer.training, 3),
             "picture_seconds": {part: round(value, 3) for part, value in self._timer.seconds.items()},
             "thread_seconds": round(thread_seconds, 3),
             "notes": [
-                left_out(name, callback.left_out, min(shares))
-                for callback, name in self._names.items()
-                if callback.left_out and (shares := [*filter(None, (callback.budget, self._budget.share))])
+                left_out(name, technique.left_out, min(shares))
+                for technique, name in self._names.items()
+                if technique.left_out and (shares := [*filter(None, (technique.budget, self._budget.share))])
             ],
         }
 
@@ -95,6 +93,6 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _first_sentence(callback: VisualizationCallback) -> str:
-    sentence = (type(callback).__doc__ or "").strip().split(". See ")[0].split("\n")[0].rstrip(".")
+def _first_sentence(technique: Technique) -> str:
+    sentence = (type(technique).__doc__ or "").strip().split(". See ")[0].split("\n")[0].rstrip(".")
     return f"{sentence}." if sentence else ""

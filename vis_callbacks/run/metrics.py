@@ -1,4 +1,4 @@
-"""The metrics that a run logs, sorted by the moment at which they are made."""
+"""The metrics that a run logs, those of validation apart from those of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class MetricReader:
-    """Tells validation metrics from training metrics: the former change while validation runs.
+    """Separates validation metrics from training metrics: validation metrics change while validation runs.
 
     Example:
         >>> reader = MetricReader()
@@ -26,7 +26,7 @@ class MetricReader:
         self._of_validation: set[str] = set()
 
     def read(self, metrics: Mapping[str, Any], moment: str) -> dict[str, float]:
-        """Return the metrics that belong to ``"validation starts"`` (none), ``"validation"`` or ``"train"``."""
+        """Return the metrics that are complete at ``"validation starts"`` (none), ``"validation"`` or ``"train"``."""
         values = _numbers(metrics)
         if moment == "validation starts":
             self._before = values
@@ -38,7 +38,7 @@ class MetricReader:
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Single numbers alone; of a metric logged by step and by epoch, the epoch's."""
+    """Return the metrics that are single numbers; of one logged per step and per epoch, the value per epoch."""
     numbers = {}
     for name, value in metrics.items():
         if isinstance(value, Tensor) and value.numel() != 1:

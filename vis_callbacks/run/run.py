@@ -1,10 +1,11 @@
-"""What the callbacks of one Trainer share: one leader, fixed samples, one pass an event, one store, one timer."""
+"""What the callbacks of one Trainer share: one leader, fixed samples, one event per moment, one store, one timer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -19,25 +20,62 @@ from vis_callbacks._lightning import (
     sharded_strategy,
     stage_of,
 )
-from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleSelector, find_class_names
 from vis_callbacks.event import Moment
 from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.weights import copied_weights, swapped_weights
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
-from vis_callbacks.run.distributed import Sharing
+from vis_callbacks.run.distributed import Processes
 from vis_callbacks.run.event_runner import EventRunner
 from vis_callbacks.run.metadata import RunMetadata
 from vis_callbacks.run.metrics import MetricReader
-from vis_callbacks.run.selection import Due
+from vis_callbacks.run.selection import Ready, Spent, select
+from vis_callbacks.run.technique import Technique
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
 
-if TYPE_CHECKING:
-    from vis_callbacks.callback import VisualizationCallback
-
 DRAIN_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a Trainer stands.
+
+    Attributes:
+        stage: What the user called: ``"fit"``, ``"validate"`` or ``"test"``.
+        epoch: Number of the epoch that is running, from 1; after a fit, the number of completed epochs.
+        step: The x-axis value of the metrics that are logged now.
+        validates: Whether this is a fit with validation.
+    """
+
+    stage: str
+    epoch: int
+    step: int
+    validates: bool
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Progress:
+        """Read where a Trainer stands."""
+        fitting = is_fitting(trainer)
+        epoch = trainer.current_epoch + (1 if fitting else 0)
+        return cls(stage_of(trainer), epoch, metric_step(trainer), fitting and has_validation(trainer))
+
+    @property
+    def fitting(self) -> bool:
+        """Whether this is a fit."""
+        return self.stage == "fit"
+
+    @property
+    def sample_stage(self) -> str:
+        """The stage whose batches samples are taken from: validation where there is any."""
+        if not self.fitting:
+            return "test" if self.stage == "test" else "validation"
+        return "validation" if self.validates else "train"
+
+    def end_of(self, stage: str) -> Moment:
+        """Return the moment at which training, validation or test ends: that of the metrics logged there."""
+        return Moment(self.epoch, max(self.step - (1 if stage == "train" else 0), 0), self.stage)
 
 
 class Run:
@@ -51,25 +89,24 @@ class Run:
         self.timer = Timer()
         self.budget = Budget()
         self.selector = SampleSelector()
-        self.callbacks: list[VisualizationCallback] = []
-        self._names: dict[VisualizationCallback, str] = {}
+        self.warnings = WarnOnce()
+        self.techniques: list[Technique] = []
+        self._names: dict[Technique, str] = {}
         self._members: list[object] = []
         self._at_end: list[Callable[[Output], object]] = []
         self._log_dir: str | None = None
         self._output: Output | None = None
         self._metrics = MetricReader()
-        self.complaints = WarnOnce()
-        self._sharing = Sharing(self.complaints)
-        self._facts = RunMetadata(self._names, self.timer, self.budget)
-        self._due = Due(self._names, self._sharing, self.timer, self.budget, self.complaints)
-        # The callbacks that wait for samples to show the initial weights, and those weights once training goes on.
-        self._waiting: list[VisualizationCallback] = []
+        self._processes = Processes(self.warnings)
+        self._metadata = RunMetadata(self._names, self.timer, self.budget)
+        # The techniques that wait for samples to show the initial weights, and those weights once training goes on.
+        self._waiting: list[Technique] = []
         self._initial: dict[str, Tensor] | None = None
-        self._offered = 0
+        self._batches = 0
 
     @classmethod
     def of(cls, trainer: Trainer) -> Run:
-        """Return the run of a Trainer; it is made for the first callback that asks."""
+        """Return the run of a Trainer; the first call creates it."""
         run: Run = vars(trainer).setdefault("_vis_callbacks_run", cls())
         return run
 
@@ -78,7 +115,7 @@ class Run:
 
         Args:
             member: The callback; the first one leads.
-            at_end: Called with the output, in the writing thread, when all else is written.
+            at_end: Called with the output, in the writing thread, when everything else is written.
         """
         if member not in self._members:
             self._members.append(member)
@@ -86,22 +123,22 @@ class Run:
                 self._at_end.append(at_end)
 
     def allows_pictures(self, trainer: Trainer) -> bool:
-        """Whether pictures can be made at all; if not, it says so once."""
+        """Whether pictures can be made at all. If not, the first process warns once."""
         strategy = sharded_strategy(trainer)
         if strategy is not None and trainer.is_global_zero:
-            self.complaints.say_sharded(strategy)
+            self.warnings.warn_sharded(strategy)
         return strategy is None
 
-    def add(self, callback: VisualizationCallback) -> None:
-        """Add a callback that makes pictures. Of those with one name, the second gets the suffix ``_2``, and so on."""
-        if callback not in self.callbacks:
-            self.callbacks.append(callback)
-            name, number = callback.name, 2
+    def add(self, technique: Technique) -> None:
+        """Add a callback that makes pictures. The second one of a name gets the suffix ``_2``, and so on."""
+        if technique not in self.techniques:
+            self.techniques.append(technique)
+            name, number = technique.name, 2
             while name in self._names.values():
-                name, number = f"{callback.name}_{number}", number + 1
-            self._names[callback] = name
-        if callback.uses_samples:
-            self.selector.request(callback.sample_request)
+                name, number = f"{technique.name}_{number}", number + 1
+            self._names[technique] = name
+        if technique.uses_samples:
+            self.selector.request(technique.sample_request)
 
     def led_by(self, member: object) -> bool:
         """Whether a callback is the one on whose hooks the run acts."""
@@ -109,127 +146,124 @@ class Run:
 
     # The moments of a run, in the order in which a Trainer reaches them.
 
-    def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """A fit, validation or test starts and its model is built. All processes must call this."""
+    def start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start a fit, validation or test; the model is built. All processes must call this."""
         self._log_dir = log_dir(trainer)
-        for callback in self.callbacks:
-            callback.check(classifier_in(module))
-            if callback.restored_samples:
-                self.selector.load_state_dict(callback.restored_samples)
-                callback.restored_samples = {}
-        # Anew each time: whether an earlier meeting still holds, each process may see differently.
-        self._sharing.leave()
+        for technique in self.techniques:
+            technique.check(classifier_in(module))
+            if technique.restored_samples:
+                self.selector.load_state_dict(technique.restored_samples)
+                technique.restored_samples = {}
+        # Always anew: the processes might not agree on whether an earlier group still works.
+        self._processes.disconnect()
         # A fast development run makes no pictures.
-        if any(callback.split for callback in self.callbacks) and not getattr(trainer, "fast_dev_run", False):
-            self._sharing.meet(trainer.world_size, first=trainer.is_global_zero)
+        if any(technique.split for technique in self.techniques) and not getattr(trainer, "fast_dev_run", False):
+            self._processes.connect(trainer.world_size, first=trainer.is_global_zero)
         if not is_fitting(trainer):
             self._check_classes(trainer, module)
-            self._open(trainer, module, fresh=False)
+            self._open_output(trainer, module, fresh=False)
 
     def train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Training starts: make the first pictures, or keep the weights until there are samples for them."""
+        """Make the first pictures, or keep the initial weights until there are samples for them."""
         fresh = trainer.global_step == 0 and trainer.current_epoch == 0
         self._check_classes(trainer, module)
-        self._open(trainer, module, fresh=fresh)
+        self._open_output(trainer, module, fresh=fresh)
         self.timer.training_starts()
-        self._offered = 0
+        self._batches = 0
         if fresh:
-            # Nothing has been earned yet that could pay for techniques of many passes.
+            # There is no training time yet that could pay for techniques of many passes.
             self._waiting = [
-                callback
-                for callback in self._mine
-                if callback.schedule.before_training and not (callback.split and self.budget.bounds(callback.budget))
+                technique
+                for technique in self._mine
+                if technique.schedule.before_training and not (technique.split and self.budget.bounds(technique.budget))
             ]
-            self._make_initial(trainer, module)
+            self._show_initial(trainer, module)
             if self._waiting:
                 self._initial = copied_weights(module)
 
     def pass_start(self, trainer: Trainer, stage: str) -> None:
-        """A pass through the data of a stage starts."""
-        if stage == self._sample_stage(trainer):
+        """Start a pass through the data of a stage."""
+        if stage == Progress.of(trainer).sample_stage:
             self.selector.pass_start()
 
-    def offer(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
-        """A batch passes by; samples are taken from validation where there is any, and from its first loader."""
-        if stage != self._sample_stage(trainer) or loader != 0:
+    def observe_batch(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
+        """Take samples from a batch, if it is of the stage that they come from, and of its first loader."""
+        if stage != Progress.of(trainer).sample_stage or loader != 0:
             return
         if trainer.is_global_zero and self.selector.wants_batches:
             with self.timer.time("samples"):
-                self.selector.offer(batch)
-        self._offered += 1
-        # To ask whether there are enough samples now, processes must speak: after 1, 2, 4, 8, ... batches is enough.
-        if stage == "train" and not (self._sharing.together and self._offered & (self._offered - 1)):
-            self._make_initial(trainer, module)
+                self.selector.observe(batch)
+        self._batches += 1
+        # Connected processes must communicate to know whether there are enough samples: after 1, 2, 4, 8, ... batches.
+        if stage == "train" and not (self._processes.connected and self._batches & (self._batches - 1)):
+            self._show_initial(trainer, module)
 
     def stage_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """An epoch of training, validation or test ends."""
+        """Make the pictures that are due at the end of an epoch of training, validation or test."""
         if trainer.sanity_checking:
             return
-        complete = stage == self._sample_stage(trainer)
+        progress = Progress.of(trainer)
+        complete = stage == progress.sample_stage
         if complete:
-            self._make_initial(trainer, module, complete=True)
+            self._show_initial(trainer, module, complete=True)
         # Without validation, the end of a training epoch stands in for it.
-        ending = {stage, "validation"} if stage == "train" and not has_validation(trainer) else {stage}
-        epoch = trainer.current_epoch + (1 if is_fitting(trainer) else 0)
-        asked = [
-            callback
-            for callback in self._mine
-            if ending & set(callback.schedule.on) and (not is_fitting(trainer) or callback.schedule.due_epoch(epoch))
+        ending = {stage, "validation"} if stage == "train" and not progress.validates else {stage}
+        moment = progress.end_of(stage)
+        due = [
+            technique
+            for technique in self._mine
+            if ending & set(technique.schedule.on)
+            and (not progress.fitting or technique.schedule.due_epoch(moment.epoch))
         ]
-        samples = self._samples(trainer, module, complete=complete)
-        step = metric_step(trainer) - (1 if stage == "train" else 0)
-        moment = Moment(epoch, max(step, 0), stage_of(trainer))
-        due = self._due.among(asked, trainer, self._output, samples, moment)
-        for callback in due:
-            callback.schedule.mark_done(epoch=epoch)
-        self._make(due, trainer, module, moment, samples)
+        ready = self._select(due, moment, trainer, module, complete=complete)
+        _mark_done(ready, epoch=moment.epoch)
+        self._make(ready, moment, trainer, module, complete=complete)
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """A training batch ends."""
+        """Make the pictures that are due after an optimizer step."""
         step = trainer.global_step
-        asked = [callback for callback in self._mine if callback.schedule.due_step(step)]
-        samples = self._samples(trainer, module)
-        moment = Moment(trainer.current_epoch + 1, metric_step(trainer))
-        due = self._due.among(asked, trainer, self._output, samples, moment)
-        for callback in due:
-            callback.schedule.mark_done(step=step)
-        self._make(due, trainer, module, moment, samples)
+        if due := [technique for technique in self._mine if technique.schedule.due_step(step)]:
+            progress = Progress.of(trainer)
+            moment = Moment(progress.epoch, progress.step)
+            ready = self._select(due, moment, trainer, module)
+            _mark_done(ready, step=step)
+            self._make(ready, moment, trainer, module)
 
     def read_metrics(self, trainer: Trainer, moment: str) -> None:
-        """Metrics are complete, or about to be made. All processes must call this: reading may synchronise them."""
+        """Write down the metrics that are complete now. All processes must call this: reading may synchronise them."""
         if trainer.sanity_checking:
             return
         values = self._metrics.read(trainer.callback_metrics, moment)
         if values and self._output is not None:
-            after_epoch = moment == "train" or not is_fitting(trainer)
-            step = metric_step(trainer) - (1 if moment == "train" else 0)
-            self._output.add_metrics(trainer.current_epoch + (0 if after_epoch else 1), max(step, 0), values)
+            end = Progress.of(trainer).end_of(moment)
+            # Training metrics are read when the next epoch starts, or when training has ended.
+            self._output.add_metrics(end.epoch - (1 if moment == "train" else 0), end.step, values)
 
     def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
-        """Bring everything to the disk. Never raises, makes no pass, talks to no other process; may be called twice."""
-        # Whoever still waits for this process is told at once.
-        self._sharing.leave()
+        """Write everything to disk. Never raises, runs no pass, and waits for no other process. Idempotent."""
+        # Processes that still wait for this one fail at once.
+        self._processes.disconnect()
         self.timer.training_ends()
         output = self._output
         if output is None or not output.unfinished:
             return
         try:
-            self._facts.end(trainer.current_epoch + 1, error)
-            output.end_event(self._facts.now(epochs=trainer.current_epoch, thread_seconds=output.thread_seconds))
+            self._metadata.mark_ended(trainer.current_epoch + 1, error)
+            self._end_event(output, trainer.current_epoch)
             for task in self._at_end:
                 output.at_end(task)
             done = output.drain(DRAIN_SECONDS)
-            self.complaints.say_unwritten(output.problems())
+            self.warnings.warn_unwritten(output.problems())
             if not done:
                 late = TimeoutError(f"after {DRAIN_SECONDS:.0f} s")
-                self.complaints.say("The callbacks", "are still writing pictures", late, "do not end the process yet")
+                self.warnings.warn("The callbacks", "are still writing pictures", late, "do not end the process yet")
         except Exception as problem:
             # Anything raised while the Trainer handles an exception would hide the user's own error.
             print(f"vis_callbacks could not finish its pictures: {type(problem).__name__}: {problem}")
 
     # What these moments have in common.
 
-    def _open(self, trainer: Trainer, module: LightningModule, *, fresh: bool) -> None:
+    def _open_output(self, trainer: Trainer, module: LightningModule, *, fresh: bool) -> None:
         # One process writes; a fast development run leaves nothing behind.
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or self._log_dir is None:
             return
@@ -238,83 +272,143 @@ class Run:
         if fresh:
             self._output.begin()
         known = self._output.has_facts
-        self._facts.begin(module, fits=is_fitting(trainer), max_epochs=trainer.max_epochs, known=known)
+        self._metadata.mark_running(module, fitting=is_fitting(trainer), max_epochs=trainer.max_epochs, known=known)
+
+    def _end_event(self, output: Output, epochs: int) -> None:
+        output.end_event(self._metadata.current(epochs=epochs, thread_seconds=output.thread_seconds))
 
     def _check_classes(self, trainer: Trainer, module: LightningModule) -> None:
         class_names = find_class_names(classifier_in(module), data_holders(trainer, module))
-        for callback in self.callbacks:
-            callback.check_classes(class_names)
+        for technique in self.techniques:
+            technique.check_classes(class_names)
         if class_names:
-            self.selector.classes_are(len(class_names))
+            self.selector.set_class_count(len(class_names))
 
-    @staticmethod
-    def _sample_stage(trainer: Trainer) -> str:
-        """The stage whose batches samples are taken from."""
-        if not is_fitting(trainer):
-            return "test" if trainer.testing else "validation"
-        return "validation" if has_validation(trainer) else "train"
+    @property
+    def _mine(self) -> list[Technique]:
+        """The techniques whose pictures this process makes, or takes part in."""
+        return [one for one in self.techniques if self._output is not None or self._processes.includes(one)]
 
-    def _make_initial(self, trainer: Trainer, module: LightningModule, *, complete: bool = False) -> None:
-        """Make the pictures of the initial weights, of the callbacks that wait for them and have samples now."""
+    def _show_initial(self, trainer: Trainer, module: LightningModule, *, complete: bool = False) -> None:
+        """Make the pictures of the initial weights, of the techniques that wait for them and have samples now."""
         if not self._waiting:
             return
-        samples = self._samples(trainer, module, complete=complete)
         moment = Moment(0, 0)
-        ready = self._due.among(self._waiting, trainer, self._output, samples, moment)
-        # A process that the others were lost to makes none.
-        makers = self._mine
-        self._waiting = [callback for callback in self._waiting if callback in makers and callback not in ready]
-        for callback in ready:
-            callback.schedule.mark_done(epoch=0)
+        ready = self._select(self._waiting, moment, trainer, module, complete=complete)
+        _mark_done(ready, epoch=0)
+        # A process that has lost the others makes none.
+        made, mine = [one.technique for one in ready], self._mine
+        self._waiting = [technique for technique in self._waiting if technique in mine and technique not in made]
         if ready:
             with nullcontext() if self._initial is None else swapped_weights(module, self._initial):
-                self._make(ready, trainer, module, moment, samples)
+                self._make(ready, moment, trainer, module, complete=complete)
         if not self._waiting:
             self._initial = None
 
-    @property
-    def _mine(self) -> list[VisualizationCallback]:
-        """The callbacks whose pictures this process makes, or takes part in."""
-        return [callback for callback in self.callbacks if self._output is not None or self._sharing.includes(callback)]
+    def _select(
+        self,
+        due: Sequence[Technique],
+        moment: Moment,
+        trainer: Trainer,
+        module: LightningModule,
+        *,
+        complete: bool = False,
+    ) -> list[Ready]:
+        """Return which techniques make pictures now, as the process that writes decides for all.
 
-    def _samples(
-        self, trainer: Trainer, module: LightningModule, *, complete: bool = False
-    ) -> Callable[[VisualizationCallback], Samples | None]:
-        """Return what gives a callback's samples; fewer than it asked for once all batches have passed by."""
+        Args:
+            due: Those whose schedules are due; the same in all processes.
+            moment: When the pictures are made.
+            trainer: Where samples and class names are looked for.
+            module: The user's module.
+            complete: Whether all batches were seen, so that fewer samples than asked for must do.
+        """
+        if not due:
+            return []
+        ready: list[Ready] = []
+        if self._output is not None:
+            # Of techniques that are not due too: samples are chosen as soon as anything is made.
+            found = [self._resolve(one, trainer, module, complete=complete) for one in self.techniques]
+            found = [replace(one, passes=self._passes(one, moment)) for one in found if one.technique in due]
+            ready = select(found, self.budget, self._spent(self._output), moment)
+            for one in found:
+                if not one.waits and one not in ready:
+                    # Left out to keep to the budget: it is due again the next time.
+                    one.technique.schedule.mark_done(step=trainer.global_step)
+                    one.technique.left_out = sorted({*one.technique.left_out, moment.epoch})
+        selected = self._processes.broadcast_selection(self.techniques, due, [one.technique for one in ready])
+        if self._output is None:
+            # The samples come with the other inputs.
+            return [Ready(technique, self._names[technique]) for technique in selected]
+        self.budget.record_start({one.name: one.passes for one in ready}, self._spent(self._output).by_name)
+        return ready
 
-        def find(callback: VisualizationCallback) -> Samples | None:
-            holders = data_holders(trainer, module)
-            return self.selector.samples(callback.sample_request, classifier_in(module), holders, enough=complete)
+    def _resolve(self, technique: Technique, trainer: Trainer, module: LightningModule, *, complete: bool) -> Ready:
+        """Return a technique with its samples, or with the reason why it has none."""
+        name = self._names[technique]
+        if not technique.uses_samples:
+            return Ready(technique, name)
+        try:
+            model, holders = classifier_in(module), data_holders(trainer, module)
+            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete)
+            return Ready(technique, name, samples)
+        except Exception as error:
+            return Ready(technique, name, error=error)
 
-        return find
+    def _passes(self, ready: Ready, moment: Moment) -> int:
+        if ready.samples is None or not self.budget.bounds(ready.technique.budget):
+            return 0
+        try:
+            return ready.technique.passes(moment, ready.samples)
+        except Exception as error:
+            what = "cannot say how many passes it takes"
+            self.warnings.warn(ready.name, what, error, "its budget goes by what it cost last")
+            return 0
+
+    def _spent(self, output: Output) -> Spent:
+        drawing = dict(output.drawing_seconds)
+        return Spent(
+            {name: self.timer.seconds_of(name) + drawing.get(name, 0.0) for name in self._names.values()},
+            pictures=self.timer.total + sum(drawing.values()),
+            training=self.timer.training,
+            per_pass=self.timer.pass_seconds,
+        )
 
     def _make(
         self,
-        due: Sequence[VisualizationCallback],
+        ready: Sequence[Ready],
+        moment: Moment,
         trainer: Trainer,
         module: LightningModule,
-        moment: Moment,
-        samples: Callable[[VisualizationCallback], Samples | None],
+        *,
+        complete: bool = False,
     ) -> None:
-        if not due:
+        """Make the pictures of one event; all processes that share its work call this."""
+        if not ready:
             return
-        buffers = self._sharing.brief(due, module, self.selector)
-        output = self._output
-        if output is None and not self._sharing.together:
-            return
-        names = {callback: self._names[callback] for callback in due}
-        making = EventRunner(
-            names,
-            moment,
-            output=output,
-            sharing=self._sharing,
-            timer=self.timer,
-            complaints=self.complaints,
+        techniques, output = [one.technique for one in ready], self._output
+        buffers = self._processes.broadcast_inputs(techniques, module, self.selector)
+        if output is None:
+            if not self._processes.connected:
+                return
+            ready = [self._resolve(one, trainer, module, complete=complete) for one in techniques]
+        runner = EventRunner(
+            ready, moment, share=self._processes.share, output=output, timer=self.timer, warnings=self.warnings
         )
-        with self.timer.divided("shared pass", [name for callback, name in names.items() if callback.uses_samples]):
-            making.make(module, samples, buffers)
+        with self.timer.split_evenly("shared pass", [one.name for one in ready if one.technique.uses_samples]):
+            parts = runner.make(module, buffers)
+        if parts:
+            with self.timer.time("waiting for other processes"):
+                gathered = self._processes.gather(parts)
+            if gathered:
+                runner.merge(module, gathered)
         if output is not None:
-            self.complaints.say_unwritten(output.problems())
-            output.end_event(self._facts.now(epochs=trainer.current_epoch, thread_seconds=output.thread_seconds))
-        if making.raised:
-            raise making.raised[0]
+            self.warnings.warn_unwritten(output.problems())
+            self._end_event(output, trainer.current_epoch)
+        if runner.raised:
+            raise runner.raised[0]
+
+
+def _mark_done(ready: Sequence[Ready], *, epoch: int | None = None, step: int | None = None) -> None:
+    for one in ready:
+        one.technique.schedule.mark_done(epoch=epoch, step=step)

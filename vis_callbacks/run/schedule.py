@@ -13,13 +13,13 @@ Stage = Literal["train", "validation", "test"]
 
 @dataclass
 class Schedule:
-    """Every n epochs at the end of some stages, every n optimizer steps, or both.
+    """Every n epochs at the end of given stages, every n optimizer steps, or both.
 
     Attributes:
         on: Stages at whose end pictures are made.
         every_n_epochs: Epochs between pictures. None: not by epochs.
         every_n_steps: Optimizer steps between pictures. None: not by steps.
-        last_epoch: The last epoch at whose end pictures were made, 0 for those before training, -1 before the first.
+        last_epoch: The last epoch at whose end pictures were made; 0: before training; -1: none were made yet.
         last_step: The last optimizer step after which pictures were due by steps.
 
     Raises:
@@ -34,7 +34,7 @@ class Schedule:
 
     @classmethod
     def of(cls, on: Stage | Sequence[Stage], every_n_epochs: int | None, every_n_steps: int | None) -> Schedule:
-        """Make a schedule from a callback's arguments; each epoch unless a number of steps is asked for."""
+        """Return the schedule for a callback's arguments: every epoch if both numbers are None."""
         if every_n_epochs is None and every_n_steps is None:
             every_n_epochs = 1
         return cls((on,) if isinstance(on, str) else tuple(on), every_n_epochs, every_n_steps)
@@ -50,14 +50,14 @@ class Schedule:
 
     @property
     def before_training(self) -> bool:
-        """Whether pictures are made before training too, so that change is seen from the start."""
+        """Whether pictures of the initial weights are made too."""
         return self.on != ("test",)
 
     def due_epoch(self, epoch: int) -> bool:
-        """Whether pictures are due at the end of an epoch (1 is the first).
+        """Whether pictures are due at the end of an epoch, counted from 1.
 
-        Due is the first end after a multiple of `every_n_epochs`, so that a schedule also works where validation itself
-        runs every few epochs; a second validation in the same epoch is due like the first.
+        They are due at the first end at or after each multiple of `every_n_epochs`, so that a schedule also works if
+        validation itself runs every few epochs. A second validation in the same epoch is due like the first.
 
         Example:
             >>> schedule = Schedule(every_n_epochs=2)

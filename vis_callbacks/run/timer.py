@@ -1,4 +1,4 @@
-"""Where the seconds go."""
+"""How long training and pictures take."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 
 class Timer:
-    """Seconds of pictures by part, their sum, and the seconds of the training beside them.
+    """Seconds of pictures by part, and of training without them.
 
     Attributes:
         seconds: By part.
-        pass_seconds: What one forward and backward of one image takes; 0 before there was a shared pass.
+        pass_seconds: Seconds of one forward and backward of one image; 0 before the first shared pass.
 
     Example:
         >>> timer = Timer()
@@ -26,7 +26,7 @@ class Timer:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = 0.0
-        self._divided: dict[str, float] = defaultdict(float)
+        self._split: dict[str, float] = defaultdict(float)
         self.pass_seconds = 0.0
         self._training = 0.0
         self._training_since: float | None = None
@@ -34,7 +34,7 @@ class Timer:
 
     @contextmanager
     def time(self, part: str) -> Iterator[None]:
-        """Count the time inside to a part; time that is counted to an inner part is not counted twice."""
+        """Add the time inside to a part, without the time of nested parts."""
         start, outer = time.perf_counter(), self._inner
         self._inner = 0.0
         try:
@@ -45,34 +45,34 @@ class Timer:
             self._inner = outer + elapsed
 
     @contextmanager
-    def divided(self, part: str, names: Sequence[str]) -> Iterator[None]:
-        """Divide what a part takes inside equally among those who share it, see `spent`.
+    def split_evenly(self, part: str, names: Sequence[str]) -> Iterator[None]:
+        """Split the time of a part inside evenly among the names, see `seconds_of`.
 
         Example:
             >>> timer = Timer()
-            >>> with timer.divided("shared pass", ["GradCAM", "Saliency"]), timer.time_pass(8):
+            >>> with timer.split_evenly("shared pass", ["GradCAM", "Saliency"]), timer.time_pass(8):
             ...     pass
-            >>> timer.spent("GradCAM") == timer.seconds["shared pass"] / 2 > 0
+            >>> timer.seconds_of("GradCAM") == timer.seconds["shared pass"] / 2 > 0
             True
         """
         before = self.seconds[part]
         yield
         for name in names:
-            self._divided[name] += (self.seconds[part] - before) / len(names)
+            self._split[name] += (self.seconds[part] - before) / len(names)
 
     @contextmanager
     def time_pass(self, images: int) -> Iterator[None]:
-        """Count the time inside to the shared pass of so many images."""
+        """Add the time inside to ``"shared pass"``, a pass of `images` images."""
         start = time.perf_counter()
         with self.time("shared pass"):
             yield
-        found = (time.perf_counter() - start) / images
+        seconds = (time.perf_counter() - start) / images
         # A model's first passes take longer.
-        self.pass_seconds = min(self.pass_seconds or found, found)
+        self.pass_seconds = min(self.pass_seconds or seconds, seconds)
 
-    def spent(self, name: str) -> float:
-        """Seconds of the part of this name, with its share of divided ones."""
-        return self.seconds.get(name, 0.0) + self._divided.get(name, 0.0)
+    def seconds_of(self, name: str) -> float:
+        """Return the seconds of the part of this name, with its share of those split evenly."""
+        return self.seconds.get(name, 0.0) + self._split.get(name, 0.0)
 
     @property
     def total(self) -> float:
@@ -80,17 +80,17 @@ class Timer:
         return sum(self.seconds.values())
 
     def training_starts(self) -> None:
-        """The time from now on is the training's, but for what is counted to a part."""
+        """Start counting training time. The time of parts is not counted."""
         self.training_ends()
         self._training_since, self._before = time.perf_counter(), self.total
 
     def training_ends(self) -> None:
-        """The time from now on is nobody's, until a training starts again. May be called twice."""
+        """Stop counting training time. Idempotent."""
         self._training, self._training_since = self.training, None
 
     @property
     def training(self) -> float:
-        """Seconds of all trainings up to now."""
+        """Seconds of training up to now, in all fits."""
         if self._training_since is None:
             return self._training
         elapsed = time.perf_counter() - self._training_since

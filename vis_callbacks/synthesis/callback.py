@@ -81,10 +81,10 @@ class SynthesisCallback(VisualizationCallback):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self.learns_from_images and trainer.is_global_zero and not self._pool.complete:
             try:
-                self._pool.offer(batch)
+                self._pool.observe(batch)
             except Exception as error:
                 what, remedy = "learns from the samples alone", "batch_to_images= is to read training batches too"
-                Run.of(trainer).complaints.say(self.name, what, error, remedy)
+                Run.of(trainer).warnings.warn(self.name, what, error, remedy)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
         """One a step, for each image."""
@@ -100,7 +100,7 @@ class SynthesisCallback(VisualizationCallback):
         """Return real images ``(N, C, H, W)`` in model space and their labels: training images, else the samples."""
         if self._pool.empty:
             return event.samples.images, event.samples.labels
-        images, labels = self._pool.taken()
+        images, labels = self._pool.samples()
         return images.to(event.samples.images), labels.to(event.samples.labels)
 
     def image_statistics(self, event: Event) -> ImageStatistics:
@@ -111,7 +111,7 @@ class SynthesisCallback(VisualizationCallback):
             # The colours of a few photographs would tint whatever is made.
             return ImageStatistics(3)
         if self._statistics is None or self._statistics.count < known:
-            images = samples.images.cpu() if self._pool.empty else self._pool.taken()[0]
+            images = samples.images.cpu() if self._pool.empty else self._pool.samples()[0]
             self._statistics = ImageStatistics(channels)
             self._statistics.update(samples.normalization.to_pixels(images.float()))
         return self._statistics
@@ -138,7 +138,7 @@ class SynthesisCallback(VisualizationCallback):
     def shared_state(self) -> Any:
         """Tell the real images, once."""
         new, self._told = len(self._pool) - self._told, len(self._pool)
-        return {"pool": self._pool.taken() if new else None}
+        return {"pool": self._pool.samples() if new else None}
 
     def load_shared_state(self, told: Any) -> None:
         """Use the same real images."""

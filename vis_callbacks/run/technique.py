@@ -1,0 +1,55 @@
+"""What a run asks of the callbacks that make its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+
+from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.selector import SampleRequest
+from vis_callbacks.data.targets import TargetSpec
+from vis_callbacks.event import Event, Moment, Needs
+from vis_callbacks.output.destinations import Destinations
+from vis_callbacks.panel import Panel
+from vis_callbacks.run.schedule import Schedule
+
+
+class Technique(Protocol):
+    """A callback that makes pictures; all of it is explained at `VisualizationCallback`."""
+
+    uses_samples: ClassVar[bool]
+    split: Literal["samples", "items"] | None
+    name: str
+    schedule: Schedule
+    sample_request: SampleRequest
+    restored_samples: dict[str, Any]
+    targets: TargetSpec
+    seed: int
+    budget: float | None
+    left_out: list[int]
+    on_error: Literal["warn", "raise"]
+    transform: Callable[[Tensor], Tensor] | None
+    destinations: Destinations
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `ConfigurationError` if an option does not fit the model."""
+
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Raise a `ConfigurationError` if an option names no class."""
+
+    def needs(self, event: Event) -> Needs:
+        """Return what is read from the event's shared pass."""
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """Return about how many passes of one image an event takes; 0 if that is not known."""
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Make the pictures of one event."""
+
+    def shared_state(self) -> Any:
+        """Return what other processes need to know to go on as this one would."""
+
+    def load_shared_state(self, state: Any) -> None:
+        """Take over what another process returned from `shared_state`."""
