@@ -30,9 +30,11 @@ from vis_callbacks import (
     Panel,
     Report,
     Saliency,
+    Samples,
     Tile,
     VisualizationCallback,
 )
+from vis_callbacks.data.selector import SampleRequest, SampleSelector
 from vis_callbacks.report.reading import read_history
 
 
@@ -315,6 +317,20 @@ def test_one_forward_and_one_backward_serve_all_of_an_event(
     assert len(_FORWARDS) == passes
     assert len(_BACKWARDS) == passes
     assert {record["callback"] for record in tiny.records(tmp_path)} >= {type(one).__name__ for one in callbacks}
+
+
+def test_samples_are_looked_up_once_per_technique_and_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    samples = SampleSelector.samples
+
+    def counted(self: SampleSelector, request: SampleRequest, *args: Any, **options: Any) -> Samples | None:
+        asked.append(int(request.source))
+        return samples(self, request, *args, **options)
+
+    monkeypatch.setattr(SampleSelector, "samples", counted)
+    fit(tmp_path, Saliency(samples=2), ClassAppearance(samples=3, steps=2, budget=1.0), Filters(), max_epochs=1)
+    assert len(tiny.records(tmp_path)) > 0
+    assert asked == [2, 3] * 2
 
 
 def test_no_weight_gradient_is_computed_for_pictures(tmp_path: Path) -> None:
