@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import TargetSpec, choose_targets
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.batching import in_chunks, pixels_of
+from vis_callbacks.model.batching import in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.feature_info import AcrossDepth, LayerChoice
 from vis_callbacks.model.feature_probe import feature_info, surveyed_trace
 from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.frugal import in_small_chunks
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
