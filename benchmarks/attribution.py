@@ -312,7 +312,7 @@ def main() -> None:
                 continue
             seconds: dict[str, list[float]] = {who: [] for who in ("bare", *row.work)}
             repeats = min(row.repeats or arguments.repeats, arguments.repeats)
-            # The first round pays for allocations and the survey of layers; single long ones do not need it.
+            # The first round pays for allocations and the feature info; single long ones do not need it.
             for turn in range(repeats + (repeats > 1)):
                 for who in seconds:
                     with contextlib.redirect_stderr(io.StringIO()):

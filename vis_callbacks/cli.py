@@ -70,11 +70,13 @@ def _add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _layers(arguments: argparse.Namespace) -> int:
     import torch  # here, so that other commands need not load it
 
+    from vis_callbacks.model.pretrained_cfg import stated_input_size
     from vis_callbacks.model.summary import layers_table
 
     model = _build(arguments.model)
+    size = _image_size(stated_input_size(model) or (3, 224, 224), arguments.size)
     # Noise, not zeros: the default layer is told by its gradient.
-    noise = torch.randn(1, *_image_size(model, arguments.size), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
     print(layers_table(model, noise))
     return 0
 
@@ -94,11 +96,10 @@ def _build(name: str) -> nn.Module:
         raise ValueError(f"model {name!r} cannot be built: {error}") from error
 
 
-def _image_size(model: nn.Module, asked: Sequence[int] | None) -> tuple[int, ...]:
-    stated = getattr(model, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
+def _image_size(stated: tuple[int, ...], asked: Sequence[int] | None) -> tuple[int, ...]:
     match asked:
         case None:
-            return tuple(stated)
+            return stated
         case [side]:
             return stated[0], side, side
         case [height, width]:

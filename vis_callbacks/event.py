@@ -15,12 +15,10 @@ from torch import Tensor, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import TargetSpec, choose_targets
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.batching import in_chunks, pixels_of
+from vis_callbacks.model.batching import in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
-from vis_callbacks.model.feature_info import AcrossDepth, LayerChoice
-from vis_callbacks.model.feature_probe import feature_info, surveyed_trace
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.frugal import in_small_chunks
+from vis_callbacks.model.feature_info import LayerChoice
+from vis_callbacks.model.features import feature_info, find_layout, trace_layer_choices
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
@@ -121,7 +119,7 @@ class SharedPass:
 
     def _pass_of(self, items: Tensor) -> Trace:
         samples = self.part(items).samples
-        return surveyed_trace(
+        return trace_layer_choices(
             self._model,
             samples.images,
             partial(choose_targets, self._targets, samples),
@@ -199,7 +197,7 @@ class Event:
         """
         _ = self.trace
         found = feature_info(self.model, self.samples.images)
-        return [found.layout(name) for name in found.choose(AcrossDepth(count))]
+        return [found.layout(name) for name in found.across_depth(count)]
 
     def in_pieces(self, work: Callable[[Event], Tensor]) -> Tensor:
         """Return the output of `work` for all samples ``(N, ...)``, computed in smaller pieces if memory runs out."""

@@ -147,7 +147,7 @@ class TestAblationCam:
         model, seen = small_net().eval(), []
         model[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
         ablation_cam(model, random_images(1, height=16, width=16), 1)
-        # The survey's shapes of two images and graph of one, the trace, the probe, and one chunk of channels.
+        # Shapes of two images and a graph of one for the feature info, the trace, the probe, and one chunk of channels.
         assert seen == [2, 1, 1, 1, 1]
 
     def test_a_module_that_runs_twice_is_ablated_the_last_time(self) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks import functional
-from vis_callbacks.model.feature_probe import feature_info
+from vis_callbacks.model.features import feature_info
 
 # What small variants are called, from the smallest; the rest is decided by counting parameters.
 _SMALL = (

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vis_callbacks.model import batching
-from vis_callbacks.model.batching import in_chunks
+from vis_callbacks.model.batching import in_chunks, in_small_chunks
 
 
 def test_chunks_keep_to_the_bound_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +67,21 @@ def test_what_the_failed_chunk_held_is_free_before_the_next_is_tried() -> None:
             raise torch.OutOfMemoryError("out of memory")
 
     list(in_chunks(work, 4, pixels=1, chunk_size=4))
+
+
+@pytest.mark.parametrize(
+    ("items", "side", "lean", "calls"),
+    [(1, 224, True, 1), (4, 224, True, 4), (10, 96, True, 1), (4, 96, False, 1), (100, 8, False, 1)],
+)
+def test_large_graphs_are_lean(items: int, side: int, lean: bool, calls: int) -> None:
+    """Those of images of 224x224 or more, and of several smaller ones together."""
+
+    def graph(_: Tensor) -> str:
+        node = torch.relu(torch.ones(1, requires_grad=True)).grad_fn
+        assert node is not None
+        return node.name()
+
+    plain = graph(torch.empty(0))
+    found = [name for _, name in in_small_chunks(graph, items, pixels=side * side, device=torch.device("cpu"))]
+    assert len(found) == calls
+    assert all((name != plain) == lean for name in found)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vis_callbacks import functional as F
 from vis_callbacks.model.feature_info import AcrossDepth
-from vis_callbacks.model.feature_probe import feature_info, surveyed_trace
+from vis_callbacks.model.features import feature_info, trace_layer_choices
 from vis_callbacks.model.guard import undisturbed
 
 
@@ -70,9 +70,9 @@ def test_a_switch_of_timm_is_off_while_looking_and_on_again(name: str) -> None:
     assert feature_info(again, images).layers == feature_info(model, images).layers
     asked: dict[str, Any] = {"input_gradient": True, "activations": [AcrossDepth(3)], "gradients": [None]}
     with undisturbed(model):
-        plain = surveyed_trace(model, images, **asked)
+        plain = trace_layer_choices(model, images, **asked)
     with undisturbed(again):
-        found = surveyed_trace(again, images, **asked)
+        found = trace_layer_choices(again, images, **asked)
         assert not any(module.grad_checkpointing for module in switches)
     assert all(module.grad_checkpointing for module in switches)
     assert found.gradients.keys() == plain.gradients.keys()

@@ -68,10 +68,11 @@ def test_a_head_of_one_logit_is_a_column() -> None:
 @pytest.mark.parametrize(
     ("output", "found"),
     [
-        (torch.rand(2, 8, 4, 4), r"a tensor \(2, 8, 4, 4\)"),
-        ({"features": torch.rand(2, 8, 4, 4)}, "a dict with features"),
-        ((torch.rand(3, 5),), r"a tuple of a tensor \(3, 5\)"),
-        (None, "a NoneType"),
+        (torch.rand(2, 8, 4, 4), r"tensor \(2, 8, 4, 4\)"),
+        ({"features": torch.rand(2, 8, 4, 4)}, r"\{features: tensor \(2, 8, 4, 4\)\}"),
+        ((torch.rand(3, 5),), r"\(tensor \(3, 5\)\)"),
+        ([torch.rand(3)] * 6, r"\(" + r"tensor \(3,\), " * 5 + r"\.\.\.\)"),
+        (None, "NoneType"),
     ],
 )
 def test_an_output_without_logits_is_described(output: Any, found: str) -> None:

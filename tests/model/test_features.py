@@ -16,8 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.errors import ConfigurationError, LayerError
-from vis_callbacks.model.feature_probe import feature_info, surveyed_trace
-from vis_callbacks.model.features import default_layer, find_layout, layers_across_depth
+from vis_callbacks.model.features import (
+    default_layer,
+    feature_info,
+    find_layout,
+    layers_across_depth,
+    trace_layer_choices,
+)
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import trace
@@ -233,7 +238,7 @@ def test_as_many_tokens_as_images_are_told_apart(count: int) -> None:
     torch.manual_seed(0)
     model, images = SequenceFirst().eval(), torch.rand(count, 3, 32, 32)
     with undisturbed(model):
-        seen = surveyed_trace(model, images, gradients=[None], activations=["block.norm1"])
+        seen = trace_layer_choices(model, images, gradients=[None], activations=["block.norm1"])
     assert find_layout(model, images, "block.norm1").axes == find_layout(copy.deepcopy(model), images, "block").axes
     with undisturbed(model):
         wanted = trace(model, images, gradients=["block"])
@@ -245,11 +250,11 @@ def test_a_head_that_begins_at_zero_hides_the_layer_only_as_long() -> None:
     model, images = transformer(), torch.rand(2, 3, 32, 32)
     nn.init.zeros_(model.head.weight)
     with undisturbed(model):
-        surveyed_trace(model, images, gradients=[None])
+        trace_layer_choices(model, images, gradients=[None])
     before = default_layer(model, images)
     nn.init.normal_(model.head.weight)
     with undisturbed(model):
-        seen = surveyed_trace(model, images, gradients=[None])
+        seen = trace_layer_choices(model, images, gradients=[None])
     (layer,) = seen.gradients
     assert layer == default_layer(model, images) == default_layer(copy.deepcopy(model), images) != before
     assert seen.gradients[layer].any()
@@ -362,7 +367,7 @@ def test_heads_are_no_windows() -> None:
         find_layout(Heads(), torch.rand(2, 3, 16, 16), "norm")
 
 
-def test_a_survey_leaves_no_trace_and_frees_its_memory() -> None:
+def test_feature_info_leaves_no_trace_and_frees_its_memory() -> None:
     model = plain().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     kept: list[weakref.ref[Tensor]] = []

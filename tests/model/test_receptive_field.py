@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
 from vis_callbacks.model.receptive_field import ReceptiveField, Window, receptive_field, receptive_fields
-from vis_callbacks.model.summary import describe_layers, layers_table
+from vis_callbacks.model.summary import layers_table, summarize_layers
 
 
 def closed_form(layers: Sequence[tuple[int, int, int, int]]) -> Window:
@@ -143,18 +143,18 @@ def test_an_unknown_layer_is_an_error() -> None:
 
 def test_layers_are_listed_with_their_maps_and_fields() -> None:
     model = stack([(3, 1, 1, 1), (3, 2, 1, 1)])
-    described = {layer.name: layer for layer in describe_layers(model, torch.rand(1, 1, 16, 16))}
-    assert list(described) == ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5", "0", "1", "2", "3"]
-    last = described["0"]
+    summary = {layer.name: layer for layer in summarize_layers(model, torch.rand(1, 1, 16, 16))}
+    assert list(summary) == ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5", "0", "1", "2", "3"]
+    last = summary["0"]
     assert (last.kind, last.shape, last.map_size) == ("Sequential", (1, 2, 8, 8), (8, 8))
     assert str(last.receptive_field) == "5, stride 2"
     assert last.is_default
-    assert described["3"].map_size is None
+    assert summary["3"].map_size is None
     lines = layers_table(model, torch.rand(1, 1, 16, 16)).splitlines()
-    assert len(lines) == 1 + len(described)
+    assert len(lines) == 1 + len(summary)
     assert lines[7].split() == "0 * Sequential 2 x 8 x 8 8 x 8 5, stride 2".split()
 
 
 def test_a_model_without_maps_is_listed_too() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    assert [layer.map_size for layer in describe_layers(model, torch.rand(1, 1, 4, 4))] == [None, None]
+    assert [layer.map_size for layer in summarize_layers(model, torch.rand(1, 1, 4, 4))] == [None, None]

@@ -14,8 +14,7 @@ from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.batching import in_chunks, is_out_of_memory, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
-from vis_callbacks.model.feature_probe import feature_info
-from vis_callbacks.model.features import find_layout
+from vis_callbacks.model.features import feature_info, find_layout
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
@@ -76,7 +75,7 @@ def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk
     # A channel that is zero everywhere leaves the logit as it is.
     live = layout.channels_first(seen.activations[layout.layer]).flatten(2).any(dim=2)
     # A module that runs several times gave its map the last time.
-    runs = feature_info(model, seen.images).runs(layout.layer)
+    runs = feature_info(model, seen.images).layer(layout.layer).runs
     ablation = partial(_ablation, model, layout, runs)
     repeatable = _is_repeatable(model, seen, ablation)
     ablation = partial(ablation, once=repeatable)
@@ -147,7 +146,7 @@ def _ablation(
         values = layout.channels_first(tensor)
         values = values.expand(count, *values.shape[1:]).clone()
         values[torch.arange(len(channels)), channels] = 0
-        return with_first_tensor(output, layout.as_given(values))
+        return with_first_tensor(output, layout.from_channels_first(values))
 
     handles = [find_layer(model, layout.layer)[1].register_forward_hook(ablate)]
     if once:

@@ -16,7 +16,7 @@ from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.batching import in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import baseline_for, check_images
+from vis_callbacks.model.inputs import baseline_for, both_sides, check_images
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -99,13 +99,9 @@ def _windows(
 ) -> tuple[Tensor, Tensor]:
     """Return which rows each row of windows covers, ``(n, H)``, and the same of the columns, ``(m, W)``."""
     height, width = images.shape[-2:]
-    windows = (max(1, height // 8), max(1, width // 8)) if window is None else _pair(window)
-    strides = (math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)) if stride is None else _pair(stride)
+    windows = (max(1, height // 8), max(1, width // 8)) if window is None else both_sides(window)
+    strides = (math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)) if stride is None else both_sides(stride)
     return _covered(height, windows[0], strides[0], "height"), _covered(width, windows[1], strides[1], "width")
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _covered(length: int, window: int, stride: int, side: str) -> Tensor:

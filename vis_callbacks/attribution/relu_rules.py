@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.gradient import gradient_from_trace
@@ -22,6 +20,7 @@ from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.torch_functions import CLIPPED, OTHER_ACTIVATIONS, RELUS, Function, FunctionMode, is_rectifier
 from vis_callbacks.model.trace import captured, trace
 
 if TYPE_CHECKING:
@@ -29,14 +28,8 @@ if TYPE_CHECKING:
 
 Rule = Literal["guided", "deconv"]
 
-_RELUS = {F.relu, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-_CLIPPED = {F.hardtanh, F.hardtanh_}
-_OTHERS = {F.gelu, F.silu, F.mish, F.hardswish, F.softplus, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.celu_}
-_OTHERS |= {F.selu, F.selu_, F.prelu, torch.prelu, torch.selu, torch.celu, Tensor.prelu}
-_ACTIVATIONS = _RELUS | _CLIPPED | _OTHERS
 
-
-class ReluRule(TorchFunctionMode):
+class ReluRule(FunctionMode):
     """While active, change how gradients pass activations, be they modules or functions; no module is touched.
 
     * ``guided``: the gradient passes where both it and the activation's input are positive.
@@ -51,6 +44,7 @@ class ReluRule(TorchFunctionMode):
         others: Names of the activations met that are no rectifiers, for which the rules were not made.
 
     Example:
+        >>> from torch.nn import functional as F
         >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
         >>> with ReluRule("deconv"):
         ...     y = F.relu(x)
@@ -59,33 +53,22 @@ class ReluRule(TorchFunctionMode):
     """
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__()
+        activations = RELUS | CLIPPED | OTHER_ACTIVATIONS
+        super().__init__({function: partial(self._activation, function) for function in activations})
         self.rule = rule
         self.others: set[str] = set()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run a function of torch; an activation with the rule for its gradient."""
-        del types
-        kwargs = dict(kwargs or {})
-        if func not in _ACTIVATIONS:
-            return func(*args, **kwargs)
-        rectifies = func in _RELUS or (func in _CLIPPED and (*args, kwargs.get("min_val", -1.0))[1] == 0)
+    def _activation(self, function: Function, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        rectifies = is_rectifier(function, *args, **kwargs)
         if not rectifies:
-            self.others.add(func.__name__.rstrip("_"))
-        inputs: Tensor = args[0] if args else kwargs.pop("input")
-        if not (torch.is_grad_enabled() and inputs.requires_grad):
-            return func(inputs, *args[1:], **kwargs)
+            self.others.add(function.__name__.rstrip("_"))
+        if not (torch.is_grad_enabled() and input.requires_grad):
+            return function(input, *args, **kwargs)
         if self.rule == "deconv":
-            return _Deconvolved.apply(inputs, lambda values: func(values, *args[1:], **kwargs))
+            return _Deconvolved.apply(input, lambda values: function(values, *args, **kwargs))
         # A rectifier itself stops the gradient where its input is not positive. Read first: it may work in place.
-        passing = None if rectifies else inputs.detach() > 0
-        outputs = func(inputs, *args[1:], **kwargs)
+        passing = None if rectifies else input.detach() > 0
+        outputs = function(input, *args, **kwargs)
         outputs.register_hook(partial(_positive, passing=passing))
         return outputs
 

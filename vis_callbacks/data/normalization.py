@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.pretrained_cfg import pretrained_cfgs
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,8 @@ IDENTITY = Normalization()
 
 def normalization_of(model: nn.Module) -> Normalization | None:
     """Return the normalization that a timm model's ``pretrained_cfg`` states, of the model or of a part of it."""
-    for module in model.modules():
-        config = getattr(module, "pretrained_cfg", None)
-        if isinstance(config, dict) and config.get("mean") and config.get("std"):
+    for _, config in pretrained_cfgs(model):
+        if config.get("mean") and config.get("std"):
             return Normalization.of(config["mean"], config["std"])
     return None
 

@@ -17,6 +17,7 @@ from torchvision.transforms.functional import InterpolationMode, resize
 
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.classifier import shapes_in
 
 SampleSource: TypeAlias = int | Literal["per_class"] | Tensor | Sequence[str] | Sequence[Path]
 """The first n images that pass by, one of each class, images in model space ``(N, C, H, W)``, or image files."""
@@ -183,7 +184,7 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
     images = next((tensor for tensor in tensors if tensor.ndim == 4), None)
     if images is None:
         raise ConfigurationError(
-            f"no images in a batch of {_shape_of(batch)}: expected a tensor (N, C, H, W); give batch_to_images="
+            f"no images in a batch of {shapes_in(batch)}: expected a tensor (N, C, H, W); give batch_to_images="
         )
     return images, next((label for t in tensors if (label := _as_labels(t, len(images))) is not None), None)
 
@@ -198,7 +199,7 @@ def read_batch(reader: BatchToImages, batch: Any) -> tuple[Tensor, Tensor | None
     images, labels = (found, None) if isinstance(found, Tensor) else found
     if not isinstance(images, Tensor) or images.ndim != 4:
         raise ConfigurationError(
-            f"batch_to_images gave {_shape_of(images)} for a batch of {_shape_of(batch)}: expected (N, C, H, W)"
+            f"batch_to_images gave {shapes_in(images)} for a batch of {shapes_in(batch)}: expected (N, C, H, W)"
         )
     return images, labels
 
@@ -283,13 +284,3 @@ def _cover(image: Tensor, size: tuple[int, int]) -> Tensor:
     image = resize(image, full, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
     top, left = (full[0] - size[0]) // 2, (full[1] - size[1]) // 2
     return image[:, top : top + size[0], left : left + size[1]]
-
-
-def _shape_of(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"tensor {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_shape_of(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "(" + ", ".join(_shape_of(item) for item in value[:5]) + ")"
-    return type(value).__name__

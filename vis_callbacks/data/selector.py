@@ -31,6 +31,7 @@ from vis_callbacks.data.samples import (
     read_batch,
 )
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.pretrained_cfg import pretrained_cfgs, stated_input_size
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ class SampleSelector:
                     else "no batch has passed by: give samples= as a tensor or image files"
                 )
             return None
-        shape = self._shape or _input_shape(model)
+        shape = self._shape or stated_input_size(model)
         if shape is None and self._shape_problem is not None:
             raise self._shape_problem.with_traceback(None)
         if shape is None:
@@ -234,11 +235,10 @@ def find_class_names(model: nn.Module, holders: Iterable[Any]) -> tuple[str, ...
     for holder in holders:
         if names := class_names_in(holder):
             return names
-    for module in model.modules():
-        config = getattr(module, "pretrained_cfg", None)
-        if isinstance(config, dict) and config.get("label_names"):
+    for module, config in pretrained_cfgs(model):
+        if config.get("label_names"):
             return tuple(config["label_names"])
-        if isinstance(config, dict) and getattr(module, "num_classes", 0) == config.get("num_classes") == 1000:
+        if getattr(module, "num_classes", 0) == config.get("num_classes") == 1000:
             return _imagenet_names()
     return ()
 
@@ -272,14 +272,6 @@ def _normalization(request: SampleRequest, images: Tensor, model: nn.Module, hol
             if pixels.min() > -0.1 and pixels.max() < 1.1:
                 return found
     return guessed
-
-
-def _input_shape(model: nn.Module) -> torch.Size | None:
-    for module in model.modules():
-        config = getattr(module, "pretrained_cfg", None)
-        if isinstance(config, dict) and config.get("input_size"):
-            return torch.Size(config["input_size"])
-    return None
 
 
 def _names(request: SampleRequest, labels: Tensor, class_names: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.inputs import Sides, both_sides
 from vis_callbacks.model.receptive_field import ReceptiveField
-
-Sides: TypeAlias = int | tuple[int, int]
-"""Height and width in pixels, or one number for both."""
 
 
 class ChannelPatches:
@@ -140,8 +137,3 @@ def boxes_of(down: Tensor, across: Tensor) -> Tensor:
     """
     grid = torch.cat([across.repeat(len(down), 1), down.repeat_interleave(len(across), dim=0)], dim=1)
     return grid[:, [0, 2, 1, 3]]
-
-
-def both_sides(value: Sides) -> tuple[int, int]:
-    """Return height and width."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -16,12 +16,12 @@ from vis_callbacks.data.samples import Collector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.inspection.activations import Channels, choose_channels
-from vis_callbacks.inspection.channel_patches import ChannelPatches, Sides, both_sides, boxes_of
+from vis_callbacks.inspection.channel_patches import ChannelPatches, boxes_of
 from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import baseline_for, check_images, fixed_targets
+from vis_callbacks.model.inputs import Sides, baseline_for, both_sides, check_images, fixed_targets
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.receptive_field import ReceptiveField, receptive_field
@@ -32,7 +32,8 @@ from vis_callbacks.run.run import Run
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_IMAGES_A_PASS = 32
+_CHOOSING_IMAGES = 32
+"""Number of images among which the strongest channels are found."""
 
 
 @guarded
@@ -255,18 +256,21 @@ class MaximalPatches(VisualizationCallback):
             layout = find_layout(event.model, images[:1].to(device), self.layer)
             self._found = layout, receptive_field(event.model, images[:1].to(device), layout.layer)
         layout, field = self._found
-        found: ChannelPatches | None = None
-        for start in range(0, len(images), _IMAGES_A_PASS):
-            batch = images[start : start + _IMAGES_A_PASS]
+
+        def maps_of(items: Tensor) -> Tensor:
             with torch.no_grad():
-                seen = trace(event.model, batch.to(device), activations=[layout.layer])
-            maps = layout.to_map(seen.activations[layout.layer])
-            if self.chosen is None:
-                self.chosen = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
-            found = found or ChannelPatches(self.chosen, self.top, field=field, patch=self.patch)
-            found.update(batch, maps)
-        assert found is not None
-        assert self.chosen is not None
+                seen = trace(event.model, images[items].to(device), activations=[layout.layer])
+            return layout.to_map(seen.activations[layout.layer])
+
+        def chunks(count: int) -> Iterator[tuple[Tensor, Tensor]]:
+            return in_chunks(maps_of, count, pixels=pixels_of(images), device=device)
+
+        if self.chosen is None:
+            maps = torch.cat([part for _, part in chunks(min(len(images), _CHOOSING_IMAGES))])
+            self.chosen = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
+        found = ChannelPatches(self.chosen, self.top, field=field, patch=self.patch)
+        for items, maps in chunks(len(images)):
+            found.update(images[items], maps)
         pixels = dataclasses.replace(event.samples, images=found.crops.flatten(0, 1)).pixels
         captions = [
             f"{channel}: {score:.2g}" if math.isfinite(score) else ""

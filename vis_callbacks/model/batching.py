@@ -1,4 +1,4 @@
-"""Work of many passes: cut to a memory bound, and cut smaller when memory runs out."""
+"""Run many forward and backward passes in chunks of bounded memory, halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,28 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import logits_of, resolve_targets, target_scores
+from vis_callbacks.model.lean_graph import LeanGraph
 from vis_callbacks.model.trace import trace
 
 R = TypeVar("R")
 
 CPU_PIXELS = 8 * 224 * 224
-"""Pixels (images x height x width) of one chunk on the CPU: larger ones do not stay in its caches and take longer."""
+"""Pixels (images x height x width) of one chunk on the CPU: larger chunks leave its caches and are slower."""
 
 ACCELERATOR_PIXELS = 32 * 224 * 224
-"""The same on other devices, which need large chunks to be busy."""
+"""The same on other devices, which larger chunks keep busy."""
+
+GRAPH_PIXELS = 2 * 224 * 224 - 1
+"""Pixels (images x height x width) whose graph is held at a time: a graph of tens of MB.
+
+This allows one image of 224x224, or many small ones, which would be far slower one by one.
+"""
+
+_SMALL_PIXELS = 224 * 224
+"""Pixels (images x height x width) below which a graph is small."""
+
+_GRAPH_BYTES = 4096
+"""Bytes of a graph per pixel, generous enough for large models."""
 
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 
@@ -31,19 +44,19 @@ def in_chunks(
     device: torch.device | None = None,
     chunk_size: int | None = None,
 ) -> Iterator[tuple[Tensor, R]]:
-    """Do work on the items 0, 1, ... in chunks.
+    """Call a function for the items 0, 1, ... in chunks.
 
-    When memory runs out the chunk is halved, for the rest of the work too, down to one item.
+    When memory runs out the chunk size is halved, down to one item, and stays so for the remaining chunks.
 
     Args:
-        work: From the numbers of a chunk's items, ``(n,)`` long on the CPU, to its result.
-        items: How many there are.
-        pixels: Size of one item, in pixels of an image that the model sees.
-        device: Where the work is done; None: the CPU.
-        chunk_size: Items in a chunk; None: as many as `CPU_PIXELS` or `ACCELERATOR_PIXELS` allow.
+        work: From the indices of a chunk's items, ``(n,)`` long on the CPU, to its result.
+        items: Number of items.
+        pixels: Height x width of the image that the model sees per item.
+        device: Device of the model; None for the CPU.
+        chunk_size: Items per chunk; None for as many as `CPU_PIXELS` or `ACCELERATOR_PIXELS` allow.
 
     Yields:
-        The numbers of each chunk's items, and its result.
+        The indices of each chunk's items, and its result.
 
     Raises:
         ConfigurationError: If the chunk size is below 1.
@@ -64,38 +77,88 @@ def in_chunks(
         except RuntimeError as error:
             if len(chunk) == 1 or not is_out_of_memory(error):
                 raise
-            # Tried again outside of this handler: the error holds the frames, and so the tensors, of the failed chunk.
+            # Try again outside of this handler: the error holds the frames, and so the tensors, of the failed chunk.
             size = len(chunk) // 2
             continue
         yield chunk, result
         start += len(chunk)
 
 
+def in_small_chunks(
+    work: Callable[[Tensor], R], items: int, *, pixels: int, device: torch.device
+) -> Iterator[tuple[Tensor, R]]:
+    """Call a function that runs forward and backward in small chunks, to keep peak memory low.
+
+    Like `in_chunks`, but large images run one by one, inside `LeanGraph`.
+
+    Args:
+        work: From the indices of a chunk's items to its result.
+        items: Number of items.
+        pixels: Height x width of the image that the model sees per item.
+        device: Device of the model.
+
+    Yields:
+        The indices of each chunk's items, and its result.
+
+    Example:
+        >>> [count for _, count in in_small_chunks(len, 8, pixels=112 * 112, device=torch.device("cpu"))]
+        [7, 1]
+    """
+    # Lean graphs are a little slower, which does not pay off where graphs are small.
+    small = items * pixels < _SMALL_PIXELS
+
+    def lean(chunk: Tensor) -> R:
+        with LeanGraph():
+            return work(chunk)
+
+    return in_chunks(work if small else lean, items, pixels=pixels, chunk_size=small_chunk_size(pixels, device))
+
+
+def small_chunk_size(pixels: int, device: torch.device) -> int:
+    """Return how many items `in_small_chunks` puts in a chunk.
+
+    On a CUDA device their graphs may fill the memory that torch has reserved and does not use at the moment.
+
+    Args:
+        pixels: Height x width of the image that the model sees per item.
+        device: Device of the model.
+
+    Example:
+        >>> [small_chunk_size(side * side, torch.device("cpu")) for side in (32, 112, 224, 512)]
+        [97, 7, 1, 1]
+    """
+    bound = GRAPH_PIXELS
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        bound = max(bound, min(idle // _GRAPH_BYTES, ACCELERATOR_PIXELS))
+    return max(1, bound // pixels)
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory ran out, of any device."""
+    """Return whether an error means that the memory of the CPU or of any other device ran out."""
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def scores_of(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Return the target logits ``(N,)`` of images in one forward, without a graph."""
+    """Return the target logits ``(N,)`` of images, from one forward without a graph."""
     with torch.no_grad():
         logits = logits_of(model, images)
         return target_scores(logits, resolve_targets(targets, logits))
 
 
 def gradients_of(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Return the gradients ``(N, C, H, W)`` of the target logits at images in one forward and one backward."""
+    """Return the gradients ``(N, C, H, W)`` of the target logits at images, from one forward and one backward."""
     gradient = trace(model, images, targets, input_gradient=True).input_gradient
     assert gradient is not None
     return gradient
 
 
 def add_by_row(total: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Add values ``(n, ...)`` to the rows of a total ``(N, ...)``, in an order that is always the same."""
+    """Add values ``(n, ...)`` to the rows of a total ``(N, ...)`` in place, always in the same order."""
     for row in sorted(set(rows.tolist())):
         total[row] += values[rows == row].sum(dim=0)
 
 
 def pixels_of(images: Tensor) -> int:
-    """Return height x width."""
+    """Return height x width of images ``(N, C, H, W)``."""
     return images.shape[-2] * images.shape[-1]

@@ -1,8 +1,9 @@
-"""A user's module seen as images -> logits, whatever its precision and the shape of its output."""
+"""A user's module as a function from images to logits, whatever its precision and the structure of its output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
@@ -14,10 +15,9 @@ from vis_callbacks.errors import ConfigurationError
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Run a model and return its logits in float32.
 
-    Images are brought to the dtype of the model's parameters (bf16-true, 64-true), which keeps the graph intact. An
-    output that is a tuple or list is read by its first tensor of shape ``(N, K)``, a dict or object by ``logits``.
-    A one-logit head ``(N,)`` or ``(N, 1)`` stays one column. A model that squeezes the batch axis of one image away is
-    understood too.
+    Images are converted to the dtype of the model's parameters (bf16-true, 64-true), inside the graph. The logits are
+    the first tensor ``(N, K)`` of an output that is a tuple or list, and ``logits`` of a dict or object. A one-logit
+    head ``(N,)`` or ``(N, 1)`` gives one column. The batch axis may be missing for a single image.
 
     Args:
         model: From images ``(N, C, H, W)`` to logits.
@@ -33,21 +33,21 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
         >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(2, 3, 2, 2)).shape
         torch.Size([2, 5])
     """
-    # A copy: a model that changes its input in place must neither change our images nor fail on a leaf.
+    # A copy: a model that changes its input in place must neither change the images nor fail on a leaf.
     output = model(images.to(input_dtype(model), copy=True))
     found = _find_logits(output, len(images))
     if found is None and len(images) == 1 and isinstance(output, Tensor) and output.ndim == 1:
         return output.unsqueeze(0).float()
     if found is None:
         raise ConfigurationError(
-            f"no logits in the output of {type(model).__name__}: found {_describe(output)}, expected a tensor "
+            f"no logits in the output of {type(model).__name__}: found {shapes_in(output)}, expected a tensor "
             f"({len(images)}, classes), or a tuple, dict or object that holds one as `logits`"
         )
     return (found.unsqueeze(1) if found.ndim == 1 else found).float()
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
-    """Return the floating dtype that the model computes in: that of its first floating parameter, else float32."""
+    """Return the floating dtype of a model's input: that of its first floating parameter, else float32."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             return parameter.dtype
@@ -61,12 +61,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def classifier_in(module: nn.Module) -> nn.Module:
-    """Return the part of a module that maps images to logits: itself, if it has a ``forward``, else its largest child.
+    """Return the part of a module that maps images to logits: itself if it has a ``forward``, else its largest child.
 
-    Lightning modules often call their model in the steps alone and leave ``forward`` undefined.
+    Lightning modules often call their model in their steps only and leave ``forward`` undefined.
 
     Raises:
-        ConfigurationError: If there is neither.
+        ConfigurationError: If neither the module nor a child has a ``forward``.
 
     Example:
         >>> class Module(nn.Module):
@@ -81,13 +81,13 @@ def classifier_in(module: nn.Module) -> nn.Module:
     children = [child for child in module.children() if _has_forward(child)]
     if not children:
         raise ConfigurationError(
-            f"{type(module).__name__} has no forward, nor a child that has: define forward(images)"
+            f"{type(module).__name__} has no forward, nor a child that has one: define forward(images)"
         )
     return max(children, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
 
 
 def _has_forward(module: nn.Module) -> bool:
-    # Lightning's own forward only passes on to the one of nn.Module, which raises.
+    # Lightning's own forward only calls that of nn.Module, which raises.
     defining = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
     return "forward" in vars(module) or (defining is not nn.Module and defining.__name__ != "LightningModule")
 
@@ -126,18 +126,18 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 Targets: TypeAlias = Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None
-"""Classes ``(N,)`` or pairs ``(N, 2)``, one class for all, a rule from logits to classes, or None: the predicted."""
+"""Classes ``(N,)`` or pairs ``(N, 2)``, one class for all, a function of the logits, or None for the predicted."""
 
 
 def resolve_targets(targets: Targets, logits: Tensor) -> Tensor:
     """Return targets ``(N,)`` or ``(N, 2)`` long on the logits' device.
 
     Args:
-        targets: See `Targets`; a pair stands for the contrast of two logits.
+        targets: See `Targets`; a pair means the first class's logit minus the second's.
         logits: ``(N, K)``.
 
     Raises:
-        ConfigurationError: If a target is no class of the model, or their number is not that of the images.
+        ConfigurationError: If a target is not a class of the model, or there is not one per image.
 
     Example:
         >>> resolve_targets(None, torch.tensor([[0.1, 0.9], [0.8, 0.2]]))
@@ -152,7 +152,7 @@ def resolve_targets(targets: Targets, logits: Tensor) -> Tensor:
         targets = torch.full((count,), targets)
     targets = as_numbers(targets).to(logits.device)
     if targets.shape not in ((count,), (count, 2)):
-        raise ConfigurationError(f"targets of shape {tuple(targets.shape)}: expected ({count},), one for each image")
+        raise ConfigurationError(f"targets of shape {tuple(targets.shape)}: expected ({count},), one per image")
     wrong = targets[(targets < 0) | (targets >= classes)]
     if len(wrong):
         raise ConfigurationError(f"target {int(wrong[0])}: expected a class from 0 to {classes - 1}")
@@ -163,7 +163,7 @@ def as_numbers(targets: Tensor | Sequence[int]) -> Tensor:
     """Return class numbers as a long tensor.
 
     Raises:
-        ConfigurationError: If they are none.
+        ConfigurationError: If they are not numbers.
     """
     try:
         return torch.as_tensor(targets).long()
@@ -183,11 +183,22 @@ def _find_logits(output: Any, count: int) -> Tensor | None:
     return None
 
 
-def _describe(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor {tuple(output.shape)}"
-    if isinstance(output, Mapping):
-        return f"a dict with {', '.join(map(str, output))}"
-    if isinstance(output, (tuple, list)):
-        return f"a {type(output).__name__} of {', '.join(_describe(item) for item in output)}"
-    return f"a {type(output).__name__}"
+def shapes_in(value: Any) -> str:
+    """Return the shapes of the tensors in an output or a batch as text, for error messages.
+
+    Example:
+        >>> shapes_in({"logits": torch.zeros(2, 5), "extra": (torch.zeros(3), None)})
+        '{logits: tensor (2, 5), extra: (tensor (3,), NoneType)}'
+    """
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return "{" + _listed(f"{key}: {shapes_in(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "(" + _listed(map(shapes_in, value)) + ")"
+    return type(value).__name__
+
+
+def _listed(items: Iterable[str]) -> str:
+    first = list(islice(items, 6))
+    return ", ".join([*first[:5], "..."] if len(first) > 5 else first)

@@ -1,9 +1,10 @@
-"""What is known about the layers of a model: which have maps, which the logits depend on, which to look at."""
+"""What one pass shows about the layers of a model: which have maps, which the logits depend on, which to show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,25 +22,25 @@ class AcrossDepth:
 LayerChoice: TypeAlias = str | AcrossDepth | None
 """A layer's full name, layers across the depth, or None: the last one with a map that the logits depend on."""
 
-# What these give is another layer's map once more, or no map of the image at all.
+# Their output is the map of another layer once more, or no map of the image.
 _PASSIVE = ("Identity", "Dropout", "DropPath", "Softmax", "AdaptiveAvgPool", "AdaptiveMaxPool", "Flatten")
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """What one traced pass tells about a layer.
+    """What one forward and one backward show about a layer.
 
     Attributes:
         name: Full dotted name.
         kind: Class name of the module.
         shape: Shape of its output for a batch of N, written with N = 1.
-        layout: How its output becomes a map, or None where it has none.
-        reaches_logit: Whether the predicted logit has a gradient at two or more places of the map; False for patch
+        layout: How its output becomes a map, or None if it has no map.
+        reaches_logit: Whether the predicted logit has a gradient at two or more positions of the map; False for patch
             tokens that no class token reads any more, and for layers beside the path to the logits.
-        output: Layers with the same number gave the very same tensor (a stage and its last block).
+        output: Layers with the same number have the very same output tensor (a stage and its last block).
         token_mixer: Whether it is a linear map of tokens, such as the queries, keys and values of attention.
-        passes_through: Whether it gave one of its inputs, unchanged.
-        runs: How often it ran; all else is about the last time.
+        passes_through: Whether its output is one of its inputs, unchanged.
+        runs: How often it runs in a pass; everything else here is about its last run.
     """
 
     name: str
@@ -60,7 +61,7 @@ class FeatureInfo:
     Attributes:
         model: Class name of the model.
         image_size: ``(H, W)``.
-        layers: Those that ran and gave a tensor.
+        layers: Those that run and whose output holds a tensor.
         stages: Names of the ends of stages that the model itself declares (timm's ``feature_info``).
     """
 
@@ -69,20 +70,29 @@ class FeatureInfo:
     layers: tuple[LayerInfo, ...]
     stages: tuple[str, ...] = ()
 
+    def layer(self, name: str) -> LayerInfo:
+        """Return a layer by full name.
+
+        Raises:
+            LayerError: If it did not run.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise LayerError(
+            f"layer {name!r} of {self.model} did not run in the forward pass, or gave no tensor: choose another"
+        )
+
     def layout(self, layer: str) -> Layout:
         """Return the layout of a layer, by full name.
 
         Raises:
             LayerError: If the layer did not run, or has no map of at least two positions.
         """
-        at = next((index for index, found in enumerate(self.layers) if found.name == layer), None)
-        if at is None:
-            raise LayerError(
-                f"layer {layer!r} of {self.model} did not run in the forward pass, or gave no tensor: choose another"
-            )
-        found = self.layers[at]
+        found = self.layer(layer)
         if found.layout is not None:
             return found.layout
+        at = self.layers.index(found)
         others = sorted(
             (abs(index - at), other.name) for index, other in enumerate(self.layers) if other.layout is not None
         )
@@ -93,16 +103,18 @@ class FeatureInfo:
             + (f"nearest layers that have one: {nearest}" if nearest else "no layer has one")
         )
 
-    def runs(self, layer: str) -> int:
-        """Return how often a layer runs in a pass, by full name."""
-        return next((found.runs for found in self.layers if found.name == layer), 0)
+    def names(self, choices: Iterable[LayerChoice]) -> list[str]:
+        """Return the full names of the chosen layers, without those that did not run or have no map."""
+        names: dict[str, None] = {}
+        for choice in choices:
+            with suppress(LayerError):
+                chosen = self._choose(choice)
+                for name in chosen:
+                    self.layout(name)
+                names |= dict.fromkeys(chosen)
+        return list(names)
 
-    def choose(self, choice: LayerChoice) -> list[str]:
-        """Return the full names of the layers that are meant.
-
-        Raises:
-            LayerError: If no layer has a map.
-        """
+    def _choose(self, choice: LayerChoice) -> list[str]:
         if isinstance(choice, AcrossDepth):
             return self.across_depth(choice.count)
         return [self.default_layer() if choice is None else choice]
@@ -123,13 +135,13 @@ class FeatureInfo:
                 f"{self.model} has no layer with a spatial map for images of "
                 f"{self.image_size[0]}x{self.image_size[1]}: give larger images, or name a layer"
             )
-        # Without any gradient (a backbone run under no_grad) the last map is the best guess.
+        # Without any gradient (a backbone that runs under no_grad) the last map is the best guess.
         chosen = next((layer for layer in reversed(maps) if layer.reaches_logit), maps[-1])
         same = [layer.name for layer in maps if layer.output == chosen.output]
         return next((name for name in same if name in self.stages), same[-1])
 
     def across_depth(self, count: int) -> list[str]:
-        """Return up to `count` layers from shallow to deep, ends of stages where there are enough.
+        """Return up to `count` layers from shallow to deep: the ends of stages if there are enough.
 
         Raises:
             LayerError: If no layer has a map.
@@ -159,7 +171,7 @@ class FeatureInfo:
             for layer in self.layers
             if layer.layout is not None and not layer.passes_through and not layer.kind.startswith(_PASSIVE)
         ]
-        # One ReLU for all places is no place; in a model that runs as a whole several times, all layers are such.
+        # A ReLU that runs in many places stands for none of them, unless all layers run several times.
         return [layer for layer in maps if layer.runs == 1] or maps
 
 
@@ -178,5 +190,5 @@ def _outermost(names: Iterable[str]) -> list[str]:
 
 
 def _evenly(names: Sequence[str], count: int) -> list[str]:
-    # The last of each of `count` equal parts, so that the deepest is always among them.
+    # The last of each of `count` equal parts, so that the deepest is always included.
     return [names[math.ceil((part + 1) * len(names) / count) - 1] for part in range(count)]

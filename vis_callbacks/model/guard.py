@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from itertools import chain
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -17,17 +18,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CHECKPOINTING = {"grad_checkpointing", "gradient_checkpointing", "use_checkpoint"}
-"""What timm, transformers and others call the switch of activation checkpointing."""
+"""Attributes by which timm, transformers and others switch activation checkpointing on."""
 
 
 @contextmanager
 def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
-    """Run passes through a model that is being trained without training ever noticing.
+    """Run a model in the middle of its training, without any effect on the training.
 
     Inside, every module is in eval mode, parameters are frozen (no weight gradient is ever computed), gradients are
-    enabled and ordinary tensors are made even if the caller is in inference mode, autocast and anomaly detection are
-    off, compiled modules run eagerly, activations are not checkpointed (hooks and rules would miss what a backward
-    computes again), ``log`` and ``log_dict`` do nothing, and the random generators are seeded.
+    enabled and tensors are ordinary ones even if the caller is in inference mode, autocast and anomaly detection are
+    off, compiled modules run eagerly, activations are not checkpointed (hooks and rules would miss what the backward
+    recomputes), ``log`` and ``log_dict`` do nothing, and the random generators are seeded.
 
     Afterwards, also after an error, these are as before: each module's attributes (its own ``training`` flag, hooks,
     counters, caches), parameters' ``requires_grad`` and ``.grad`` objects, buffers bit for bit, the random generators
@@ -41,7 +42,7 @@ def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
         Nothing.
 
     Raises:
-        RuntimeError: If the model has lazy parameters that no batch has shaped yet: running it would initialise them.
+        RuntimeError: If the model has lazy parameters without a shape: running it here would initialise them.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).train()
@@ -53,8 +54,8 @@ def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
     """
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise RuntimeError(
-            "the model has lazy parameters without a shape: run one batch through it before looking inside, "
-            "so that its initial weights do not depend on the pictures"
+            "the model has lazy parameters without a shape: run one batch through it first, "
+            "so that its initial weights do not depend on the visualizations"
         )
     with ExitStack() as stack:
         stack.enter_context(_process_state(device_of(model)))
@@ -70,7 +71,7 @@ def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
 
 
 def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
-    """Run a function of a model, its first argument, inside `undisturbed`."""
+    """Decorate a function whose first argument is a model to run inside `undisturbed`."""
 
     @wraps(function)
     def guarded(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,10 +89,10 @@ def _model_state(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         for module in modules:
-            # Assigned, not called: users override train() and eval() to keep parts frozen.
+            # Assigned, as users override train() and eval() to keep parts of a model frozen.
             module.training = False
             _silence(module)
-            # Whatever else bears such a name is no switch.
+            # An attribute with such a name and another value is no switch.
             vars(module).update({name: False for name in _CHECKPOINTING if vars(module).get(name) is True})
         for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
@@ -110,7 +111,7 @@ def _model_state(model: nn.Module) -> Iterator[None]:
 
 
 class _Attributes:
-    """A module's attributes, with the contents of its plain containers (hooks and registries are among them)."""
+    """A copy of a module's attributes and of the contents of its plain containers, such as hooks and registries."""
 
     def __init__(self, module: nn.Module) -> None:
         self.values = dict(vars(module))
@@ -132,7 +133,7 @@ class _Attributes:
 
 
 def _silence(module: nn.Module) -> None:
-    # A forward that logs would otherwise add our passes to the user's metrics, or raise outside of a training step.
+    # A forward that logs would add these passes to the user's metrics, or raise outside of a training step.
     for name in ("log", "log_dict"):
         if callable(getattr(type(module), name, None)):
             vars(module)[name] = _no_log
@@ -151,9 +152,9 @@ def _process_state(device: torch.device) -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        # Some techniques resize images, which has no deterministic CUDA backward: a strict run must not fail on that.
+        # Some techniques resize images, whose CUDA backward is not deterministic: it must not fail in a strict run.
         torch.use_deterministic_algorithms(False)
-        # Our batch shapes are not those of training: to search for their fastest algorithm costs more than it gives.
+        # Batch shapes differ from those of training: searching for the fastest algorithms would not pay off.
         torch.backends.cudnn.benchmark = False
         yield
     finally:
@@ -169,10 +170,10 @@ def _process_state(device: torch.device) -> Iterator[None]:
 
 
 def seed_all(seed: int, device: torch.device) -> None:
-    """Seed the generators of Python, NumPy, torch and one device. To be called inside `undisturbed`."""
+    """Seed the generators of Python, NumPy, torch and one device. Call it inside `undisturbed`."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # torch.manual_seed would reseed every CUDA device, also those of other work.
+    # torch.manual_seed would seed every CUDA device, also those that others use.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -183,3 +184,35 @@ def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's first parameter or buffer."""
     tensor: Tensor | None = next(model.parameters(), next(model.buffers(), None))
     return torch.device("cpu") if tensor is None else tensor.device
+
+
+def copied_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of all parameters and buffers on the CPU, by name."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(model)}
+
+
+@contextmanager
+def swapped_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Run a model with other weights, such as those of `copied_weights`, and restore its own afterwards.
+
+    The model's tensors keep their identity and nothing is written to their storage, so they return bit for bit.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> with swapped_weights(model, {name: torch.zeros_like(t) for name, t in model.state_dict().items()}):
+        ...     model(torch.ones(1, 1)).item()
+        0.0
+    """
+    own = {name: (tensor, tensor.data) for name, tensor in _tensors(model)}
+    try:
+        for name, (tensor, data) in own.items():
+            if name in weights:
+                tensor.data = weights[name].to(data.device)
+        yield
+    finally:
+        for tensor, data in own.values():
+            tensor.data = data
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())

@@ -1,14 +1,18 @@
-"""What techniques are given, checked and completed: images, targets and baselines."""
+"""Checks and defaults of what techniques take: images, targets, baselines and sizes in pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import Targets, as_numbers, logits_of, resolve_targets
+
+Sides: TypeAlias = int | tuple[int, int]
+"""Height and width in pixels, or one number for both."""
 
 
 def check_images(images: Tensor) -> None:
@@ -21,6 +25,11 @@ def check_images(images: Tensor) -> None:
         raise ConfigurationError(f"images of dtype {images.dtype}: expected floating point, in the model's input space")
 
 
+def both_sides(value: Sides) -> tuple[int, int]:
+    """Return height and width."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
 def check_positive(name: str, value: int) -> int:
     """Return a count, or raise a `ConfigurationError` if it is below 1."""
     if value < 1:
@@ -29,7 +38,7 @@ def check_positive(name: str, value: int) -> int:
 
 
 def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
-    """Return the targets of images whose passes come later, by a forward pass only where they depend on the logits.
+    """Return the targets of images before other passes, with a forward only if they depend on the logits.
 
     Args:
         model: From images to logits.
@@ -40,7 +49,7 @@ def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         ``(N,)`` or ``(N, 2)`` long on the images' device.
 
     Raises:
-        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets are not one for each.
+        ConfigurationError: If the images are not ``(N, C, H, W)``, or there is not one target per image.
     """
     check_images(images)
     if isinstance(targets, int):
@@ -49,7 +58,7 @@ def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         targets = as_numbers(targets)
         if targets.shape not in ((len(images),), (len(images), 2)):
             raise ConfigurationError(
-                f"targets of shape {tuple(targets.shape)}: expected ({len(images)},), one for each image"
+                f"targets of shape {tuple(targets.shape)}: expected ({len(images)},), one per image"
             )
         return targets.to(images.device)
     with torch.no_grad():
@@ -57,7 +66,7 @@ def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
 
 
 def baseline_for(images: Tensor, baseline: Tensor | float | None) -> Tensor:
-    """Return the baseline of each image, ``(N, C, H, W)`` float32: zero in model space where none is given.
+    """Return the baseline of each image, ``(N, C, H, W)`` float32: zero in the model's input space by default.
 
     Raises:
         ConfigurationError: If it does not broadcast to the images.

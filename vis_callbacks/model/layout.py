@@ -1,4 +1,4 @@
-"""Where the height, width and channels of a layer's output are."""
+"""Where the batch, channels, height and width are in the output of a layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
 
-Axes = Literal["NCHW", "NHWC", "NLC", "NCL", "LNC"]
+Axes = Literal["NCHW", "NHWC", "NLC", "NCL", "LNC", "NC"]
 Size = tuple[int, int]
 
 _CHANNELS_FIRST = (
@@ -37,13 +37,14 @@ class Layout:
 
     Attributes:
         layer: Full name of the layer.
-        axes: Order of the axes: maps with channels first or last, or tokens ``L``, with the batch first or second.
+        axes: Order of the axes: maps with channels first or last, or tokens ``L``, with the batch first or second; "NC"
+            for an output without a map, whatever its other axes are.
         size: ``(h, w)`` of the map.
-        channels: C.
-        prefix: Tokens before those of the map (class, distillation and register tokens).
-        order: Where each position of the map, row by row, is among the tokens; None: in this order.
-        windows: WindowPartition that an image is cut into, which lie along the batch axis; 1: the image is whole.
-        window: Lengths of the axes between or behind batch and channels, where they hold windows; None: no windows.
+        channels: Number of channels.
+        prefix: Number of tokens before those of the map (class, distillation and register tokens).
+        order: Index of each position of the map, row by row, among the tokens; None for the same order.
+        windows: Number of windows that each image is cut into, which lie along the batch axis; 1 without windows.
+        window: Lengths of a window's axes, without the channels; None without windows.
 
     Example:
         >>> layout = Layout("blocks.11.norm1", "NLC", (2, 3), channels=4, prefix=1)
@@ -82,8 +83,8 @@ class Layout:
             return windows.movedim(self.channel_axis + 1, 1)
         return tensor.movedim((self.axes.index("N"), self.channel_axis), (0, 1))
 
-    def as_given(self, values: Tensor) -> Tensor:
-        """Return what `channels_first` gave in the layer's own order again."""
+    def from_channels_first(self, values: Tensor) -> Tensor:
+        """Undo `channels_first`."""
         if self.windows > 1:
             return values.movedim(1, self.channel_axis + 1).flatten(0, 1)
         return values.movedim((0, 1), (self.axes.index("N"), self.channel_axis))
@@ -92,10 +93,10 @@ class Layout:
         """Return the layer's output, or the gradient there, as ``(N, C, h, w)``; a view where possible.
 
         Raises:
-            LayerError: If the tensor is not of the shape that the layer gave when the layout was found.
+            LayerError: If the tensor does not have the shape for which the layout was found.
         """
-        given = tensor.shape[self.axes.index("N")] if tensor.ndim == len(self.axes) else 0
-        expected = self.shape(given // self.windows)
+        length = tensor.shape[self.axes.index("N")] if tensor.ndim == len(self.axes) else 0
+        expected = self.shape(length // self.windows)
         if tensor.shape != expected:
             raise LayerError(
                 f"layer {self.layer!r} gave {tuple(tensor.shape)}, expected {self.axes} of map size {self.size}: "
@@ -115,14 +116,14 @@ class Layout:
 
 
 class LayoutReader:
-    """Reads layouts from the shapes that layers give during one forward pass, in the order in which they finish.
+    """Reads layouts from the shapes of outputs during one forward pass, in the order in which layers finish.
 
     Args:
         model: The model that runs.
         image_size: ``(H, W)`` of the images.
         batch: Number of images.
-        doubled: Shapes that layers gave for twice as many images, by full name: they tell the axis of the images from
-            others of the same length.
+        doubled: Shapes of outputs for twice as many images, by full name: they tell the batch axis from others of the
+            same length.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class LayoutReader:
             dict.fromkeys([*(count for count in declared if type(count) is int), *range(_MOST_PREFIX_TOKENS + 1)])
         )
         self.grids: list[Size] = []
-        # Hiera keeps the tokens of a window together and says by `reroll` where they belong.
+        # Hiera keeps the tokens of a window together; its `reroll` restores their order.
         self.rerolls = {
             name: reroll.forward
             for name, module in model.named_modules()
@@ -155,7 +156,7 @@ class LayoutReader:
         first: Layout = Layout(layer, "NCHW", (shape[2], shape[3]), shape[1])
         last: Layout = Layout(layer, "NHWC", (shape[1], shape[2]), shape[3])
         if isinstance(module, _CHANNELS_FIRST):
-            # Also where the batch axis holds windows or heads, this tells a grid that tokens may come from.
+            # Even if the batch axis holds windows or heads, tokens may come from a grid of this size.
             self._remember(first.size)
             possible = [first]
         else:
@@ -204,7 +205,7 @@ class LayoutReader:
     def _order(self, layer: str, length: int) -> tuple[int, ...] | None:
         for owner, reroll in self.rerolls.items():
             block = re.match(re.escape(f"{owner}." if owner else "") + r"blocks\.(\d+)", layer)
-            # The first block of a stage begins with the tokens of the stage before.
+            # The first block of a stage starts with the tokens of the stage before.
             for index in (int(block[1]), int(block[1]) - 1) if block else ():
                 with suppress(RuntimeError, KeyError):
                     return tuple(reroll(torch.arange(length).view(1, length, 1), index).flatten().tolist())
@@ -215,7 +216,7 @@ class LayoutReader:
             self.grids = [size, *(grid for grid in self.grids if grid != size)]
 
     def _known_grids(self) -> list[Size]:
-        # Merged patches and subsampled tokens halve a grid without any convolution.
+        # Patch merging and token subsampling halve a grid without a convolution.
         return list(dict.fromkeys([*self.grids, *(half for grid in self.grids for half in _halves(grid))]))
 
     def _fits_image(self, size: Size) -> bool:

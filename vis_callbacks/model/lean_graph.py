@@ -1,8 +1,8 @@
-"""Graphs that keep only what a gradient at the images needs, which is a fourth of what training keeps."""
+"""Graphs that keep only what gradients at the images need: about a fourth of what training keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, SupportsInt
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn import functional as F
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
-from torch.overrides import TorchFunctionMode
+
+from vis_callbacks.model.torch_functions import RELUS, Function, FunctionMode, is_in_place
 
 
-class LeanGraph(TorchFunctionMode):
-    """While active, layers whose weights are frozen let go of their inputs; what they give is the same.
+class LeanGraph(FunctionMode):
+    """While active, layers with frozen weights keep less for the backward; outputs and gradients are the same.
 
-    torch keeps the input of a convolution or BatchNorm for the gradients of weights that nobody asks for here, and the
+    torch keeps the input of a convolution or BatchNorm for gradients of weights, which are not needed here, and the
     output of a ReLU for its signs.
 
     Example:
@@ -28,17 +29,8 @@ class LeanGraph(TorchFunctionMode):
         (True, torch.Size([2, 3, 8, 8]))
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run a function of torch; where it has a leaner backward, with that."""
-        del types
-        lean = _LEAN.get(func)
-        return (func if lean is None or _is_packed() else lean)(*args, **(kwargs or {}))
+    def __init__(self) -> None:
+        super().__init__(_LEAN)
 
 
 def _batch_norm(
@@ -73,7 +65,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _convolution(plain: Callable[..., Tensor], gradient_at_input: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a convolution, of which torch's is given with its gradient, that keeps nothing but its weights."""
+    """Return a convolution that keeps nothing but its weights, made of torch's own and its gradient."""
 
     class Convolution(torch.autograd.Function):
         @staticmethod
@@ -85,7 +77,7 @@ def _convolution(plain: Callable[..., Tensor], gradient_at_input: Callable[..., 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
             (weight,) = ctx.saved_tensors
-            # Under autocast the forward was in another precision than the weights.
+            # Under autocast the forward ran in another precision than that of the weights.
             found = gradient_at_input(ctx.shape, weight.to(gradient.dtype), gradient, *ctx.how)
             return found.to(ctx.dtype), None, None, None, None, None, None
 
@@ -99,7 +91,7 @@ def _convolution(plain: Callable[..., Tensor], gradient_at_input: Callable[..., 
         groups: SupportsInt = 1,
     ) -> Tensor:
         how = stride, padding, dilation, groups
-        # A padding may be a word, and images may come without a batch.
+        # The padding may be a string, and the input may have no batch axis.
         if isinstance(padding, str) or input.ndim != weight.ndim or not _is_lean(input, weight, bias):
             return plain(input, weight, bias, *how)
         output: Tensor = Convolution.apply(input, weight, bias, *how)
@@ -134,28 +126,24 @@ class _ReLU(torch.autograd.Function):
         return gradient.masked_fill(closed, 0), None
 
 
-def _is_packed() -> bool:
-    """Whether hooks look after what graphs keep, as in checkpointing, which compares that with a plain second pass."""
+def _has_saved_tensors_hooks() -> bool:
+    """Whether hooks read what graphs keep, as in checkpointing, which compares it with what a second forward keeps."""
     try:
-        with disable_saved_tensors_hooks("only asked"):
+        with disable_saved_tensors_hooks("a test whether there are any"):
             return False
     except RuntimeError:
         return True
 
 
 def _is_lean(inputs: Tensor, *weights: Tensor | None) -> bool:
-    return inputs.requires_grad and not any(weight is not None and weight.requires_grad for weight in weights)
+    trained = any(weight is not None and weight.requires_grad for weight in weights)
+    return inputs.requires_grad and not trained and not _has_saved_tensors_hooks()
 
 
-_LEAN: Mapping[Callable[..., Any], Callable[..., Any]] = {
+_LEAN: dict[Function, Function] = {
     F.batch_norm: _batch_norm,
     F.conv1d: _convolution(F.conv1d, conv1d_input),
     F.conv2d: _convolution(F.conv2d, conv2d_input),
     F.conv3d: _convolution(F.conv3d, conv3d_input),
-    F.relu: _relu,
-    torch.relu: _relu,
-    Tensor.relu: _relu,
-    F.relu_: _relu_,
-    torch.relu_: _relu_,
-    Tensor.relu_: _relu_,
+    **{relu: _relu_ if is_in_place(relu) else _relu for relu in RELUS},
 }

@@ -1,16 +1,17 @@
-"""Which part of the image a unit of a layer sees, measured: a pixel that is NaN spoils all units that see it."""
+"""Measure the receptive fields of layers: a pixel that is NaN makes all units that see it NaN."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.model.batching import in_chunks, is_out_of_memory
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, named_layers
@@ -21,10 +22,9 @@ Box = tuple[int, int, int, int]
 
 _LARGEST_STRIDE = 64
 _LONG = 4096
-# A multiple of all usual strides: two strips that differ by it tell the stride.
+# A multiple of all usual strides: the sizes of the maps of two strips that differ by it show the stride.
 _STEP = 192
 _SHORT_SIDES = (32, 64, 96)
-_CHUNK_PIXELS = 8 * 224 * 224
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Window:
     Attributes:
         size: Length, from the first to the last pixel that a unit sees, holes of dilated kernels included.
         stride: Pixels between the windows of neighbouring units.
-        offset: Where the window of unit 0 begins; negative where padding does.
+        offset: Pixel at which the window of unit 0 starts; negative if it starts in the padding.
     """
 
     size: int
@@ -60,7 +60,7 @@ class ReceptiveField:
     across: Window
 
     def box(self, row: int, column: int, image_size: tuple[int, int]) -> Box:
-        """Return the window of a unit, cut at the image's edges, as x0, y0, x1, y1 in pixels."""
+        """Return the window of a unit, cropped to the image, as x0, y0, x1, y1 in pixels."""
         (top, bottom), (left, right) = (
             (max(begin, 0), min(begin + window.size, length))
             for window, place, length in zip((self.down, self.across), (row, column), image_size, strict=True)
@@ -75,7 +75,7 @@ class ReceptiveField:
 
 
 def receptive_field(model: nn.Module, images: Tensor, layer: str) -> ReceptiveField | None:
-    """Measure what the units of a layer see.
+    """Measure the receptive field of a layer.
 
     Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
 
@@ -85,9 +85,8 @@ def receptive_field(model: nn.Module, images: Tensor, layer: str) -> ReceptiveFi
         layer: A layer's name.
 
     Returns:
-        The `ReceptiveField`, or None where units see the whole image (attention, global pooling, squeeze and
-        excitation) or no window that moves with the unit. Group and instance norm, whose statistics are global too,
-        are not counted.
+        The `ReceptiveField`, or None if units see the whole image (attention, global pooling, squeeze and excitation)
+        or no window that moves with the unit. The global statistics of group and instance norm do not count.
 
     Raises:
         LayerError: If there is no such layer.
@@ -104,7 +103,7 @@ def receptive_field(model: nn.Module, images: Tensor, layer: str) -> ReceptiveFi
 
 @guarded
 def receptive_fields(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, ReceptiveField | None]:
-    """Measure what the units of several layers see, by full name; see `receptive_field`."""
+    """Measure the receptive fields of several layers, by full name; see `receptive_field`."""
     names = list(layers)
     down, across = (_Probe(model, images, names, side).windows() for side in (0, 1))
     fields = {name: ReceptiveField(down[name], across[name]) for name in down.keys() & across.keys()}
@@ -112,7 +111,7 @@ def receptive_fields(model: nn.Module, images: Tensor, layers: Iterable[str]) ->
 
 
 class _Probe:
-    """Measures along one side of the image (0: down, 1: across), on long strips where the model takes them."""
+    """Measures along one side of the image (0: down, 1: across), on long strips if the model takes them."""
 
     def __init__(self, model: nn.Module, images: Tensor, layers: list[str], side: int) -> None:
         self.model = model
@@ -134,7 +133,7 @@ class _Probe:
                     if name in shorter and (grown := hits.shape[1] - shorter[name].shape[1]) > 0
                 }
                 return self._exact(coarse, strides, other)
-        # The model takes images of its own size only.
+        # The model only takes images of its own size.
         coarse = self._run(self.own, self.other, [self.own // 2])
         return self._exact(
             coarse, {name: self.own / hits.shape[1] for name, hits in coarse.items()}, self.other, self.own
@@ -153,7 +152,7 @@ class _Probe:
         if length is None:
             reach = max(int(coarse[name].sum() + 2) * stride for name, stride in local.items())
             length = math.ceil((2 * reach + 4 * max(local.values())) / 64) * 64
-        # Every place relative to the stride, and the first once more a stride on: a window that does not move is none.
+        # All places within a stride, and the first one again a stride further: its window must have moved.
         places = [length // 2 + step for step in range(max(local.values()) + 1)]
         hits = self._run(length, other, places)
         found = {name: _window(hits[name], stride, places) for name, stride in local.items() if name in hits}
@@ -162,19 +161,21 @@ class _Probe:
     def _run(self, length: int, other: int, places: list[int]) -> dict[str, Tensor]:
         """Return which units ``(places, units)`` of each layer see each place."""
         size = (length, other) if self.side == 0 else (other, length)
-        chunk = max(1, _CHUNK_PIXELS // (length * other))
-        parts: dict[str, list[Tensor]] = {}
-        for start in range(0, len(places), chunk):
-            some = places[start : start + chunk]
-            images = self.images.new_zeros((len(some), self.images.shape[1], *size))
+
+        def work(items: Tensor) -> dict[str, Tensor]:
+            images = self.images.new_zeros((len(items), self.images.shape[1], *size))
             lines = images if self.side == 0 else images.transpose(2, 3)
-            for index, place in enumerate(some):
-                lines[index, :, place] = math.nan
-            for name, hits in self._spoiled(images).items():
+            for index, item in enumerate(items.tolist()):
+                lines[index, :, places[item]] = math.nan
+            return self._nan_units(images)
+
+        parts: dict[str, list[Tensor]] = {}
+        for _, found in in_chunks(work, len(places), pixels=length * other, device=self.images.device):
+            for name, hits in found.items():
                 parts.setdefault(name, []).append(hits)
         return {name: torch.cat(hits) for name, hits in parts.items() if sum(map(len, hits)) == len(places)}
 
-    def _spoiled(self, images: Tensor) -> dict[str, Tensor]:
+    def _nan_units(self, images: Tensor) -> dict[str, Tensor]:
         reader = LayoutReader(self.model, (images.shape[2], images.shape[3]), len(images))
         found: dict[str, Tensor] = {}
 
@@ -189,16 +190,19 @@ class _Probe:
 
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            # Winograd and Fourier convolutions work on tiles and would spoil whole tiles.
+            # Winograd and Fourier convolutions work on tiles, and a NaN would spread over its tile.
             stack.enter_context(torch.backends.nnpack.flags(enabled=False))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             for name, module in named_layers(self.model).items():
                 if _has_global_statistics(module):
                     stack.callback(module.register_forward_hook(lambda _, inputs, __: inputs[0]).remove)
                 stack.callback(module.register_forward_hook(observe(name)).remove)
-            # A head made for another size fails, but behind the layers that are looked at.
-            stack.enter_context(suppress(Exception))
-            logits_of(self.model, images)
+            try:
+                logits_of(self.model, images)
+            except Exception as error:
+                # A head made for another image size fails, but after the layers in question.
+                if len(images) > 1 and isinstance(error, RuntimeError) and is_out_of_memory(error):
+                    raise
         return found
 
 

@@ -1,4 +1,4 @@
-"""The layers of a model as a list to choose from: names, types, shapes, maps and receptive fields."""
+"""A summary of a model's layers to choose from: names, types, shapes, maps and receptive fields."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vis_callbacks.model.feature_probe import feature_info
+from vis_callbacks.model.features import feature_info
 from vis_callbacks.model.receptive_field import ReceptiveField, receptive_fields
 
 
 @dataclass(frozen=True)
-class LayerDescription:
-    """A layer, as a user chooses it.
+class LayerSummary:
+    """A layer of a model, as a user chooses it.
 
     Attributes:
         name: Full dotted name.
         kind: Class name of the module.
         shape: Shape of its output for one image.
-        map_size: ``(h, w)`` of its map, or None where it has none.
-        receptive_field: What its units see; None where it has no map, or its units see the whole image.
+        map_size: ``(h, w)`` of its map; None without a map.
+        receptive_field: What its units see; None without a map, or if its units see the whole image.
         is_default: Whether class activation maps are made of this layer unless another is named.
     """
 
@@ -31,8 +31,8 @@ class LayerDescription:
     is_default: bool
 
 
-def describe_layers(model: nn.Module, images: Tensor) -> list[LayerDescription]:
-    """Describe all layers that run, in the order in which they finish.
+def summarize_layers(model: nn.Module, images: Tensor) -> list[LayerSummary]:
+    """Return all layers that run, in the order in which they finish.
 
     Args:
         model: From images to logits; left as found.
@@ -41,14 +41,14 @@ def describe_layers(model: nn.Module, images: Tensor) -> list[LayerDescription]:
     Example:
         >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
-        >>> [(layer.name, layer.map_size) for layer in describe_layers(net, torch.rand(1, 3, 16, 16))][:2]
+        >>> [(layer.name, layer.map_size) for layer in summarize_layers(net, torch.rand(1, 3, 16, 16))][:2]
         [('0', (12, 12)), ('1', (12, 12))]
     """
     found = feature_info(model, images)
     fields = receptive_fields(model, images, [layer.name for layer in found.layers if layer.layout is not None])
     default = found.default_layer() if fields else None
     return [
-        LayerDescription(
+        LayerSummary(
             name=layer.name,
             kind=layer.kind,
             shape=layer.shape,
@@ -61,7 +61,7 @@ def describe_layers(model: nn.Module, images: Tensor) -> list[LayerDescription]:
 
 
 def layers_table(model: nn.Module, images: Tensor) -> str:
-    """Return `describe_layers` as text in columns; the default layer is marked with a star.
+    """Return `summarize_layers` as text in columns; the default layer is marked with a star.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ def layers_table(model: nn.Module, images: Tensor) -> str:
         4      Linear             5
     """
     rows = [("layer", "type", "output", "map", "receptive field")]
-    for layer in describe_layers(model, images):
+    for layer in summarize_layers(model, images):
         seen = "" if layer.map_size is None else str(layer.receptive_field or "whole image")
         size = "" if layer.map_size is None else _times(layer.map_size)
         rows.append((layer.name + " *" * layer.is_default, layer.kind, _times(layer.shape[1:]), size, seen))

@@ -1,4 +1,4 @@
-"""Where the places of a map went when it was cut into windows: found by following each place back, for any order."""
+"""How a map was cut into windows: found with gradients that lead from each position of a window back to the map."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class WindowPartition:
 
     Attributes:
         whole: The layout of the map that was cut.
-        count: WindowPartition an image, along the batch axis.
+        count: Number of windows per image, along the batch axis.
         shape: Lengths of a window's axes, without the channels.
-        last: Whether the channels are the last axis, and not the second.
-        order: Where each place of the map, row by row, is among the places of all of an image's windows.
+        last: Whether the channels are the last axis, else the second.
+        order: Index of each position of the map, row by row, among the positions of all windows of an image.
     """
 
     whole: Layout
@@ -31,11 +31,11 @@ class WindowPartition:
     order: tuple[int, ...]
 
     def layout(self, layer: str, shape: tuple[int, ...], batch: int) -> Layout | None:
-        """Return the layout of what a layer gave inside the windows; None where it is no such thing.
+        """Return the layout of the output of a layer that works on the windows; None if the shape does not fit.
 
         Args:
             layer: Full name of the layer.
-            shape: Of its output.
+            shape: Shape of its output.
             batch: Number of images.
         """
         inner, channels = (shape[1:-1], shape[-1]) if self.last else (shape[2:], shape[1])
@@ -60,13 +60,13 @@ class WindowPartition:
 
 
 def find_windows(tensor: Tensor, maps: Iterable[tuple[Layout, Tensor]], batch: int) -> WindowPartition | None:
-    """Return how a tensor was cut from a map; None if it is not a map's places in another order.
+    """Return how a tensor was cut from a map; None if it is not a map's positions in another order.
 
-    The number of each place in the tensor is sent back to the map. Where nothing but the order changed, by cuts,
-    shifts, padding or strides, whole numbers arrive, each once.
+    The backward carries the index of each position of the tensor to the map. If nothing but the order changed, by
+    cuts, shifts, padding or strides, each index arrives at one position as a whole number.
 
     Args:
-        tensor: What a layer was given, in the graph of the pass.
+        tensor: Input of a layer, in the graph of the pass.
         maps: Layouts and outputs of the layers that it may come from.
         batch: Number of images.
 
@@ -82,7 +82,7 @@ def find_windows(tensor: Tensor, maps: Iterable[tuple[Layout, Tensor]], batch: i
     for layout, source in maps:
         for last in (True, False)[: tensor.ndim - 2]:
             shape, channels = (tensor.shape[1:-1], tensor.shape[-1]) if last else (tensor.shape[2:], tensor.shape[1])
-            # Windows of a part of the channels lie along the batch axis; a fourth axis alone may as well be heads.
+            # With fewer channels, windows must lie along the batch axis: a fourth axis may as well hold heads.
             if channels == layout.channels or (tensor.shape[0] > batch and channels < layout.channels):
                 order = _order(tensor, source, layout, shape, batch, last=last)
                 if order is not None:
@@ -105,7 +105,7 @@ def _order(
         found.append(layout.to_map(back).flatten(2))
     once, numbers = found
     order = numbers.amax(dim=1)
-    # A part of the channels may have been cut off; the others all went to the same place, unlike those of heads.
+    # Some channels may be missing; all others went to the same position, unlike those of heads.
     if not bool(((once == 0) | ((once == 1) & (numbers == order[:, None]))).all()) or not bool(once.any(dim=1).all()):
         return None
     an_image = places // batch

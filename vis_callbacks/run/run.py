@@ -23,7 +23,7 @@ from vis_callbacks._lightning import (
 from vis_callbacks.data.selector import SampleSelector, find_class_names
 from vis_callbacks.event import Moment
 from vis_callbacks.model.classifier import classifier_in
-from vis_callbacks.model.weights import copied_weights, swapped_weights
+from vis_callbacks.model.guard import copied_weights, swapped_weights
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes

@@ -15,9 +15,8 @@ from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import class_index
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.batching import in_chunks, pixels_of
+from vis_callbacks.model.batching import in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import logits_of, probabilities
-from vis_callbacks.model.frugal import in_small_chunks
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown

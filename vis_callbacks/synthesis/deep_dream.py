@@ -15,11 +15,11 @@ from vis_callbacks.data.normalization import IDENTITY, Normalization
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
+from vis_callbacks.model.features import middle_layer, output_layout
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
-from vis_callbacks.synthesis.layer_axes import axes_of, middle_layer
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.optimization.objectives import activation_norm
@@ -81,7 +81,7 @@ def deep_dream(
     if octaves < 1 or octave_scale <= 1:
         raise ConfigurationError(f"octaves={octaves}, octave_scale={octave_scale}: expected at least 1 and above 1")
     name = middle_layer(model, images) if layer is None else find_layer(model, layer)[0]
-    objective = activation_norm(name, axes_of(model, images, name), channel)
+    objective = activation_norm(output_layout(model, images, name), channel)
     normalization = normalization_for(model, images.shape[1], normalization)
     original = normalization.to_pixels(images.detach().float()).clamp(0, 1)
     generator = torch.Generator().manual_seed(seed)

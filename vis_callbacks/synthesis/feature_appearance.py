@@ -13,11 +13,12 @@ from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
+from vis_callbacks.model.features import middle_layer, output_layout
 from vis_callbacks.model.guard import device_of, guarded
 from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layout import Layout
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback, shown
-from vis_callbacks.synthesis.layer_axes import axes_of, batch_and_channels_first, middle_layer
 from vis_callbacks.synthesis.optimization.generate import synthesise
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import OptimizerFactory, SchedulerFactory
@@ -89,10 +90,10 @@ def feature_appearance(
     """
     name, _ = find_layer(model, layer)
     wanted = torch.as_tensor([channels] if isinstance(channels, int) else channels, dtype=torch.long).flatten()
-    axes = axes_of(model, torch.zeros(1, *image_shape(model, image_size), device=device_of(model)), name)
-    objective = channel(name, axes, wanted, position)
+    layout = output_layout(model, torch.zeros(1, *image_shape(model, image_size), device=device_of(model)), name)
+    objective = channel(layout, wanted, position)
     if diversity:
-        objective = objective - diversity * similarity(name, axes, wanted)
+        objective = objective - diversity * similarity(layout, wanted)
     with RedirectedGradients():
         made = synthesise(
             model,
@@ -180,8 +181,8 @@ class FeatureAppearance(SynthesisCallback):
         model, normalization = event.model, event.samples.normalization
         real, _ = self.real_images(event)
         layer = middle_layer(model, real) if self.layer is None else find_layer(model, self.layer)[0]
-        axes = axes_of(model, real, layer)
-        excited = _excitement(model, real, layer, axes)
+        layout = output_layout(model, real, layer)
+        excited = _excitement(model, real, layout)
         count = excited.shape[1]
         channels = event.share.of(self.channels or sorted({count * part // _CHANNELS for part in range(_CHANNELS)}))
         if not channels:
@@ -201,7 +202,7 @@ class FeatureAppearance(SynthesisCallback):
             seed=event.seed,
             progress=self.progress,
         )
-        loved = _excitement(model, normalization.to_model(made), layer, axes).view(len(channels), self.images, count)
+        loved = _excitement(model, normalization.to_model(made), layout).view(len(channels), self.images, count)
         pixels = normalization.to_pixels(real.float()).clamp(0, 1)
         for at, index in enumerate(channels):
             mine = loved[at, :, index]
@@ -222,10 +223,10 @@ class FeatureAppearance(SynthesisCallback):
             )
 
 
-def _excitement(model: nn.Module, images: Tensor, layer: str, axes: str) -> Tensor:
+def _excitement(model: nn.Module, images: Tensor, layout: Layout) -> Tensor:
     """Return the mean activation of every channel for each image, ``(N, channels)``."""
-    reading = Objective(lambda view: view.pixels, outputs=frozenset([layer]))
+    reading = Objective(lambda view: view.pixels, outputs=frozenset([layout.layer]))
     with watching(model, reading) as run, torch.no_grad():
         _, outputs, _ = run(images)
-    maps = batch_and_channels_first(outputs[layer], axes)
+    maps = layout.channels_first(outputs[layout.layer]).float()
     return maps.reshape(*maps.shape[:2], -1).mean(dim=2)

@@ -14,12 +14,11 @@ from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.features import layers_across_depth
+from vis_callbacks.model.features import layers_across_depth, output_layout
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback, psnr, shown
-from vis_callbacks.synthesis.layer_axes import axes_of
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.optimization.objectives import Objective, feature_distance
@@ -95,7 +94,7 @@ def feature_inversion(
     found: dict[str, Tensor] = {}
     for layer, name in names.items():
         generator = torch.Generator().manual_seed(seed)
-        distance = feature_distance(name, axes_of(model, images, name), features[name])
+        distance = feature_distance(output_layout(model, images, name), features[name])
         spec = ImageSpec(
             (count, channels, height, width), normalization, ImageStatistics(channels), generator, images.device
         )

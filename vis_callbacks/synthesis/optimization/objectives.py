@@ -13,7 +13,7 @@ from torch import Tensor
 from vis_callbacks.data.normalization import IDENTITY, Normalization
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import resolve_targets, target_scores
-from vis_callbacks.synthesis.layer_axes import batch_and_channels_first
+from vis_callbacks.model.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -99,88 +99,92 @@ def logit(classes: Tensor) -> Objective:
     )
 
 
+def _features(view: View, layout: Layout) -> Tensor:
+    return layout.channels_first(view.outputs[layout.layer]).float()
+
+
 def channel(
-    layer: str, axes: str, channels: Tensor, position: Literal["all", "center"] | tuple[int, int] = "all"
+    layout: Layout, channels: Tensor, position: Literal["all", "center"] | tuple[int, int] = "all"
 ) -> Objective:
     """The mean of one channel of a layer for each image, or one unit of it.
 
     Args:
-        layer: Full name of the layer.
-        axes: Order of the axes of its output, see `axes_of`.
+        layout: The layer and the axes of its output, see `output_layout`.
         channels: ``(N,)`` long.
         position: "all" for the mean of the channel, "center" for its middle unit, or a unit's row and column.
     """
 
     def score(view: View) -> Tensor:
-        maps = batch_and_channels_first(view.outputs[layer], axes)
+        maps = _features(view, layout)
         for wrong in channels[(channels < 0) | (channels >= maps.shape[1])]:
-            raise ConfigurationError(f"channel {int(wrong)} of layer {layer!r}: expected 0 to {maps.shape[1] - 1}")
+            raise ConfigurationError(
+                f"channel {int(wrong)} of layer {layout.layer!r}: expected 0 to {maps.shape[1] - 1}"
+            )
         chosen = maps[torch.arange(len(maps), device=maps.device), channels.to(maps.device)]
         if position == "all" or chosen.ndim == 1:
             return chosen.mean(dim=tuple(range(1, chosen.ndim))) if chosen.ndim > 1 else chosen
         sizes = tuple(chosen.shape[1:])
         at = tuple(size // 2 for size in sizes) if position == "center" else position
         if len(at) != len(sizes) or not all(0 <= i < n for i, n in zip(at, sizes, strict=True)):
-            raise ConfigurationError(f"position {at} in layer {layer!r}: expected one in maps of {sizes}")
+            raise ConfigurationError(f"position {at} in layer {layout.layer!r}: expected one in maps of {sizes}")
         return chosen.flatten(1)[:, int(torch.arange(math.prod(sizes)).view(sizes)[at])]
 
-    return Objective(score, outputs=frozenset([layer]))
+    return Objective(score, outputs=frozenset([layout.layer]))
 
 
-def activation_norm(layer: str, axes: str, channel: int | None = None) -> Objective:
+def activation_norm(layout: Layout, channel: int | None = None) -> Objective:
     """Half the mean square of a layer's activations, or of one channel's: whatever the layer sees, more of it.
 
     Args:
-        layer: Full name of the layer.
-        axes: Order of the axes of its output, see `axes_of`.
+        layout: The layer and the axes of its output, see `output_layout`.
         channel: One channel. None: all.
     """
 
     def score(view: View) -> Tensor:
-        maps = batch_and_channels_first(view.outputs[layer], axes)
+        maps = _features(view, layout)
         if channel is not None:
             if not 0 <= channel < maps.shape[1]:
-                raise ConfigurationError(f"channel {channel} of layer {layer!r}: expected 0 to {maps.shape[1] - 1}")
+                raise ConfigurationError(
+                    f"channel {channel} of layer {layout.layer!r}: expected 0 to {maps.shape[1] - 1}"
+                )
             maps = maps[:, channel : channel + 1]
         return maps.flatten(1).square().mean(dim=1) / 2
 
-    return Objective(score, outputs=frozenset([layer]))
+    return Objective(score, outputs=frozenset([layout.layer]))
 
 
-def feature_distance(layer: str, axes: str, features: Tensor) -> Objective:
+def feature_distance(layout: Layout, features: Tensor) -> Objective:
     """‖Φ − Φ0‖² / ‖Φ0‖², how far a layer's output is from given features.
 
     Args:
-        layer: Full name of the layer.
-        axes: Order of the axes of its output, see `axes_of`.
+        layout: The layer and the axes of its output, see `output_layout`.
         features: Φ0, the layer's output for the images to be found again.
     """
-    wanted = batch_and_channels_first(features.detach(), axes).flatten(1)
+    wanted = layout.channels_first(features.detach()).float().flatten(1)
     size = wanted.square().sum(dim=1).clamp_min(1e-12)
 
     def score(view: View) -> Tensor:
-        found = batch_and_channels_first(view.outputs[layer], axes).flatten(1)
+        found = _features(view, layout).flatten(1)
         return (found - wanted).square().sum(dim=1) / size
 
-    return Objective(score, outputs=frozenset([layer]))
+    return Objective(score, outputs=frozenset([layout.layer]))
 
 
-def similarity(layer: str, axes: str, groups: Tensor) -> Objective:
+def similarity(layout: Layout, groups: Tensor) -> Objective:
     """How alike the textures of the images of one group are: the mean cosine of their Gram matrices (Olah et al. 2017).
 
     To be subtracted, so that several images of one channel show different things that it answers to.
 
     Args:
-        layer: Full name of the layer.
-        axes: Order of the axes of its output, see `axes_of`.
+        layout: The layer and the axes of its output, see `output_layout`.
         groups: The group of each image, ``(N,)``.
     """
     others = (groups[:, None] == groups[None]).float().fill_diagonal_(0)
 
     def score(view: View) -> Tensor:
-        maps = batch_and_channels_first(view.outputs[layer], axes).flatten(2)
+        maps = _features(view, layout).flatten(2)
         gram = torch.nn.functional.normalize((maps @ maps.mT).flatten(1), dim=1)
         weight = others.to(gram)
         return ((gram @ gram.mT) * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
 
-    return Objective(score, outputs=frozenset([layer]))
+    return Objective(score, outputs=frozenset([layout.layer]))

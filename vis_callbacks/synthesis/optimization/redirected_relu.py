@@ -1,26 +1,24 @@
-"""A way up for units that are dead: a ReLU that is 0 everywhere has no gradient to climb."""
+"""Gradients for dead units: where a ReLU is 0 for a whole image, its own gradient is zero."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-_RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-_CLIPPED = {F.relu6, F.hardtanh}
+from vis_callbacks.model.torch_functions import CLIPPED, RELUS, Function, FunctionMode, is_in_place
 
 
-class RedirectedGradients(TorchFunctionMode):
-    """While active, gradients that would die at a ReLU for a whole image pass where they raise dead units.
+class RedirectedGradients(FunctionMode):
+    """While active, a gradient that a ReLU would stop for a whole image passes where it raises dead units.
 
-    Where any gradient of an image gets through, nothing is changed (Olah et al., "Feature visualization", 2017). ReLU
+    Where any part of an image's gradient passes, nothing changes (Olah et al., "Feature visualization", 2017). ReLU
     and ReLU6 are found as modules and functions.
 
     Example:
+        >>> from torch.nn import functional as F
         >>> x = torch.full((1, 4), -1.0, requires_grad=True)
         >>> with RedirectedGradients():
         ...     loss = -F.relu(x).sum()
@@ -28,25 +26,16 @@ class RedirectedGradients(TorchFunctionMode):
         tensor([[-1., -1., -1., -1.]])
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run a function of torch; a ReLU with another backward."""
-        del types
-        kwargs = dict(kwargs or {})
-        if func not in _RELUS | _CLIPPED:
-            return func(*args, **kwargs)
-        inputs = args[0] if args else kwargs["input"]
-        with torch.no_grad():
-            # Not in place yet: the backward needs to know where the inputs were.
-            outputs = func(inputs.detach().clone(), *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
-        outputs = _Redirected.apply(inputs, outputs)
-        in_place = func in (torch.relu_, Tensor.relu_) or kwargs.get("inplace") or True in args[1:]
-        return inputs.copy_(outputs) if in_place else outputs
+    def __init__(self) -> None:
+        super().__init__({function: partial(_redirected, function) for function in RELUS | CLIPPED})
+
+
+def _redirected(function: Function, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    with torch.no_grad():
+        # Not in place yet: the backward compares inputs and outputs.
+        outputs = function(input.detach().clone(), *args, **kwargs)
+    outputs = _Redirected.apply(input, outputs)
+    return input.copy_(outputs) if is_in_place(function, **kwargs) else outputs
 
 
 class _Redirected(torch.autograd.Function):
@@ -60,6 +49,6 @@ class _Redirected(torch.autograd.Function):
         below, above = ctx.saved_tensors
         plain = gradients[0].masked_fill(below | above, 0)
         lost = (plain == 0).flatten(1).all(dim=1).view(-1, *[1] * (plain.ndim - 1))
-        # The loss is what falls: a negative gradient wants more of a dead unit, a positive one less of a full one.
+        # The loss is minimised: a negative gradient raises a dead unit, a positive one lowers a saturated one.
         raising = (below & (gradients[0] < 0)) | (above & (gradients[0] > 0))
         return torch.where(lost & raising, gradients[0], plain), None
