@@ -10,7 +10,7 @@ from vis_callbacks.synthesis.deep_dream import deep_dream
 from vis_callbacks.synthesis.feature_appearance import feature_appearance
 from vis_callbacks.synthesis.feature_inversion import feature_inversion
 from vis_callbacks.synthesis.fool import fool
-from vis_callbacks.synthesis.optimization.robustness import trust
+from vis_callbacks.synthesis.optimization.robustness import robustness
 
 HALF = Normalization((0.5,), (0.5,))
 
@@ -34,7 +34,7 @@ def test_every_technique_works_with_every_kind_of_model(case):
         assert made.shape == images.shape
         assert in_range(made)
     assert deep_dream(model, images, octaves=1, steps=1, normalization=HALF).shape == images.shape
-    assert ((trust(model, appearance, 1).trust >= 0) & (trust(model, appearance, 1).trust <= 1)).all()
+    assert ((robustness(model, appearance, 1).score >= 0) & (robustness(model, appearance, 1).score <= 1)).all()
 
 
 def test_feature_appearance_excites_its_channels(model):
@@ -51,7 +51,7 @@ def test_feature_appearance_excites_its_channels(model):
     assert after[1, 9] > before[1, 9]
 
 
-def test_a_unit_is_seen_where_it_is():
+def test_only_the_receptive_field_of_a_unit_changes():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     images = feature_appearance(model, "0", 1, image_size=12, position=(2, 3), recipe="simonyan", steps=5)
     changed = images[0].amax(dim=0) > 0
@@ -85,10 +85,10 @@ def test_diversity_makes_images_of_one_channel_differ(model):
     assert likeness(diverse) < likeness(same)
 
 
-def test_the_pass_ends_at_the_layer(model):
+def test_the_forward_pass_stops_at_the_layer(model):
     ran: list[str] = []
     model.conv2.register_forward_hook(lambda *_: ran.append("conv2"))
-    feature_appearance(model, "conv2", 0, image_size=16, steps=2)  # also finds out about the layers
+    feature_appearance(model, "conv2", 0, image_size=16, steps=2)  # probes the layers too
     ran.clear()
     feature_appearance(model, "conv2", 0, image_size=16, steps=2)
     with_two_steps = len(ran)
@@ -175,10 +175,10 @@ def test_fooling_refuses_bounds_that_allow_nothing(model):
         fool(model, torch.rand(1, 3, 16, 16), 0, linf=0)
 
 
-def test_trust_of_a_class_seen_everywhere_is_high():
+def test_robustness_of_a_class_that_every_image_has_is_high():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     nn.init.constant_(model[2].weight, 0)
     nn.init.constant_(model[2].bias[0:1], 10.0)
-    seen = trust(model, torch.rand(2, 3, 16, 16), 0)
-    assert (seen.trust > 0.99).all()
+    seen = robustness(model, torch.rand(2, 3, 16, 16), 0)
+    assert (seen.score > 0.99).all()
     assert seen.logits.shape == seen.probabilities.shape == (2,)

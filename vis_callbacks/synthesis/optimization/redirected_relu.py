@@ -1,4 +1,4 @@
-"""A way up for units that are dead: a ReLU that is 0 everywhere has no gradient to climb."""
+"""Gradients redirected past ReLUs that are 0 everywhere, so that dead units can be raised."""
 
 from __future__ import annotations
 
