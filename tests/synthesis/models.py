@@ -8,6 +8,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.data.normalization import Normalization
+
+HALF = Normalization((0.5,), (0.5,))
+
+
+def in_range(images: Tensor) -> bool:
+    return bool(torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 1)
+
 
 class ConvNet(nn.Module):
     """Small, with BatchNorm and functional activations, and any image size."""

@@ -8,12 +8,11 @@ import timm
 import torch
 from torch import nn
 
+from tests.synthesis.models import HALF
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.synthesis.class_appearance import class_appearance
 from vis_callbacks.synthesis.optimization.recipes import RECIPES
-
-HALF = Normalization((0.5,), (0.5,))
 
 
 def own_logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,7 @@ from vis_callbacks.synthesis.optimization.regularizers import (
     l2,
     total_variation,
 )
+from vis_callbacks.synthesis.optimization.robustness import robustness
 from vis_callbacks.synthesis.optimization.transforms import (
     Affine,
     Colour,
@@ -349,3 +350,12 @@ def test_dead_relus_pass_what_raises_them_and_living_ones_are_left_alone(relu):
             outputs = relu(inputs.clone())
         assert torch.equal(outputs, inputs.detach().clamp(0))
         assert torch.autograd.grad(-outputs.sum(), inputs)[0][0].tolist() == wanted
+
+
+def test_robustness_of_a_class_that_every_image_has_is_high():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    nn.init.constant_(model[2].weight, 0)
+    nn.init.constant_(model[2].bias[0:1], 10.0)
+    seen = robustness(model, torch.rand(2, 3, 16, 16), 0)
+    assert (seen.score > 0.99).all()
+    assert seen.logits.shape == seen.probabilities.shape == (2,)

@@ -1,4 +1,4 @@
-"""Gradients redirected past ReLUs that are 0 everywhere, so that dead units can be raised."""
+"""A way up for units that are dead: a ReLU that is 0 everywhere has no gradient to climb."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vis_callbacks.data.normalization import Normalization
+from tests.synthesis.models import HALF
 from vis_callbacks.synthesis.class_appearance import class_appearance
 from vis_callbacks.synthesis.deep_dream import deep_dream
 from vis_callbacks.synthesis.feature_inversion import feature_inversion
@@ -21,7 +21,6 @@ from vis_callbacks.synthesis.optimization.robustness import robustness
 
 pytestmark = pytest.mark.slow
 
-HALF = Normalization((0.5,), (0.5,))
 PIRATE_SHIP, FLAMINGO = 724, 130
 
 
