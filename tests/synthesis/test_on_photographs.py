@@ -1,4 +1,4 @@
-"""Real weights and a real photograph, from packages that hold them; left out where these are not installed."""
+"""Real weights and a real photograph, from packages; skipped where these are not installed."""
 
 from __future__ import annotations
 

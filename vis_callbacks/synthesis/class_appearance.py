@@ -106,7 +106,7 @@ def class_appearance(
         ``(len(classes), C, H, W)`` float32 in [0, 1].
 
     Raises:
-        ConfigurationError: If a class, a size, the recipe or `init` does not fit.
+        ConfigurationError: If a class, a size, the recipe or `init` is wrong.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
@@ -191,7 +191,7 @@ class ClassAppearance(SynthesisCallback):
         steps: Steps of the optimizer in an event that continues the last images, and in the first events of training;
             the untrained network gets a quarter.
         fresh_steps: Steps in any other event that starts from noise.
-        restart_every: Every so many events images start from noise, so that what the network has forgotten vanishes.
+        restart_every: Start from noise every this many events, so that what the network has forgotten vanishes.
         recipe: See `class_appearance`.
         decay: Weight of ‖I‖². None: the recipe's.
         warm_start: Whether to continue the last event's images, also after a resume. False: start from noise each time.

@@ -79,7 +79,7 @@ def feature_appearance(
 
     Raises:
         LayerError: If there is no such layer, or it does not run.
-        ConfigurationError: If a channel, the position, a size, the recipe or `init` does not fit.
+        ConfigurationError: If a channel, the position, a size, the recipe or `init` is wrong.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))

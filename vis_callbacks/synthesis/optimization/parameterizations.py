@@ -221,7 +221,7 @@ class BandEnergy(_Spectral):
     def __init__(self, spec: ImageSpec, *, gain: float = 1.0) -> None:
         super().__init__(spec)
         self._bands = _Bands(spec)
-        # Above zero, where the root has no gradient: colours that are never seen, as in gray images, have no energy.
+        # Above zero, where the root's gradient is infinite: colours that no image has, as in gray ones, have no energy.
         self._wanted = (gain**2 * self._bands.energies).clamp_min(1e-20)
         # Noise drawn as pixels, as spectra of real images are symmetric in their first column.
         start = torch.fft.rfft2(spec.noise(*spec.shape)) if spec.init is None else self._to_spectrum(spec.init)

@@ -43,7 +43,7 @@ def total_variation() -> Objective:
 
 
 class StepHook:
-    """Changes gradients before, or parameters after a step of the optimizer."""
+    """Changes gradients before or parameters after each step of the optimizer."""
 
     def before_step(self, image: Parameterization) -> None:
         """Change the gradients in place."""
