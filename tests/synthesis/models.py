@@ -1,4 +1,4 @@
-"""Small models of every kind that the synthesis techniques have to work with."""
+"""Small models of every kind that the synthesis techniques must support."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.data.normalization import Normalization
+
+HALF = Normalization((0.5,), (0.5,))
+
+
+def in_range(images: Tensor) -> bool:
+    return bool(torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 1)
+
 
 class ConvNet(nn.Module):
-    """Small, with BatchNorm and functional activations, and any image size."""
+    """A small network with BatchNorm and functional activations, for any image size."""
 
     def __init__(self, channels: int = 3, classes: int = 5) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8)
         self.conv2, self.bn2 = nn.Conv2d(8, 16, 3, padding=1, stride=2), nn.BatchNorm2d(16)
         self.head = nn.Linear(16, classes)
-        # Logits as far apart as those of a trained network.
+        # Logits with the spread of a trained network's.
         self.head.weight.data *= 30
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 import timm
 import torch
 from torch import nn
 
+from tests.synthesis.models import HALF
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.synthesis.class_appearance import class_appearance
 from vis_callbacks.synthesis.optimization.recipes import RECIPES
-
-HALF = Normalization((0.5,), (0.5,))
 
 
 def own_logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
@@ -70,7 +72,7 @@ def test_a_seed_gives_the_same_images_and_another_seed_others(model):
 
 
 @pytest.mark.parametrize("recipe", ["simonyan", "fourier", "best"])
-def test_goes_on_from_given_images(model, recipe):
+def test_starts_from_given_images(model, recipe):
     first = class_appearance(model, [0, 1], image_size=32, recipe=recipe, steps=10)
     again = class_appearance(model, [0, 1], image_size=32, recipe=recipe, steps=0, init=first)
     assert (again - first).abs().mean() < 0.01
@@ -134,29 +136,32 @@ def test_uses_the_normalization_of_a_timm_model():
         ({"classes": [7]}, "target 7: expected a class from 0 to 4"),
     ],
 )
-def test_says_what_is_wrong(model, options, message):
+def test_errors_name_the_wrong_option(model, options, message):
     with pytest.raises(ConfigurationError, match=message):
         class_appearance(model, **{"classes": [0], "image_size": 16, "steps": 2, **options})
 
 
-def test_shows_progress_only_when_it_takes_long(model, capsys, monkeypatch):
+def test_a_progress_bar_appears_only_after_a_delay_and_is_cleared(model, capsys, monkeypatch):
+    model.head.register_forward_hook(lambda *_: time.sleep(0.02))
     class_appearance(model, [0], image_size=16, steps=2)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("vis_callbacks.synthesis.progress.PATIENCE", 0.0)
-    class_appearance(model, [0], image_size=16, steps=2)
-    assert "class appearance: step 1 of 2" in capsys.readouterr().err
-    class_appearance(model, [0], image_size=16, steps=2, progress=False)
+    monkeypatch.setattr("vis_callbacks.synthesis.optimization.loop.DELAY", 0.1)
+    class_appearance(model, [0], image_size=16, steps=20)
+    first, *_, last = capsys.readouterr().err.split("\r")[1:]
+    assert re.match(r"class appearance: .* [1-9]\d?/20 ", first)
+    assert last == ""
+    class_appearance(model, [0], image_size=16, steps=20, progress=False)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
     ("classes", "steps", "passes"),
-    # Kept back are 51 steps of each image, unless that is too little for a new try, or the whole for one.
+    # 51 steps per image are reserved, unless these are too few for a new attempt, or the steps too few in all.
     [([0, 0], 256, 410), ([0, 1], 256, 512), ([1], 256, 256), ([0, 1], 255, 510)],
 )
-def test_images_that_are_not_trusted_are_tried_again_within_the_passes(classes, steps, passes):
+def test_images_of_low_robustness_are_made_again_within_the_passes(classes, steps, passes):
     seen: list[int] = []
-    # Class 0 is seen everywhere, class 1 nowhere.
+    # Every image is of class 0, and none of class 1.
     head = nn.Linear(3 * 8 * 8, 3)
     nn.init.normal_(head.weight, std=1e-3)
     head.bias = nn.Parameter(torch.tensor([20.0, 0.0, 0.0]))

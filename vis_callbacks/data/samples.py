@@ -61,11 +61,7 @@ class Samples:
     @cached_property
     def pixels(self) -> Tensor:
         """The images for display: ``(N, C, H, W)`` in [0, 1], with 1 or 3 channels, on the CPU."""
-        pixels = self.normalization.to_pixels(self.images.detach().float().cpu()).clamp(0, 1)
-        if pixels.shape[1] in (1, 3):
-            return pixels
-        # Of multispectral images the first three bands are shown, of two-channel ones the mean.
-        return pixels[:, :3] if pixels.shape[1] > 3 else pixels.mean(dim=1, keepdim=True)
+        return displayable(self.normalization.to_pixels(self.images.detach().float().cpu()).clamp(0, 1))
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, or its number."""
@@ -84,6 +80,13 @@ class Samples:
     def to(self, device: torch.device) -> Samples:
         """Return the samples with images and labels on a device."""
         return dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def displayable(pixels: Tensor) -> Tensor:
+    """Return images ``(..., C, H, W)`` with 1 or 3 channels: the first three of more, the mean of two."""
+    if pixels.shape[-3] in (1, 3):
+        return pixels
+    return pixels[..., :3, :, :] if pixels.shape[-3] > 3 else pixels.mean(dim=-3, keepdim=True)
 
 
 class Collector:

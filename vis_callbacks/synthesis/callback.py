@@ -1,4 +1,4 @@
-"""The base of the synthesis callbacks: real images of the run, from which natural statistics are taken."""
+"""Base class of the synthesis callbacks: keeps real images of the run, for statistics of natural images."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 POOL = 64
-"""Real images that are kept to learn from."""
+"""Number of real images kept for statistics."""
 
-FEW = 16
-"""With fewer colour images than this, the statistics of photographs are taken."""
+MIN_IMAGES = 16
+"""With fewer colour images, the statistics of photographs are used."""
 
 
 class SynthesisCallback(VisualizationCallback):
-    """Makes images by ascent.
+    """Base class of callbacks that make images by gradient ascent.
 
     Args:
-        steps: Steps of the optimizer; each is one forward and one backward.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: that of the samples.
-        optimizer: From parameters to a torch optimizer. None: the technique's.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        steps: Steps of the optimizer, each with one forward and one backward pass.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples.
+        optimizer: From parameters to a torch optimizer. None: the technique's own.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Raises:
@@ -46,7 +46,7 @@ class SynthesisCallback(VisualizationCallback):
     """
 
     learns_from_images: ClassVar[bool] = True
-    """Whether the technique reads `real_images` or statistics; if not, none are kept."""
+    """Whether the technique uses `real_images` or statistics of them; if not, none are kept."""
 
     def __init__(
         self,
@@ -67,17 +67,17 @@ class SynthesisCallback(VisualizationCallback):
         self._statistics: ImageStatistics | None = None
         self._pool_size = POOL
         self._pool = self._new_pool()
-        self._told = 0
+        self._shared_count = 0
 
     def restart(self) -> None:
         """Forget the images of an earlier run."""
         super().restart()
         self._statistics = None
         self._pool = self._new_pool()
-        self._told = 0
+        self._shared_count = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep some of the first images that pass by."""
+        """Keep some of the first training images."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self.learns_from_images and trainer.is_global_zero and not self._pool.complete:
             try:
@@ -87,7 +87,7 @@ class SynthesisCallback(VisualizationCallback):
                 Run.of(trainer).warnings.warn(self.name, what, error, remedy)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
-        """One a step, for each image."""
+        """Return the number of passes: one per step and image."""
         return self.steps * len(samples)
 
     def size(self, event: Event) -> tuple[int, ...] | int:
@@ -97,18 +97,18 @@ class SynthesisCallback(VisualizationCallback):
         return self.image_size if isinstance(self.image_size, int) else tuple(self.image_size)
 
     def real_images(self, event: Event) -> tuple[Tensor, Tensor]:
-        """Return real images ``(N, C, H, W)`` in model space and their labels: training images, else the samples."""
+        """Return training images ``(N, C, H, W)`` in model space and their labels; without them, the samples."""
         if self._pool.empty:
             return event.samples.images, event.samples.labels
         images, labels = self._pool.samples()
         return images.to(event.samples.images), labels.to(event.samples.labels)
 
     def image_statistics(self, event: Event) -> ImageStatistics:
-        """Return the statistics of the run's own images."""
+        """Return the statistics of the run's images, or of photographs if there are too few."""
         samples = event.samples
         known, channels = len(self._pool) or len(samples), samples.images.shape[1]
-        if known < FEW and channels == 3:
-            # The colours of a few photographs would tint whatever is made.
+        if known < MIN_IMAGES and channels == 3:
+            # The colours of a few images would tint the result.
             return ImageStatistics(3)
         if self._statistics is None or self._statistics.count < known:
             images = samples.images.cpu() if self._pool.empty else self._pool.samples()[0]
@@ -117,17 +117,17 @@ class SynthesisCallback(VisualizationCallback):
         return self._statistics
 
     def feature_statistics(self, event: Event) -> FeatureStatistics:
-        """Return BatchNorm's statistics, or those of the features of real images where there is no BatchNorm."""
+        """Return the statistics kept by BatchNorm, or without BatchNorm those measured on real images."""
         found = batchnorm_statistics(event.model)
         return found or collect_statistics(event.model, self.real_images(event)[0][:POOL])
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the statistics."""
+        """Return the state, with the image statistics."""
         known = None if self._statistics is None else self._statistics.state_dict()
         return {**super().state_dict(), "image_statistics": known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the statistics of a checkpoint."""
+        """Restore the image statistics of a checkpoint."""
         super().load_state_dict(state_dict)
         known = state_dict["image_statistics"]
         self._statistics = None
@@ -136,25 +136,18 @@ class SynthesisCallback(VisualizationCallback):
             self._statistics.load_state_dict(known)
 
     def shared_state(self) -> Any:
-        """Tell the real images, once."""
-        new, self._told = len(self._pool) - self._told, len(self._pool)
+        """Return the real images, if any were added since the last call."""
+        new, self._shared_count = len(self._pool) - self._shared_count, len(self._pool)
         return {"pool": self._pool.samples() if new else None}
 
-    def load_shared_state(self, told: Any) -> None:
-        """Use the same real images."""
-        if told["pool"] is not None:
-            self._pool.take_over(*told["pool"])
-            self._told = len(self._pool)
+    def load_shared_state(self, state: Any) -> None:
+        """Take over the real images of another process."""
+        if state["pool"] is not None:
+            self._pool.take_over(*state["pool"])
+            self._shared_count = len(self._pool)
 
     def _new_pool(self) -> Collector:
         return Collector(self._pool_size, batch_to_images=self.sample_request.batch_to_images)
-
-
-def shown(pixels: Tensor) -> Tensor:
-    """Return an image ``(C, H, W)`` as one with 1 or 3 channels: the first three bands, or the mean of two."""
-    if pixels.shape[0] in (1, 3):
-        return pixels
-    return pixels[:3] if pixels.shape[0] > 3 else pixels.mean(dim=0, keepdim=True)
 
 
 def psnr(found: Tensor, wanted: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""An image changed into more of whatever a layer sees in it."""
+"""DeepDream: change an image to amplify what a layer detects in it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.nn import functional as F
 
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import IDENTITY, Normalization
-from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.features import middle_layer, output_layout
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.synthesis.callback import SynthesisCallback, shown
+from vis_callbacks.synthesis.callback import SynthesisCallback
+from vis_callbacks.synthesis.optimization.generate import accepts_shape, normalization_for
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.optimization.objectives import activation_norm
 from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec, Pixels
 from vis_callbacks.synthesis.optimization.regularizers import GradientScaling
-from vis_callbacks.synthesis.optimization.sizes import normalization_for, takes_shape
 from vis_callbacks.synthesis.optimization.transforms import Jitter, Resize, Transform
 
 if TYPE_CHECKING:
@@ -49,29 +49,29 @@ def deep_dream(
 ) -> Tensor:
     """Change images so that a layer, or one channel of it, is more active, from coarse to fine.
 
-    Ascends half the mean square of the activations, with each gradient divided by its mean magnitude (Mordvintsev, Olah
-    and Tyka, "Inceptionism", 2015). What an octave changed is enlarged and added to the image of the next, so that no
-    detail of the original is lost.
+    Gradient ascent on half the mean square of the activations, with each gradient divided by its mean magnitude
+    (Mordvintsev, Olah and Tyka, "Inceptionism", 2015). The change made in an octave is enlarged and added to the image
+    of the next, so that no detail of the original is lost.
 
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
-        layer: Name of the layer. None: one at two thirds of the depth.
+        layer: Name of the layer. None: a layer at two thirds of the depth.
         channel: One channel of it. None: all.
-        octaves: Number of sizes, the last being that of the images.
-        octave_scale: Ratio of one size to the next smaller.
-        steps: Steps in each octave; each is one forward and one backward.
+        octaves: Number of sizes; the last is the size of the images.
+        octave_scale: Ratio of each size to the next smaller one, above 1.
+        steps: Steps per octave, each with one forward and one backward pass.
         normalization: Between pixels and the model's input. None: found from the model, else identity.
         optimizer: From parameters, which are pixels in [0, 1], to a torch optimizer. None: SGD of learning rate 0.01.
         seed: Seed of the random shifts.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
 
     Returns:
         ``(N, C, H, W)`` float32 in [0, 1]; the images themselves for zero steps.
 
     Raises:
         LayerError: If there is no such layer.
-        ConfigurationError: If the channel or a number does not fit.
+        ConfigurationError: If the channel or a number is out of range.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -90,7 +90,7 @@ def deep_dream(
     for octave in reversed(range(octaves)):
         factor = octave_scale**-octave
         size = (max(round(height * factor), 1), max(round(width * factor), 1))
-        fits = octave == 0 or takes_shape(model, (original.shape[1], *size), original.device)
+        fits = octave == 0 or accepts_shape(model, (original.shape[1], *size), original.device)
         base = _resized(original, size)
         start = (base + _resized(change, size)).clamp(0, 1)
         spec = ImageSpec(
@@ -103,7 +103,10 @@ def deep_dream(
         )
         transforms: tuple[Transform, ...] = (Jitter(0.1),) if fits else (Jitter(0.1), Resize((height, width)))
         method = Method(
-            steps, optimizer or partial(torch.optim.SGD, lr=0.01), transforms=transforms, edits=(GradientScaling(),)
+            steps,
+            optimizer or partial(torch.optim.SGD, lr=0.01),
+            transforms=transforms,
+            step_hooks=(GradientScaling(),),
         )
         made = ascend(
             model,
@@ -126,20 +129,20 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class DeepDream(SynthesisCallback):
-    """Shows samples changed into more of whatever a layer, or one channel of it, sees in them.
+    """Shows samples changed to amplify what a layer, or one channel of it, detects in them.
 
     Args:
-        layer: Name of the layer. None: one at two thirds of the depth.
+        layer: Name of the layer. None: a layer at two thirds of the depth.
         channel: One channel of it. None: all.
-        octaves: Number of sizes, the last being that of the images.
-        octave_scale: Ratio of one size to the next smaller.
-        steps: Steps in each octave; each is one forward and one backward.
+        octaves: Number of sizes; the last is the size of the images.
+        octave_scale: Ratio of each size to the next smaller one, above 1.
+        steps: Steps per octave, each with one forward and one backward pass.
         optimizer: From parameters to a torch optimizer. None: see `deep_dream`.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 2 unless given.
 
     Raises:
-        ConfigurationError: If an argument cannot be meant.
+        ConfigurationError: If an argument has a wrong value.
     """
 
     split = "samples"
@@ -157,7 +160,7 @@ class DeepDream(SynthesisCallback):
         progress: bool = True,
         **options: Unpack[SharedOptions],
     ) -> None:
-        # Each sample takes many passes.
+        # Each sample needs many passes.
         options.setdefault("samples", 2)
         super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
         if octaves < 1 or octave_scale <= 1:
@@ -168,12 +171,12 @@ class DeepDream(SynthesisCallback):
         self.octave_scale = octave_scale
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if the layer is not there."""
+        """Raise a `LayerError` if there is no such layer."""
         if self.layer is not None:
             find_layer(model, self.layer)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
-        """One a step, in each octave as many parts of the image."""
+        """Return the number of passes, of which those of smaller octaves count in proportion to their pixels."""
         sizes = [self.octave_scale ** (-2 * octave) for octave in range(self.octaves)]
         return round(super().passes(moment, samples) * sum(sizes))
 
@@ -196,4 +199,4 @@ class DeepDream(SynthesisCallback):
         )
         what = layer if self.channel is None else f"channel {self.channel} of {layer}"
         for index in range(len(samples)):
-            yield event.sample_panel(index, Tile(shown(dreams[index])), caption=f"more of what {what} sees")
+            yield event.sample_panel(index, Tile(displayable(dreams[index])), caption=f"more of what {what} sees")

@@ -1,4 +1,4 @@
-"""The image that a channel or a unit inside of the network loves most."""
+"""Feature appearance: images that maximise a channel or a unit of a hidden layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.features import middle_layer, output_layout
@@ -18,21 +18,20 @@ from vis_callbacks.model.guard import device_of, guarded
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.synthesis.callback import SynthesisCallback, shown
-from vis_callbacks.synthesis.optimization.generate import synthesise
+from vis_callbacks.synthesis.callback import SynthesisCallback
+from vis_callbacks.synthesis.optimization.generate import generate, image_shape
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.optimization.objectives import Objective, channel, similarity
-from vis_callbacks.synthesis.optimization.readout import watching
+from vis_callbacks.synthesis.optimization.readout import read_layers
 from vis_callbacks.synthesis.optimization.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.optimization.redirected_relu import RedirectedGradients
-from vis_callbacks.synthesis.optimization.sizes import image_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _CHANNELS = 6
-"""So many are shown unless some are named."""
+"""Number of channels shown by default."""
 
 
 @guarded
@@ -54,34 +53,34 @@ def feature_appearance(
     seed: int = 0,
     progress: bool = True,
 ) -> Tensor:
-    """Make an image for each channel of a layer that excites it as much as possible, all in one batch.
+    """Make one image per channel of a layer that maximises its activation, all in one batch.
 
-    Olah, Mordvintsev and Schubert, "Feature visualization", Distill 2017. Passes end at the layer. Channels whose ReLU
-    is 0 everywhere still get a gradient.
+    Olah, Mordvintsev and Schubert, "Feature visualization", Distill 2017. Forward passes stop at the layer. Channels
+    whose ReLU is 0 everywhere still get a gradient.
 
     Args:
         model: From images ``(N, C, H, W)`` to logits.
         layer: Name of any layer, see `find_layer`.
-        channels: One channel, or one for each image. Give a channel several times for several images of it.
+        channels: One channel, or one per image. Repeat a channel for several images of it.
         image_size: An int, ``(H, W)`` or ``(C, H, W)``.
-        position: "all" for the mean over the image, "center" for the unit in the middle, or a unit's row and column.
-        diversity: Weight of the pull that keeps several images of one channel apart, relative to a cosine.
-        steps: Steps of the optimizer; each is one forward and one backward. None: the recipe's.
-        recipe: "feature", any of those of `class_appearance`, or your own `Recipe`.
+        position: "all" for the mean over the map, "center" for its middle unit, or a unit's row and column.
+        diversity: Weight of a penalty on the cosine similarity of several images of one channel.
+        steps: Steps of the optimizer, each with one forward and one backward pass. None: the recipe's.
+        recipe: "feature", any recipe of `class_appearance`, or your own `Recipe`.
         normalization: From pixels to the model's input. None: found from the model, else identity.
-        init: Images in [0, 1], ``(C, H, W)`` or one for each channel, to go on from. None: the recipe's own start.
+        init: Images in [0, 1] to start from, ``(C, H, W)`` or one per channel. None: the recipe's own start.
         optimizer: From parameters to a torch optimizer. None: the recipe's.
         scheduler: From the optimizer and the number of steps to a learning rate schedule. None: the recipe's.
         image_statistics: Statistics of real images. None: those of photographs.
-        seed: Seed of everything random.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        seed: Seed of all random numbers.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
 
     Returns:
         ``(len(channels), C, H, W)`` float32 in [0, 1].
 
     Raises:
         LayerError: If there is no such layer, or it does not run.
-        ConfigurationError: If a channel, the position, a size, the recipe or `init` does not fit.
+        ConfigurationError: If a channel, the position, a size, the recipe or `init` is wrong.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
@@ -95,7 +94,7 @@ def feature_appearance(
     if diversity:
         objective = objective - diversity * similarity(layout, wanted)
     with RedirectedGradients():
-        made = synthesise(
+        made = generate(
             model,
             objective,
             len(wanted),
@@ -115,26 +114,26 @@ def feature_appearance(
 
 
 class FeatureAppearance(SynthesisCallback):
-    """Shows the image that channels of a layer love most, next to the real images that excite them most.
+    """Shows images that maximise channels of a layer, beside the real images that activate them most.
 
-    Real images say more to people than synthetic ones (Borowski et al., arXiv 2010.12606): look at both.
+    People learn more from real images than from synthetic ones (Borowski et al., arXiv 2010.12606): look at both.
 
     Args:
-        layer: Name of the layer. None: one at two thirds of the depth.
+        layer: Name of the layer. None: a layer at two thirds of the depth.
         channels: Channels to show. None: six, evenly spread.
-        images: Synthetic images of each channel, kept apart by `diversity`.
-        real: Real images beside them.
-        position: "all" for the mean over the image, "center" for the unit in the middle, or a unit's row and column.
-        diversity: Weight of the pull that keeps several images of one channel apart.
+        images: Number of synthetic images per channel, made different by `diversity`.
+        real: Number of real images beside them.
+        position: "all" for the mean over the map, "center" for its middle unit, or a unit's row and column.
+        diversity: Weight of a penalty on the cosine similarity of several images of one channel.
         recipe: See `feature_appearance`.
-        steps: Steps of the optimizer; each is one forward and one backward.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: that of the samples.
+        steps: Steps of the optimizer, each with one forward and one backward pass.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples.
         optimizer: From parameters to a torch optimizer. None: the recipe's.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Raises:
-        ConfigurationError: If an argument cannot be meant.
+        ConfigurationError: If an argument has a wrong value.
     """
 
     split = "items"
@@ -168,22 +167,22 @@ class FeatureAppearance(SynthesisCallback):
         self.recipe = recipe
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if the layer is not there."""
+        """Raise a `LayerError` if there is no such layer."""
         if self.layer is not None:
             find_layer(model, self.layer)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
-        """One a step, for each image of each channel."""
+        """Return the number of passes: one per step, channel and image."""
         return self.steps * self.images * (_CHANNELS if self.channels is None else len(self.channels))
 
     def visualize(self, event: Event) -> Iterable[Panel]:
-        """Show the synthetic and the most exciting real images of each channel."""
+        """Show each channel's synthetic images, and the real images that activate it most."""
         model, normalization = event.model, event.samples.normalization
         real, _ = self.real_images(event)
         layer = middle_layer(model, real) if self.layer is None else find_layer(model, self.layer)[0]
         layout = output_layout(model, real, layer)
-        excited = _excitement(model, real, layout)
-        count = excited.shape[1]
+        real_activations = _mean_activations(model, real, layout)
+        count = real_activations.shape[1]
         channels = event.share.of(self.channels or sorted({count * part // _CHANNELS for part in range(_CHANNELS)}))
         if not channels:
             return
@@ -202,31 +201,31 @@ class FeatureAppearance(SynthesisCallback):
             seed=event.seed,
             progress=self.progress,
         )
-        loved = _excitement(model, normalization.to_model(made), layout).view(len(channels), self.images, count)
+        activations = _mean_activations(model, normalization.to_model(made), layout)
         pixels = normalization.to_pixels(real.float()).clamp(0, 1)
         for at, index in enumerate(channels):
-            mine = loved[at, :, index]
+            own = slice(at * self.images, (at + 1) * self.images)
+            values = activations[own, index]
             tiles = [
-                Tile(shown(image), caption=f"made: {value:.2f}")
-                for image, value in zip(made[at * self.images : (at + 1) * self.images], mine.tolist(), strict=True)
+                Tile(displayable(image), caption=f"made: {value:.2f}")
+                for image, value in zip(made[own], values.tolist(), strict=True)
             ]
-            best = excited[:, index].topk(min(self.real, len(real)))
+            best = real_activations[:, index].topk(min(self.real, len(real)))
             tiles += [
-                Tile(shown(pixels[place]), caption=f"real: {value:.2f}")
+                Tile(displayable(pixels[place]), caption=f"real: {value:.2f}")
                 for place, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ]
             yield Panel(
                 f"{layer}/{index}",
                 tiles,
                 caption=f"channel {index} of {layer}, mean activation",
-                scalars={"activation": float(mine.max())},
+                scalars={"activation": float(values.max())},
             )
 
 
-def _excitement(model: nn.Module, images: Tensor, layout: Layout) -> Tensor:
+def _mean_activations(model: nn.Module, images: Tensor, layout: Layout) -> Tensor:
     """Return the mean activation of every channel for each image, ``(N, channels)``."""
     reading = Objective(lambda view: view.pixels, outputs=frozenset([layout.layer]))
-    with watching(model, reading) as run, torch.no_grad():
-        _, outputs, _ = run(images)
-    maps = layout.channels_first(outputs[layout.layer]).float()
+    with read_layers(model, reading) as run, torch.no_grad():
+        maps = layout.channels_first(run(images).outputs[layout.layer]).float()
     return maps.reshape(*maps.shape[:2], -1).mean(dim=2)

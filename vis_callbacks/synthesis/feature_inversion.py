@@ -1,4 +1,4 @@
-"""What of an image is still there at a layer: an image made to give the same features."""
+"""Feature inversion: reconstruct an image from a layer's features."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.features import layers_across_depth, output_layout
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.synthesis.callback import SynthesisCallback, psnr, shown
+from vis_callbacks.synthesis.callback import SynthesisCallback, psnr
+from vis_callbacks.synthesis.optimization.generate import normalization_for
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.optimization.objectives import Objective, feature_distance
-from vis_callbacks.synthesis.optimization.parameterizations import Fourier, Image, ImageSpec, Pixels
-from vis_callbacks.synthesis.optimization.readout import watching
+from vis_callbacks.synthesis.optimization.parameterizations import Fourier, ImageSpec, Parameterization, Pixels
+from vis_callbacks.synthesis.optimization.readout import read_layers
 from vis_callbacks.synthesis.optimization.recipes import warm_hold_cosine
 from vis_callbacks.synthesis.optimization.regularizers import alpha_norm, total_variation
-from vis_callbacks.synthesis.optimization.sizes import normalization_for
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_COARSE = 0.6
-"""The part of the steps that is taken in the spectrum."""
+_SPECTRUM_SHARE = 0.6
+"""Fraction of the steps taken in the Fourier spectrum."""
 
 _LAYERS = 4
-"""So many are shown unless some are named."""
+"""Number of layers shown by default."""
 
 
 @guarded
@@ -53,27 +53,27 @@ def feature_inversion(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Tensor]:
-    """Find images that give a layer the same features as the given ones, for each of several layers.
+    """Reconstruct images from the features of a layer, for each of several layers.
 
     Minimises ‖Φ − Φ0‖² / ‖Φ0‖² plus an alpha-norm and total variation (Mahendran and Vedaldi, "Understanding deep image
-    representations by inverting them", arXiv 1412.0035), first in a Fourier spectrum, then in pixels. Passes end at the
-    layer.
+    representations by inverting them", arXiv 1412.0035), first in a Fourier spectrum, then in pixels. Forward passes
+    stop at the layer.
 
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
         layers: Names of layers, see `find_layer`.
-        steps: Steps of the optimizer for each layer; each is one forward and one backward.
+        steps: Steps of the optimizer per layer, each with one forward and one backward pass.
         alpha: Power of the alpha-norm.
         alpha_weight: Weight of the mean of |I|^alpha in model space.
         variation_weight: Weight of the mean difference of neighbouring pixels.
         normalization: Between pixels and the model's input. None: found from the model, else identity.
         optimizer: From parameters to a torch optimizer. None: Adam of learning rate 0.05.
-        seed: Seed of the noise that the images begin with.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        seed: Seed of the initial noise.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
 
     Returns:
-        By the name given, ``(N, C, H, W)`` float32 in [0, 1].
+        Images ``(N, C, H, W)`` float32 in [0, 1], by the layer's name as given.
 
     Raises:
         LayerError: If there is no such layer, or it does not run.
@@ -87,8 +87,8 @@ def feature_inversion(
     names = {layer: find_layer(model, layer)[0] for layer in ([layers] if isinstance(layers, str) else layers)}
     normalization = normalization_for(model, images.shape[1], normalization)
     reading = Objective(lambda view: view.pixels, outputs=frozenset(names.values()))
-    with watching(model, reading) as run, torch.no_grad():
-        _, features, _ = run(images)
+    with read_layers(model, reading) as run, torch.no_grad():
+        features = run(images).outputs
     penalty = alpha_weight * alpha_norm(alpha) + variation_weight * total_variation()
     count, channels, height, width = images.shape
     found: dict[str, Tensor] = {}
@@ -98,10 +98,10 @@ def feature_inversion(
         spec = ImageSpec(
             (count, channels, height, width), normalization, ImageStatistics(channels), generator, images.device
         )
-        # A spectrum finds what deep layers leave over, smooth as photographs are; pixels then get the details right.
-        phases: tuple[tuple[Callable[[ImageSpec], Image], int], ...] = (
-            (Fourier, round(steps * _COARSE)),
-            (Pixels, steps - round(steps * _COARSE)),
+        # The spectrum favours smooth images, as deep layers leave much undetermined; pixels then refine the details.
+        phases: tuple[tuple[Callable[[ImageSpec], Parameterization], int], ...] = (
+            (Fourier, round(steps * _SPECTRUM_SHARE)),
+            (Pixels, steps - round(steps * _SPECTRUM_SHARE)),
         )
         for kind, part in phases:
             made = ascend(
@@ -120,13 +120,13 @@ def feature_inversion(
 
 
 class FeatureInversion(SynthesisCallback):
-    """Shows what of a sample is still there at several layers, side by side.
+    """Shows samples reconstructed from the features of several layers, side by side.
 
     Args:
         layers: Names of layers. None: four from shallow to deep.
-        steps: Steps of the optimizer for each layer; each is one forward and one backward.
+        steps: Steps of the optimizer per layer, each with one forward and one backward pass.
         optimizer: From parameters to a torch optimizer. None: see `feature_inversion`.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 2 unless given.
     """
 
@@ -142,23 +142,23 @@ class FeatureInversion(SynthesisCallback):
         progress: bool = True,
         **options: Unpack[SharedOptions],
     ) -> None:
-        # Each sample takes many passes.
+        # Each sample needs many passes.
         options.setdefault("samples", 2)
         super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
         self.layers = None if layers is None else tuple(layers)
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if a layer is not there."""
+        """Raise a `LayerError` if there is no such layer."""
         for layer in self.layers or ():
             find_layer(model, layer)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
-        """One a step and layer, of which a shallow one takes but a part."""
+        """Return the number of passes: half of one per step, image and layer, as passes stop at the layer."""
         layers = _LAYERS if self.layers is None else len(self.layers)
         return super().passes(moment, samples) * layers // 2
 
     def visualize(self, event: Event) -> Iterable[Panel]:
-        """Show each sample, and the images that give the same features."""
+        """Show each sample, and its reconstruction from each layer."""
         samples = event.samples
         layers = self.layers or layers_across_depth(event.model, samples.images, _LAYERS)
         found = feature_inversion(
@@ -175,7 +175,7 @@ class FeatureInversion(SynthesisCallback):
         for index in range(len(samples)):
             quality = {layer: psnr(images[index], wanted[index]) for layer, images in found.items()}
             tiles = [
-                Tile(shown(images[index]), caption=f"{layer}: {quality[layer]:.1f} dB")
+                Tile(displayable(images[index]), caption=f"{layer}: {quality[layer]:.1f} dB")
                 for layer, images in found.items()
             ]
             panel = event.sample_panel(index, *tiles, caption="what is left of the image at each layer")

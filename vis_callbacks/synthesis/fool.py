@@ -1,4 +1,4 @@
-"""The smallest change that makes a network see another class."""
+"""Adversarial examples: small changes of images that make the network predict another class."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torch import Tensor, nn
 
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.samples import displayable
 from vis_callbacks.data.targets import choose_targets, class_index
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.panel import Panel, Tile
-from vis_callbacks.synthesis.callback import SynthesisCallback, shown
+from vis_callbacks.synthesis.callback import SynthesisCallback
+from vis_callbacks.synthesis.optimization.generate import normalization_for
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import Goal, Method, OptimizerFactory, SchedulerFactory, ascend
 from vis_callbacks.synthesis.optimization.objectives import logit
 from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec, NearPixels
 from vis_callbacks.synthesis.optimization.recipes import stepwise
-from vis_callbacks.synthesis.optimization.sizes import normalization_for
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
 class Fooled(NamedTuple):
-    """Images that were changed until the network saw another class.
+    """The result of `fool`: images changed until the network predicts another class.
 
     Attributes:
-        images: ``(N, C, H, W)`` float32 in model space; their pixels are in [0, 1] and within the bounds.
-        probabilities: The target's probability after the image was rounded to 8 bit, ``(N,)`` in [0, 1].
+        images: ``(N, C, H, W)`` float32 in model space, within the bounds and in [0, 1] as pixels.
+        probabilities: The target's probability after rounding the image to 8 bit, ``(N,)`` in [0, 1].
         steps: Steps taken, ``(N,)`` long.
         distance: L2 norm of the change, ``(N,)`` in pixel units.
         largest: Largest change of a pixel, ``(N,)`` in pixel units.
@@ -63,30 +64,30 @@ def fool(
     scheduler: SchedulerFactory | None = None,
     progress: bool = True,
 ) -> Fooled:
-    """Change images a little until the model gives another class a high probability.
+    """Change images slightly until the model gives another class a high probability.
 
     Gradient ascent on the target's logit from the image itself (Szegedy et al., "Intriguing properties of neural
-    networks", arXiv 1312.6199), with timm-vis's learning rate of 0.5 that is multiplied by 0.8 every 100 steps. It
-    counts as done only if the probability holds after the image was rounded to 8 bit, as a file would be.
+    networks", arXiv 1312.6199), with timm-vis's learning rate of 0.5, multiplied by 0.8 every 100 steps. An image is
+    done only if its probability holds after rounding to 8 bit, as in a file.
 
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
-        targets: One class for all, or one for each image.
-        min_probability: The probability to be exceeded, in [0, 1].
-        steps: Most steps that are taken; each is one forward and one backward.
+        targets: One class for all images, or one per image.
+        min_probability: Probability that the target has to exceed, in [0, 1].
+        steps: Largest number of steps, each with one forward and one backward pass.
         linf: Largest change of any pixel, in pixel units (8/255 is common). None: no bound.
         l2: Largest L2 norm of the change, in pixel units. None: no bound.
         normalization: Between pixels and the model's input. None: found from the model, else identity.
         optimizer: From parameters, which are in model space, to a torch optimizer. None: SGD.
-        scheduler: From the optimizer and the number of steps to a learning rate schedule. None: as said above.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        scheduler: From the optimizer and the number of steps to a learning rate schedule. None: as above.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
 
     Returns:
-        `Fooled`. Where the steps were not enough, the probability is below the one asked for.
+        `Fooled`. Where the steps did not suffice, the probability is at most `min_probability`.
 
     Raises:
-        ConfigurationError: If a target or a bound does not fit.
+        ConfigurationError: If there is no such class, or a bound is not above 0.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
@@ -102,7 +103,7 @@ def fool(
     with torch.no_grad():
         goals = resolve_targets(_as_targets(targets), logits_of(model, images))
 
-    def after_saving(pixels: Tensor) -> Tensor:
+    def probability_in_8_bit(pixels: Tensor) -> Tensor:
         with torch.no_grad():
             found = probabilities(logits_of(model, normalization.to_model((pixels * 255).round() / 255)))
         return found.gather(1, goals[:, None])[:, 0]
@@ -119,14 +120,14 @@ def fool(
         Method(steps, optimizer or partial(torch.optim.SGD, lr=0.5), scheduler or partial(stepwise, gamma=0.8)),
         normalization=normalization,
         generator=generator,
-        goal=Goal(goals, min_probability, lambda pixels: after_saving(pixels) > min_probability),
+        goal=Goal(goals, min_probability, lambda pixels: probability_in_8_bit(pixels) > min_probability),
         what="fooling",
         progress=progress,
     )
     change = (made.pixels - start).flatten(1)
     return Fooled(
         normalization.to_model(made.pixels),
-        after_saving(made.pixels),
+        probability_in_8_bit(made.pixels),
         made.steps,
         change.norm(dim=1),
         change.abs().amax(dim=1),
@@ -138,18 +139,18 @@ def _as_targets(targets: int | Sequence[int] | Tensor) -> Tensor | int:
 
 
 class FoolModel(SynthesisCallback):
-    """Shows samples changed a little until the network sees another class, and how much it took.
+    """Shows samples changed slightly until the network predicts another class, and the size of the change.
 
-    Steps and distance become curves: a network that is harder to fool needs more of both.
+    Steps and distance are logged as curves: a network that is harder to fool needs more of both.
 
     Args:
-        target: The class to be seen, by number or name. None: for each sample the class after its own.
-        min_probability: The probability to be exceeded, in [0, 1].
+        target: The class to predict, by number or name. None: for each sample the class after its own.
+        min_probability: Probability that the target has to exceed, in [0, 1].
         linf: Largest change of any pixel, in pixel units. None: no bound.
         l2: Largest L2 norm of the change, in pixel units. None: no bound.
-        steps: Most steps that are taken; each is one forward and one backward.
+        steps: Largest number of steps, each with one forward and one backward pass.
         optimizer: From parameters to a torch optimizer. None: see `fool`.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`; `samples` is 4 unless given.
     """
 
@@ -168,7 +169,7 @@ class FoolModel(SynthesisCallback):
         progress: bool = True,
         **options: Unpack[SharedOptions],
     ) -> None:
-        # Each sample takes many passes.
+        # Each sample needs many passes.
         options.setdefault("samples", 4)
         super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
         self.target = target
@@ -177,13 +178,13 @@ class FoolModel(SynthesisCallback):
         self.l2 = l2
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
-        """Raise a `ConfigurationError` if the target is no class."""
+        """Raise a `ConfigurationError` if the target is unknown."""
         super().check_classes(class_names)
         if self.target is not None:
             class_index(self.target, self.sample_request.class_names or class_names)
 
     def visualize(self, event: Event) -> Iterable[Panel]:
-        """Show each sample, the changed image, and the change, amplified."""
+        """Show each sample, the changed image, and the change amplified."""
         samples = event.samples
         own = choose_targets("label", samples, event.trace.logits)
         goals = (own + 1) % max(event.trace.logits.shape[1], 2)
@@ -210,9 +211,9 @@ class FoolModel(SynthesisCallback):
             done = "" if likely > self.min_probability else ", not fooled"
             panel = event.sample_panel(
                 index,
-                Tile(shown(after[index]), caption=f"{name} {likely:.0%}"),
+                Tile(displayable(after[index]), caption=f"{name} {likely:.0%}"),
                 Tile(
-                    shown(after[index] - before[index]),
+                    displayable(after[index] - before[index]),
                     "signed",
                     caption=f"change × {times:.0f}",
                     limit=largest or None,

@@ -1,1 +1,1 @@
-"""How images are made by ascent: what is optimised, for what, and by which steps."""
+"""Activation maximization: parameterizations, objectives, regularizers, transforms, recipes, and the ascent loop."""

@@ -1,4 +1,4 @@
-"""Feature statistics as a prior: an image should look natural to every block of the network, not only to its head."""
+"""Feature prior: keeps the feature statistics of an image close to those of real images, in every block."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vis_callbacks.synthesis.optimization.objectives import Objective, View
 
 
 class FeatureMoments(NamedTuple):
-    """What the features that enter one layer look like for real images.
+    """Mean and variance of the inputs of one layer over real images.
 
     Attributes:
         mean: ``(C,)``.
         var: ``(C,)``.
-        axis: The axis of the channels.
-        batch: The axis of the images, which may be folded together with windows or tokens.
+        axis: Axis of the channels.
+        batch: Axis of the images, into which windows or tokens may be folded.
     """
 
     mean: Tensor
@@ -34,7 +34,7 @@ class FeatureMoments(NamedTuple):
 
 
 FeatureStatistics = Mapping[str, FeatureMoments]
-"""By the full name of the layer."""
+"""Moments by the full name of the layer."""
 
 T = TypeVar("T")
 
@@ -43,47 +43,52 @@ _EPSILON = 1e-5
 
 
 def batchnorm_statistics(model: nn.Module) -> FeatureStatistics:
-    """Return the running statistics of the BatchNorms that a prior should watch; empty where there are none.
+    """Return the running statistics of the BatchNorms that the prior uses; empty if there are none.
 
-    These are all of the first block and the last of every block: as good as all of them at a fraction of the time.
+    These are all of the first block and the last of every other: as good as all of them, in a fraction of the time.
 
     Args:
-        model: Any module; what counts is a running mean and variance, so re-implementations are found too.
+        model: Any module. A layer counts as BatchNorm if it has a running mean and variance.
     """
     norms: dict[str, FeatureMoments] = {}
     for name, module in named_layers(model).items():
         mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
         if isinstance(mean, Tensor) and isinstance(var, Tensor):
             norms[name] = FeatureMoments(mean.detach().float(), var.detach().float())
-    return _watched(norms)
+    return _selected(norms)
 
 
 @guarded
 def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
-    """Measure the statistics that BatchNorm would keep, for a model that has none.
+    """Measure the statistics that BatchNorm would keep, for a model without it.
 
     Args:
         model: From images to logits.
         images: Real images ``(N, C, H, W)`` in model space; a few dozen are enough.
 
     Returns:
-        Statistics of the inputs of the normalisation layers, or where there are none, of the filter or linear layers.
+        Moments of the inputs of the normalisation layers, by full name; else of the convolutions or linear layers.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(4 * 36, 5))
+        >>> collect_statistics(model, torch.rand(8, 3, 8, 8))["1"].mean.shape
+        torch.Size([4])
     """
     every = named_layers(model).items()
     norms = {name: layer for name, layer in every if "Norm" in type(layer).__name__}
     linear = {name: layer for name, layer in every if isinstance(layer, nn.Linear)}
-    layers = _watched(norms or filter_layers(model) or linear)
+    layers = _selected(norms or filter_layers(model) or linear)
     axes = {name: _channel_axis(layer) for name, layer in layers.items()}
     found: dict[str, FeatureMoments] = {}
     size, done = small_chunk_size(pixels_of(images), images.device), 0
 
-    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+    def record(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             features = inputs[0].detach().float()
             others = [at for at in range(features.ndim) if at != axes[name] % features.ndim]
             var, mean = torch.var_mean(features, dim=others, correction=0)
             known = found.get(name, FeatureMoments(mean, var))
-            # Of two groups as one: the variances within, and that between their means.
+            # Pooled variance of two groups: within the groups, and between their means.
             share, apart = size / (done + size), mean - known.mean
             var = known.var + share * (var - known.var) + share * (1 - share) * apart.square()
             found[name] = FeatureMoments(known.mean + share * apart, var, axes[name])
@@ -92,7 +97,7 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
 
     with ExitStack() as stack, torch.no_grad():
         for name, module in layers.items():
-            stack.callback(watch(name, module).remove)
+            stack.callback(record(name, module).remove)
         while done < len(images):
             size = min(size, len(images) - done)
             logits_of(model, images[done : done + size])
@@ -100,21 +105,21 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
     return found
 
 
-def reached(model: nn.Module, statistics: FeatureStatistics, images: Tensor) -> FeatureStatistics:
-    """Return the statistics of the layers that run: auxiliary heads do not in eval mode. Call inside `undisturbed`.
+def running_layers(model: nn.Module, statistics: FeatureStatistics, images: Tensor) -> FeatureStatistics:
+    """Return the statistics of the layers that run; auxiliary heads do not in eval mode. Call inside `undisturbed`.
 
     Args:
         model: From images to logits.
-        statistics: By the full name of the layer.
-        images: One image ``(1, C, H, W)`` in model space; it shows which axis is that of the images.
+        statistics: Moments by the full name of the layer.
+        images: One image ``(1, C, H, W)`` in model space, by which the axis of the images is found.
     """
     layers = named_layers(model)
     seen: dict[str, int] = {}
 
-    def note(name: str) -> Callable[..., None]:
+    def find_axis(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             shape = inputs[0].shape
-            # Tokens before images, as in torch's own transformers.
+            # Tokens come before images, as in torch's own transformers.
             second = len(shape) == 3 and shape[0] > 1 == shape[1] and statistics[name].axis != 1
             seen[name] = 1 if second else 0
 
@@ -122,45 +127,44 @@ def reached(model: nn.Module, statistics: FeatureStatistics, images: Tensor) -> 
 
     with ExitStack() as stack, torch.no_grad():
         for name in statistics:
-            stack.callback(layers[name].register_forward_pre_hook(note(name)).remove)
+            stack.callback(layers[name].register_forward_pre_hook(find_axis(name)).remove)
         logits_of(model, images)
     return {name: moments._replace(batch=seen[name]) for name, moments in statistics.items() if name in seen}
 
 
 def feature_prior(statistics: FeatureStatistics) -> Objective:
-    """How far the features of each image are from the statistics of real images (Yin et al., "DeepInversion", 2020).
+    """Distance of each image's features from the statistics of real images (Yin et al., "DeepInversion", 2020).
 
-    The sum over layers of the mean over channels of (μ − μ₀)²/σ₀² + (σ/σ₀ − 1)². Each image is judged by itself, so a
-    batch of one is fine.
+    The sum over layers of the mean over channels of (μ − μ₀)²/σ₀² + (σ/σ₀ − 1)², with μ and σ of each image by itself.
 
     Args:
-        statistics: Those of the layers to watch.
+        statistics: Moments of the layers to use.
     """
     if not statistics:
         return Objective(lambda view: torch.zeros(len(view.pixels), device=view.pixels.device))
-    entries = {name: partial(_moments, axis=one.axis, batch=one.batch) for name, one in statistics.items()}
+    readers = {name: partial(_moments, axis=one.axis, batch=one.batch) for name, one in statistics.items()}
     mean = torch.cat([one.mean for one in statistics.values()])
     std = (torch.cat([one.var for one in statistics.values()]) + _EPSILON).sqrt()
-    # All layers at once: on small images the many small operations would cost more than the features themselves.
+    # All layers at once: on small images many small operations would cost more than the model itself.
     weight = torch.cat([torch.full_like(one.mean, 1 / len(one.mean)) for one in statistics.values()])
 
     def score(view: View) -> Tensor:
-        found = [view.entries[name] for name in entries]
+        found = [view.inputs[name] for name in readers]
         means, variances = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         apart = ((means - mean) / std).square() + ((variances + _EPSILON).sqrt() / std - 1).square()
         return apart @ weight
 
-    return Objective(score, entries=entries)
+    return Objective(score, input_readers=readers)
 
 
 def _moments(features: Tensor, count: int, *, axis: int, batch: int) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel of each image, each ``(count, C)``."""
     features = features.float().movedim(batch, 0)
     if len(features) != count:
-        # Tokens that were folded into the batch.
+        # Windows or tokens were folded into the batch.
         folded = features.reshape(count, -1, *features.shape[1:])
         features, axis = folded.movedim(axis % features.ndim + 1, 1), 1
-    # Not flattened first: that would copy what is stored with the channels last.
+    # Not flattened first, which would copy features in channels-last memory.
     positions = [at for at in range(1, features.ndim) if at != axis % features.ndim]
     if not positions:
         return features, torch.zeros_like(features)
@@ -169,9 +173,9 @@ def _moments(features: Tensor, count: int, *, axis: int, batch: int) -> tuple[Te
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and variance over some axes, which stay as 1.
+    """Mean and variance over some axes, which are kept with size 1.
 
-    ``torch.var_mean`` takes tens of times as long on a CPU, and its backward reads the features several times.
+    On a CPU ``torch.var_mean`` takes tens of times as long, and its backward reads the features several times.
     """
 
     @staticmethod
@@ -196,7 +200,7 @@ def _channel_axis(layer: nn.Module) -> int:
     return -1 if ("LayerNorm" in name or "RMSNorm" in name) and not name.endswith("2d") else 1
 
 
-def _watched(layers: Mapping[str, T]) -> dict[str, T]:
+def _selected(layers: Mapping[str, T]) -> dict[str, T]:
     """Keep all layers of the first block and of small flat networks, and the last of every other block."""
     blocks: dict[str, list[str]] = {}
     for name in layers:

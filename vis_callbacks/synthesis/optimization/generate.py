@@ -1,4 +1,4 @@
-"""From a recipe and an objective to images: what class and feature appearance share."""
+"""Generate images for an objective by a recipe, in the shape and normalization that the model accepts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.normalization import IDENTITY, Normalization, normalization_of
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.guard import device_of
+from vis_callbacks.model.layers import filter_layers, filter_weight
 from vis_callbacks.synthesis.optimization.feature_prior import (
     FeatureStatistics,
     batchnorm_statistics,
     feature_prior,
-    reached,
+    running_layers,
 )
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import Ascent, Goal, Method, OptimizerFactory, SchedulerFactory, ascend
@@ -22,10 +24,9 @@ from vis_callbacks.synthesis.optimization.objectives import Objective
 from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec
 from vis_callbacks.synthesis.optimization.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.optimization.regularizers import l2
-from vis_callbacks.synthesis.optimization.sizes import image_shape, normalization_for, takes_shape
 
 
-def synthesise(
+def generate(
     model: nn.Module,
     objective: Objective,
     count: int,
@@ -45,9 +46,9 @@ def synthesise(
     what: str,
     progress: bool,
 ) -> Ascent:
-    """Make images that an objective loves, by a recipe. To be called inside `undisturbed`.
+    """Generate images that maximise an objective, by a recipe. Call inside `undisturbed`.
 
-    The arguments are those of `class_appearance`.
+    `goal` and `what` are those of `ascend`, the other arguments those of `class_appearance`.
     """
     chosen = find_recipe(recipe)
     shape = image_shape(model, image_size)
@@ -58,14 +59,14 @@ def synthesise(
     if statistics.channels != shape[0]:
         raise ConfigurationError(f"image_statistics of {statistics.channels} channels: expected {shape[0]}")
     full = (count, *shape)
-    spec = ImageSpec(full, normalization, statistics, generator, device, _fitted(init, full, device))
+    spec = ImageSpec(full, normalization, statistics, generator, device, _expanded(init, full, device))
     if decay is not None:
         objective = objective - decay * l2()
     elif chosen.penalty is not None:
         objective = objective - chosen.penalty
     if chosen.prior:
         known = feature_statistics if feature_statistics is not None else batchnorm_statistics(model)
-        known = reached(model, known, torch.zeros(1, *shape, device=device))
+        known = running_layers(model, known, torch.zeros(1, *shape, device=device))
         if known:
             objective = objective - chosen.prior * feature_prior(known)
     method = Method(
@@ -73,25 +74,79 @@ def synthesise(
         optimizer or chosen.optimizer,
         scheduler or chosen.scheduler,
         chosen.transforms,
-        chosen.edits,
+        chosen.step_hooks,
     )
-    # Odd sides: a transformer that takes several sizes still wants whole patches.
+    # Odd sides: a transformer that accepts several sizes may still need whole patches.
     smaller = (shape[0], *(max(side // 2, 1) | 1 for side in shape[1:]))
     return ascend(
         model,
-        chosen.image(spec),
+        chosen.parameterization(spec),
         objective,
         method,
         normalization=normalization,
         generator=generator,
-        any_size=takes_shape(model, smaller, device),
+        any_size=accepts_shape(model, smaller, device),
         goal=goal,
         what=what,
         progress=progress,
     )
 
 
-def _fitted(init: Tensor | None, shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:
+def image_shape(model: nn.Module, image_size: int | Sequence[int]) -> tuple[int, int, int]:
+    """Return ``(C, H, W)`` of the images to be made.
+
+    Args:
+        model: Gives the number of channels by its first filters; 3 if it has none.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``.
+
+    Raises:
+        ConfigurationError: If the size is none of these.
+
+    Example:
+        >>> image_shape(nn.Sequential(nn.Conv2d(1, 8, 3)), (32, 48))
+        (1, 32, 48)
+    """
+    sizes = (image_size, image_size) if isinstance(image_size, int) else tuple(int(size) for size in image_size)
+    if len(sizes) == 2:
+        sizes = (_channels(model), *sizes)
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ConfigurationError(f"image_size={image_size}: expected an int, (H, W) or (C, H, W), each above 0")
+    return sizes
+
+
+def accepts_shape(model: nn.Module, shape: Sequence[int], device: torch.device) -> bool:
+    """Return whether a model runs with images of a shape. Call inside `undisturbed`.
+
+    Args:
+        model: From images to logits.
+        shape: ``(C, H, W)`` of the images.
+        device: The model's device.
+    """
+    try:
+        with torch.no_grad():
+            logits_of(model, torch.zeros(1, *shape, device=device))
+    except (RuntimeError, ValueError, AssertionError, IndexError):
+        return False
+    return True
+
+
+def normalization_for(model: nn.Module, channels: int, given: Normalization | None) -> Normalization:
+    """Return the given normalization, else the model's own if it fits the channels, else identity."""
+    if given is not None:
+        return given
+    found = normalization_of(model)
+    return found if found is not None and found.fits(channels) else IDENTITY
+
+
+def _channels(model: nn.Module) -> int:
+    for module in filter_layers(model).values():
+        weight = filter_weight(module)
+        if weight is not None:
+            return weight.shape[1] * int(getattr(module, "groups", 1))
+    return 3
+
+
+def _expanded(init: Tensor | None, shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:
     if init is None:
         return None
     if tuple(init.shape) not in (shape, shape[1:]):

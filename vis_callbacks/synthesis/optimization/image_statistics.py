@@ -1,4 +1,4 @@
-"""What natural images have in common: where they are bright and vary, and how much energy each scale and colour has."""
+"""Statistics of natural images: mean and variance per place, and energy per frequency band and colour."""
 
 from __future__ import annotations
 
@@ -14,37 +14,35 @@ BANDS = 14
 """Number of log-radial frequency bands."""
 
 _CLIP = 0.05
-"""Pixels are kept this far from 0 and 1, whose logits are infinite."""
+"""Distance kept from pixel values 0 and 1, whose logits are infinite."""
 
-# Mean colour and principal colour axes of ImageNet photographs, the axes as long as their standard deviations and taken
-# from the Lucid project.
+# Mean colour of ImageNet photographs, and their principal colour axes scaled by standard deviation (from Lucid).
 _MEAN = (0.485, 0.456, 0.406)
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _LOGITS_PER_PIXEL = 5.0
-"""Slope of the logit, averaged over the pixel values of photographs."""
+"""Mean slope of the logit over the pixel values of photographs."""
 
-_FALL = 2.5
-"""Power is proportional to frequency to the minus this, as measured on photographs of 224 pixels."""
+_POWER_DECAY = 2.5
+"""Power falls as frequency to the minus this, as measured on photographs of 224 pixels."""
 
 _GRID = 32
-"""Largest side of the maps of brightness and variation."""
+"""Largest side of the maps of mean and variance."""
 
 _SHRINKAGE = 16
-"""That many images without any place are counted in, so that the maps of a few images do not show those images."""
-
+"""Weight of the maps' average, in images, so that maps of a few images do not show these images."""
 
 _AT_A_TIME = 8
-"""Images whose spectra are held at a time."""
+"""Images per batch of spectra, to limit memory."""
 
 
 class ImageStatistics:
-    """Place, colour and frequency statistics of images, gathered batch by batch.
+    """Spatial, colour and frequency statistics of images, updated batch by batch.
 
-    They describe the logits of pixel values, so that a sigmoid of what they describe is an image. Without any batch
-    they are those of photographs: the colours of ImageNet, and a power that falls with the frequency.
+    They are taken of the logits of pixel values, so that images can be made by a sigmoid. Before the first batch they
+    are those of photographs: the colours of ImageNet, and a power spectrum that falls with frequency.
 
     Args:
-        channels: Channels of the images.
+        channels: Number of channels of the images.
 
     Example:
         >>> statistics = ImageStatistics(3)
@@ -64,17 +62,17 @@ class ImageStatistics:
 
     @property
     def count(self) -> int:
-        """How many images were seen."""
+        """Number of images seen."""
         return int(self._count)
 
     def update(self, pixels: Tensor) -> None:
-        """Take in a batch.
+        """Add a batch of images.
 
         Args:
             pixels: ``(N, C, H, W)`` in [0, 1]; values outside are clipped.
 
         Raises:
-            ConfigurationError: If the number of channels is another.
+            ConfigurationError: If the shape does not fit.
         """
         if pixels.ndim != 4 or pixels.shape[1] != self.channels:
             raise ConfigurationError(f"images of shape {tuple(pixels.shape)}: expected (N, {self.channels}, H, W)")
@@ -92,7 +90,7 @@ class ImageStatistics:
         center = self.mean(height, width)
         weight = (hermitian_weight(width).expand(height, -1) / (height * width)).flatten()
         one_hot = F.one_hot(band_index(height, width).flatten(), BANDS + 1)[:, 1:].to(torch.cfloat)
-        # Cross-spectra of the channels, so that any later choice of colour axes can be served.
+        # Cross-spectra of the channels, as the colour axes are known only later.
         cross = torch.zeros_like(self._bands)
         for start in range(0, len(logits), _AT_A_TIME):
             spectrum = torch.fft.rfft2(logits[start : start + _AT_A_TIME] - center, norm="ortho").flatten(2)
@@ -100,24 +98,24 @@ class ImageStatistics:
         self._bands = self._bands + share * (cross / len(pixels) - self._bands)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that was gathered, as tensors."""
+        """Return the statistics as tensors."""
         return {"count": self._count, "mean": self._mean, "square": self._square, "bands": self._bands}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._count, self._mean, self._square, self._bands = (
             state[name].detach().cpu() for name in ("count", "mean", "square", "bands")
         )
         self.channels = len(self._mean)
 
     def mean(self, height: int, width: int) -> Tensor:
-        """Return the mean logit of each channel at each place, ``(C, H, W)``."""
+        """Return the mean logit of each channel and pixel, ``(C, H, W)``."""
         if not self.count and self.channels == 3:
             return torch.tensor(_MEAN).logit().view(3, 1, 1).expand(3, height, width)
         return self._sized(self._shrunk(self._mean), height, width)
 
     def spread(self, height: int, width: int) -> Tensor:
-        """Return how much images vary at each place, ``(1, H, W)``, relative to the root mean square of all places."""
+        """Return the standard deviation at each pixel, ``(1, H, W)``, relative to the root mean square over pixels."""
         variance = (self._square - self._mean.square().mean(dim=0, keepdim=True)).clamp_min(0)
         spread = self._sized(self._shrunk(variance), height, width).sqrt()
         size = spread.square().mean().sqrt()
@@ -131,7 +129,7 @@ class ImageStatistics:
         return F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
     def colours(self) -> Tensor:
-        """Return ``(C, C)``: a column for each principal colour axis, as long as its standard deviation in logits."""
+        """Return the principal colour axes as columns ``(C, C)``, scaled by their standard deviations in logits."""
         if not self.count:
             return _photograph_colours(self.channels)
         variances, axes = torch.linalg.eigh(self._bands.sum(dim=0).double())
@@ -141,11 +139,11 @@ class ImageStatistics:
         return colours[:, order].float()
 
     def energies(self, height: int, width: int) -> Tensor:
-        """Return the variance that each band of each decorrelated colour has, ``(C, BANDS)``; each row sums to 1.
+        """Return the share of variance of each band of each decorrelated colour, ``(C, BANDS)``; each row sums to 1.
 
         Args:
             height: Height of the image to be made.
-            width: Its width. Bands that such an image does not have get 0.
+            width: Its width. Bands without a frequency at this size get 0.
         """
         index = band_index(height, width)
         weight = hermitian_weight(width).expand(height, -1)
@@ -153,7 +151,7 @@ class ImageStatistics:
             unmix = torch.linalg.inv(self.colours())
             energies = torch.einsum("ic,bcd,id->ib", unmix, self._bands, unmix).clamp_min(0)
         else:
-            power = weight * frequencies(height, width).clamp_min(1e-9).pow(-_FALL)
+            power = weight * frequencies(height, width).clamp_min(1e-9).pow(-_POWER_DECAY)
             energies = torch.zeros(BANDS + 1).index_add_(0, index.flatten(), power.flatten())[1:]
             energies = energies.expand(self.channels, -1)
         present = torch.zeros(BANDS + 1).index_add_(0, index.flatten(), weight.flatten())[1:] > 0
@@ -178,7 +176,7 @@ def band_index(height: int, width: int) -> Tensor:
 
 
 def hermitian_weight(width: int) -> Tensor:
-    """Return how many entries of the full spectrum each column of ``rfft2`` stands for, ``(W // 2 + 1,)``."""
+    """Return the number of columns of the full spectrum that each column of ``rfft2`` represents, ``(W // 2 + 1,)``."""
     weight = torch.full((width // 2 + 1,), 2.0)
     weight[0] = 1
     if width % 2 == 0:

@@ -1,60 +1,66 @@
-"""The one loop behind every synthesised image."""
+"""Gradient ascent on an image: the loop that all synthesis techniques share."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from tqdm import tqdm
 
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.synthesis.optimization.objectives import Objective, View
-from vis_callbacks.synthesis.optimization.parameterizations import Image
-from vis_callbacks.synthesis.optimization.readout import watching
-from vis_callbacks.synthesis.optimization.regularizers import Edit
-from vis_callbacks.synthesis.optimization.transforms import Moment, Transform
-from vis_callbacks.synthesis.progress import Progress
+from vis_callbacks.synthesis.optimization.parameterizations import Parameterization
+from vis_callbacks.synthesis.optimization.readout import read_layers
+from vis_callbacks.synthesis.optimization.regularizers import StepHook
+from vis_callbacks.synthesis.optimization.transforms import Step, Transform
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
-"""From the parameters of an image to their optimizer."""
+"""From the parameters of an image to an optimizer."""
 
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
-"""From an optimizer and the number of steps to a schedule of its learning rate."""
+"""From an optimizer and the number of steps to a learning rate schedule."""
+
+DELAY = 3.0
+"""Seconds before the progress bar appears."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """When an image is good enough to stop.
+    """When to stop early: at a class probability.
 
     Attributes:
         targets: The class of each image, ``(N,)`` long.
-        probability: What its probability has to exceed, in [0, 1].
-        holds: A second opinion, asked once the probability does: from pixels ``(N, C, H, W)`` to ``(N,)`` bool.
+        probability: The class's probability has to exceed this, in [0, 1].
+        confirm: A second check, made only once some probability is reached: from pixels ``(N, C, H, W)`` to ``(N,)``
+            bool. None: no second check.
     """
 
     targets: Tensor
     probability: float
-    holds: Callable[[Tensor], Tensor] | None = None
+    confirm: Callable[[Tensor], Tensor] | None = None
 
     def reached(self, view: View) -> Tensor:
-        """Return which images are good enough, ``(N,)`` bool."""
+        """Return which images reach the goal, ``(N,)`` bool."""
         found = probabilities(view.logits.detach())
         reached = found.gather(1, self.targets.to(found.device)[:, None])[:, 0] > self.probability
-        if self.holds is not None and bool(reached.any()):
-            reached = reached & self.holds(view.pixels.detach())
+        if self.confirm is not None and bool(reached.any()):
+            reached = reached & self.confirm(view.pixels.detach())
         return reached
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """What the loop leaves behind.
+    """The result of an ascent.
 
     Attributes:
         pixels: The images ``(N, C, H, W)`` in [0, 1].
-        steps: Steps that each image took, ``(N,)`` long.
+        steps: Steps taken by each image, ``(N,)`` long.
     """
 
     pixels: Tensor
@@ -63,26 +69,26 @@ class Ascent:
 
 @dataclass(frozen=True)
 class Method:
-    """How to climb: everything about an ascent but the model, the image and the objective.
+    """How to ascend: everything but the model, the image and the objective.
 
     Attributes:
         steps: Steps of the optimizer.
-        optimizer: Makes the optimizer of the image's parameters.
-        scheduler: Makes the schedule of its learning rate. None: constant.
-        transforms: Applied to the pixels in turn, before normalisation.
-        edits: Changes between gradient and step.
+        optimizer: Creates the optimizer of the image's parameters.
+        scheduler: Creates the learning rate schedule. None: a constant rate.
+        transforms: Applied to the pixels in order, before normalisation.
+        step_hooks: Run before and after each step of the optimizer.
     """
 
     steps: int
     optimizer: OptimizerFactory
     scheduler: SchedulerFactory | None = None
     transforms: Sequence[Transform] = ()
-    edits: Sequence[Edit] = ()
+    step_hooks: Sequence[StepHook] = ()
 
 
 def ascend(
     model: nn.Module,
-    image: Image,
+    image: Parameterization,
     objective: Objective,
     method: Method,
     *,
@@ -93,19 +99,19 @@ def ascend(
     what: str = "image",
     progress: bool = True,
 ) -> Ascent:
-    """Change images step by step so that an objective rises. To be called inside `undisturbed`.
+    """Maximise an objective by gradient ascent on images. Call inside `undisturbed`.
 
     Args:
         model: From images in its own input space to logits.
-        image: Where to start; its parameters are changed in place.
-        objective: What is maximised; images do not influence each other unless it makes them.
-        method: How.
+        image: The images; their parameters are changed in place.
+        objective: What is maximised, summed over the images.
+        method: Optimizer, transforms and the like.
         normalization: From pixels to the model's input space.
         generator: Source of the transforms' randomness.
-        any_size: Whether the model takes images of other sizes.
-        goal: When an image is good enough: it is returned as it was then. None: all steps are taken.
-        what: Name of the work, for the progress line.
-        progress: Whether to show progress on stderr when it takes longer than a few seconds.
+        any_size: Whether the model accepts images of other sizes.
+        goal: An image that reaches it is returned as it was at that step. None: all steps are taken.
+        what: Label of the progress bar.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
 
     Raises:
         ConfigurationError: If the number of steps is negative.
@@ -114,60 +120,68 @@ def ascend(
         raise ConfigurationError(f"steps={method.steps}: expected 0 or more")
     optimizer = method.optimizer(image.parameters)
     scheduler = method.scheduler(optimizer, method.steps) if method.scheduler else None
-    line = Progress(what, method.steps, shown=progress)
-    kept = _Kept(image)
-    with watching(model, objective, logits=goal is not None) as run:
+    stopped = _StoppedEarly(image)
+    bar = _progress_bar(what, method.steps, shown=progress)
+    with bar, read_layers(model, objective, logits=goal is not None) as run:
 
-        def look(step: int) -> View:
+        def view_at(index: int) -> View:
             pixels = image.pixels()
-            moment = Moment(generator, step / method.steps, any_size)
-            seen = pixels
+            step = Step(generator, index / method.steps, any_size)
+            transformed = pixels
             for transform in method.transforms:
-                seen = transform(seen, moment)
-            # Convolutions are faster with the channels last, whatever the layout of their weights.
-            inputs = normalization.to_model(seen).contiguous(memory_format=torch.channels_last)
+                transformed = transform(transformed, step)
+            # Convolutions are faster with channels last, whatever the layout of their weights.
+            inputs = normalization.to_model(transformed).contiguous(memory_format=torch.channels_last)
             return View(pixels, normalization, *run(inputs))
 
-        for step in range(method.steps):
+        for index in range(method.steps):
 
-            def closure(step: int = step) -> float:
+            def closure(index: int = index) -> float:
                 optimizer.zero_grad()
-                view = look(step)
+                view = view_at(index)
                 if goal is not None:
-                    kept.keep(goal.reached(view), view.pixels, step)
+                    stopped.add(goal.reached(view), view.pixels, index)
                 loss = -objective.score(view).sum()
                 del view
                 for parameter, gradient in zip(
                     image.parameters, torch.autograd.grad(loss, image.parameters), strict=True
                 ):
                     parameter.grad = gradient
-                for edit in method.edits:
-                    edit.before_step(image)
+                for hook in method.step_hooks:
+                    hook.before_step(image)
                 return float(loss.detach())
 
             optimizer.step(closure)
-            if kept.all():
+            if stopped.all():
                 break
             if scheduler is not None:
                 scheduler.step()
-            for edit in method.edits:
-                edit.after_step(image, step + 1)
+            for hook in method.step_hooks:
+                hook.after_step(image, index + 1)
             image.project()
-            line.update(step + 1)
-    line.close()
-    return kept.result(image, method.steps)
+            bar.update()
+    return stopped.result(image, method.steps)
 
 
-class _Kept:
-    """Images that were good enough before the last step, as they were then."""
+def _progress_bar(what: str, steps: int, *, shown: bool) -> tqdm[Any]:
+    """Create a bar that only the first of several processes shows."""
+    first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    disable = not (shown and first)
+    # A log file is updated less often than a terminal.
+    interval = 0.1 if sys.stderr.isatty() else DELAY
+    return tqdm(desc=what, total=steps, unit="step", delay=DELAY, mininterval=interval, leave=False, disable=disable)
 
-    def __init__(self, image: Image) -> None:
+
+class _StoppedEarly:
+    """The images that reached the goal, as they were at that step."""
+
+    def __init__(self, image: Parameterization) -> None:
         first = image.pixels().detach()
         self._done = torch.zeros(len(first), dtype=torch.bool, device=first.device)
         self._steps = torch.zeros(len(first), dtype=torch.long, device=first.device)
         self._pixels = first.clone()
 
-    def keep(self, reached: Tensor, pixels: Tensor, step: int) -> None:
+    def add(self, reached: Tensor, pixels: Tensor, step: int) -> None:
         new = reached & ~self._done
         self._pixels[new] = pixels.detach()[new]
         self._steps[new] = step
@@ -176,7 +190,7 @@ class _Kept:
     def all(self) -> bool:
         return bool(self._done.all())
 
-    def result(self, image: Image, steps: int) -> Ascent:
+    def result(self, image: Parameterization, steps: int) -> Ascent:
         last = image.pixels().detach()
-        kept = self._done.view(-1, 1, 1, 1)
-        return Ascent(torch.where(kept, self._pixels, last), torch.where(self._done, self._steps, steps))
+        done = self._done.view(-1, 1, 1, 1)
+        return Ascent(torch.where(done, self._pixels, last), torch.where(self._done, self._steps, steps))

@@ -1,4 +1,4 @@
-"""What an image is to maximise: scores of one pass that add and scale."""
+"""Objectives: differentiable scores of one forward pass, to be maximised; they add, subtract and scale."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from vis_callbacks.model.layout import Layout
 
 @dataclass(frozen=True)
 class View:
-    """What one pass of the ascent shows to objectives.
+    """What an objective sees of one step of the ascent.
 
     Attributes:
         pixels: The images ``(N, C, H, W)`` in [0, 1], before any transform.
         normalization: From pixels to model space.
-        logits: ``(N, K)`` float32; empty where the pass ended at the last layer that was asked for.
-        outputs: Outputs of the layers asked for, by full name.
-        entries: What was read from the inputs of layers, by full name.
+        logits: ``(N, K)`` float32; empty if the pass stopped before the head.
+        outputs: Outputs of the layers that were read, by full name.
+        inputs: What the input readers returned, by full name of the layer.
     """
 
     pixels: Tensor
     normalization: Normalization = IDENTITY
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
-    entries: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> Tensor:
@@ -40,20 +40,20 @@ class View:
         return self.normalization.to_model(self.pixels)
 
 
-EntryReader = Callable[[Tensor, int], Any]
-"""From the input of a layer and the number of images to what an objective has to know of it."""
+InputReader = Callable[[Tensor, int], Any]
+"""From the input of a layer and the number of images to what an objective needs of it."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A score for each image of a pass. Objectives add, subtract and scale.
+    """One score per image of a forward pass.
 
     Attributes:
         score: From a `View` to ``(N,)``, to be maximised.
         outputs: Full names of layers whose outputs it reads.
-        entries: What it reads from the inputs of layers, by full name. It is read when the input passes by, so that
-            the backward can let go of that where it comes past it. Objectives that are added must read a layer alike.
-        logits: Whether it reads the logits; where nobody does, the pass ends at the last layer that is read.
+        input_readers: Functions of the inputs of layers, by full name. They run during the forward pass, so that the
+            inputs themselves need not be kept. Objectives that are added must use the same reader for a layer.
+        logits: Whether it reads the logits; if not, the pass stops after the last layer that is read.
 
     Example:
         >>> darkness = Objective(lambda view: -view.pixels.mean(dim=(1, 2, 3)))
@@ -64,19 +64,19 @@ class Objective:
 
     score: Callable[[View], Tensor]
     outputs: frozenset[str] = frozenset()
-    entries: Mapping[str, EntryReader] = field(default_factory=dict)
+    input_readers: Mapping[str, InputReader] = field(default_factory=dict)
     logits: bool = False
 
     def __add__(self, other: Objective) -> Objective:
         return Objective(
             lambda view: self.score(view) + other.score(view),
             self.outputs | other.outputs,
-            {**self.entries, **other.entries},
+            {**self.input_readers, **other.input_readers},
             self.logits or other.logits,
         )
 
     def __mul__(self, factor: float) -> Objective:
-        return Objective(lambda view: factor * self.score(view), self.outputs, self.entries, self.logits)
+        return Objective(lambda view: factor * self.score(view), self.outputs, self.input_readers, self.logits)
 
     __rmul__ = __mul__
 
@@ -88,7 +88,7 @@ class Objective:
 
 
 def logit(classes: Tensor) -> Objective:
-    """The raw score of one class for each image; logits, as probabilities also rise by lowering the other classes.
+    """The logit of one class per image; not the probability, which also rises when other classes fall.
 
     Args:
         classes: ``(N,)`` long.
@@ -106,7 +106,7 @@ def _features(view: View, layout: Layout) -> Tensor:
 def channel(
     layout: Layout, channels: Tensor, position: Literal["all", "center"] | tuple[int, int] = "all"
 ) -> Objective:
-    """The mean of one channel of a layer for each image, or one unit of it.
+    """The activation of one channel of a layer per image: its mean, or that of one unit.
 
     Args:
         layout: The layer and the axes of its output, see `output_layout`.
@@ -133,7 +133,7 @@ def channel(
 
 
 def activation_norm(layout: Layout, channel: int | None = None) -> Objective:
-    """Half the mean square of a layer's activations, or of one channel's: whatever the layer sees, more of it.
+    """Half the mean square of a layer's activations, or of one channel's.
 
     Args:
         layout: The layer and the axes of its output, see `output_layout`.
@@ -154,11 +154,11 @@ def activation_norm(layout: Layout, channel: int | None = None) -> Objective:
 
 
 def feature_distance(layout: Layout, features: Tensor) -> Objective:
-    """‖Φ − Φ0‖² / ‖Φ0‖², how far a layer's output is from given features.
+    """‖Φ − Φ0‖² / ‖Φ0‖², the relative distance of a layer's output from given features.
 
     Args:
         layout: The layer and the axes of its output, see `output_layout`.
-        features: Φ0, the layer's output for the images to be found again.
+        features: Φ0, the layer's output for the original images.
     """
     wanted = layout.channels_first(features.detach()).float().flatten(1)
     size = wanted.square().sum(dim=1).clamp_min(1e-12)
@@ -171,9 +171,9 @@ def feature_distance(layout: Layout, features: Tensor) -> Objective:
 
 
 def similarity(layout: Layout, groups: Tensor) -> Objective:
-    """How alike the textures of the images of one group are: the mean cosine of their Gram matrices (Olah et al. 2017).
+    """Similarity of each image to the others of its group: mean cosine of their Gram matrices (Olah et al. 2017).
 
-    To be subtracted, so that several images of one channel show different things that it answers to.
+    Subtract it, so that several images of one channel show different things that the channel responds to.
 
     Args:
         layout: The layer and the axes of its output, see `output_layout`.

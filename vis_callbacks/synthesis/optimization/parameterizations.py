@@ -1,4 +1,4 @@
-"""Ways to write images down as free numbers, so that ascent on the numbers gives good images."""
+"""Image parameterizations: pixels, Fourier spectra and others, as tensors that an optimizer changes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from vis_callbacks.synthesis.optimization.image_statistics import (
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What images are to be made, and on what ground.
+    """The images to be made: their shape, start and statistics.
 
     Attributes:
         shape: ``(N, C, H, W)``.
         normalization: Between pixels in [0, 1] and the model's input space.
-        statistics: Those of natural images.
-        generator: Source of everything random, on the CPU so that all devices get the same.
-        device: Where the images are made.
-        init: Images ``(N, C, H, W)`` in [0, 1] to go on from. None: the parameterisation's own start.
+        statistics: Statistics of natural images.
+        generator: Source of all random numbers, on the CPU so that all devices get the same.
+        device: Device of the images.
+        init: Images ``(N, C, H, W)`` in [0, 1] to start from. None: the parameterization's own start.
     """
 
     shape: tuple[int, int, int, int]
@@ -44,11 +44,11 @@ class ImageSpec:
         return torch.randn(shape, generator=self.generator).to(self.device)
 
 
-class Image(ABC):
-    """N images as free parameters.
+class Parameterization(ABC):
+    """N images as parameters of an optimizer.
 
     Attributes:
-        parameters: The tensors that an optimizer changes; the first dimension of each is that of the images.
+        parameters: Tensors with the images as their first dimension.
     """
 
     parameters: list[Tensor]
@@ -57,16 +57,16 @@ class Image(ABC):
     def pixels(self) -> Tensor:
         """Return the images ``(N, C, H, W)`` in [0, 1], differentiable with respect to the parameters."""
 
-    def project(self) -> None:  # noqa: B027  (most kinds of image need nothing)
-        """Bring the parameters back to what stands for a valid image, after a step of the optimizer."""
+    def project(self) -> None:  # noqa: B027  (most parameterizations need nothing)
+        """Project the parameters back to valid images, after a step of the optimizer."""
 
 
-class Pixels(Image):
-    """One parameter for each pixel and channel, in the model's own input space, kept to colours that exist.
+class Pixels(Parameterization):
+    """One parameter per pixel and channel, in the model's input space, projected to valid colours after each step.
 
     Args:
-        spec: What to make.
-        noise: Standard deviation of the first image around the mean image, in model space.
+        spec: The images to be made.
+        noise: Standard deviation of the initial image around the mean image, in model space.
     """
 
     def __init__(self, spec: ImageSpec, *, noise: float = 0.0) -> None:
@@ -83,15 +83,15 @@ class Pixels(Image):
         return self._normalization.to_pixels(self.parameters[0])
 
     def project(self) -> None:
-        """Clip to colours that exist."""
+        """Clip to valid colours."""
         with torch.no_grad():
             self.parameters[0].copy_(self._normalization.to_model(self.pixels().clamp(0, 1)))
 
 
 class ClippedPixels(Pixels):
-    """The same, but free to leave the colours that exist: only what is seen of them is clipped.
+    """Pixels whose parameters may leave the valid colours: they are clipped in `pixels` only.
 
-    The gradient passes through the clipping: where it did not, a pixel that has left would have no reason to return.
+    The gradient ignores the clipping, as a pixel that left could never return otherwise.
     """
 
     def pixels(self) -> Tensor:
@@ -100,7 +100,7 @@ class ClippedPixels(Pixels):
         return clipped
 
     def project(self) -> None:
-        """Do nothing."""
+        """Keep the parameters: invalid colours are allowed."""
 
 
 class _Clip(torch.autograd.Function):
@@ -114,10 +114,10 @@ class _Clip(torch.autograd.Function):
 
 
 class NearPixels(Pixels):
-    """Pixels that stay within a distance of given images.
+    """Pixels within a distance of given images.
 
     Args:
-        spec: What to make.
+        spec: The images to be made.
         center: The images ``(N, C, H, W)`` in [0, 1].
         linf: Largest change of a pixel, in pixel units. None: no bound.
         l2: Largest L2 norm of the change, in pixel units. None: no bound.
@@ -128,7 +128,7 @@ class NearPixels(Pixels):
         super().__init__(spec)
 
     def project(self) -> None:
-        """Move to the nearest image within the bounds, then clip to colours that exist."""
+        """Project to the nearest image within the bounds, then clip to valid colours."""
         with torch.no_grad():
             change = self.pixels() - self._center
             if self._linf is not None:
@@ -138,25 +138,8 @@ class NearPixels(Pixels):
             self.parameters[0].copy_(self._normalization.to_model((self._center + change).clamp(0, 1)))
 
 
-class SigmoidPixels(Image):
-    """One parameter for each pixel and channel, made a colour by a sigmoid.
-
-    Args:
-        spec: What to make.
-        noise: Standard deviation of the first parameters; 0 is mid-gray.
-    """
-
-    def __init__(self, spec: ImageSpec, *, noise: float = 0.0) -> None:
-        start = noise * spec.noise(*spec.shape) if spec.init is None else _logits(spec.init)
-        self.parameters = [start.requires_grad_()]
-
-    def pixels(self) -> Tensor:
-        """Return the images ``(N, C, H, W)`` in [0, 1]."""
-        return self.parameters[0].sigmoid()
-
-
-class _Spectral(Image):
-    """Images as a spectrum of decorrelated colours; the sigmoid of the mixed colours are the pixels."""
+class _Spectral(Parameterization):
+    """A spectrum of decorrelated colours; pixels are the sigmoid of the recorrelated colours."""
 
     def __init__(self, spec: ImageSpec) -> None:
         self._size = (spec.shape[-2], spec.shape[-1])
@@ -164,12 +147,12 @@ class _Spectral(Image):
         self._mean = spec.statistics.mean(*self._size).to(spec.device)
         self._spread = spec.statistics.spread(*self._size).to(spec.device)
 
-    def _mixed(self, spectrum: Tensor) -> Tensor:
+    def _to_pixels(self, spectrum: Tensor) -> Tensor:
         planes = torch.fft.irfft2(spectrum, s=self._size, norm="ortho")
         mixed = torch.einsum("dc,nchw->ndhw", self._colours, planes)
         return (mixed * self._spread + self._mean).sigmoid()
 
-    def _unmixed(self, pixels: Tensor) -> Tensor:
+    def _to_spectrum(self, pixels: Tensor) -> Tensor:
         """Return the spectrum ``(N, C, H, W // 2 + 1)`` of the decorrelated colours of pixels."""
         logits = (_logits(pixels) - self._mean) / self._spread
         planes = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(self._colours), logits)
@@ -181,83 +164,83 @@ class Fourier(_Spectral):
     """A spectrum scaled by 1/f, of decorrelated colours (Olah et al., "Feature visualization", Distill 2017).
 
     Args:
-        spec: What to make.
-        noise: Standard deviation of the first coefficients.
+        spec: The images to be made.
+        noise: Standard deviation of the initial coefficients.
     """
 
     def __init__(self, spec: ImageSpec, *, noise: float = 0.01) -> None:
         super().__init__(spec)
         count, channels, height, width = spec.shape
-        # A quarter, as in Lucid, from where the usual learning rates come.
+        # A quarter, as in Lucid, for which the usual learning rates were chosen.
         self._scale = 0.25 / frequencies(height, width).clamp_min(1 / max(height, width)).to(spec.device)
         if spec.init is None:
             start = noise * spec.noise(count, channels, height, width // 2 + 1, 2)
         else:
-            start = torch.view_as_real(self._unmixed(spec.init) / self._scale).contiguous()
+            start = torch.view_as_real(self._to_spectrum(spec.init) / self._scale).contiguous()
         self.parameters = [start.requires_grad_()]
 
     def pixels(self) -> Tensor:
         """Return the images ``(N, C, H, W)`` in [0, 1]."""
-        return self._mixed(torch.view_as_complex(self.parameters[0]) * self._scale)
+        return self._to_pixels(torch.view_as_complex(self.parameters[0]) * self._scale)
 
 
 class Maco(_Spectral):
-    """Free phases only; the magnitudes are those of natural images (Fel et al., "MACO", arXiv 2306.06805).
+    """Only phases are optimised; magnitudes are those of natural images (Fel et al., "MACO", arXiv 2306.06805).
 
     Args:
-        spec: What to make.
+        spec: The images to be made.
         gain: Contrast, as a multiple of that of natural images.
     """
 
     def __init__(self, spec: ImageSpec, *, gain: float = 1.0) -> None:
         super().__init__(spec)
         bands = _Bands(spec)
-        self._magnitude = gain * bands.spread(bands.energies / bands.sizes).sqrt()
+        self._magnitude = gain * bands.expand(bands.energies / bands.sizes).sqrt()
         if spec.init is None:
             start = torch.fft.rfft2(spec.noise(*spec.shape)).angle()
         else:
-            start = self._unmixed(spec.init).angle()
+            start = self._to_spectrum(spec.init).angle()
         self.parameters = [start.requires_grad_()]
 
     def pixels(self) -> Tensor:
         """Return the images ``(N, C, H, W)`` in [0, 1]."""
-        return self._mixed(torch.polar(self._magnitude.expand_as(self.parameters[0]), self.parameters[0]))
+        return self._to_pixels(torch.polar(self._magnitude.expand_as(self.parameters[0]), self.parameters[0]))
 
 
 class BandEnergy(_Spectral):
-    """A free spectrum whose energy in each band of each decorrelated colour is pinned to that of natural images.
+    """A spectrum whose energy in each frequency band of each decorrelated colour is fixed to that of natural images.
 
-    Between white noise, which has too much fine detail, and fixed magnitudes, which leave no freedom: where within a
-    band the energy goes is up to the ascent.
+    A compromise between a free spectrum, which gets too much fine detail, and fixed magnitudes: the ascent chooses how
+    the energy is distributed within a band.
 
     Args:
-        spec: What to make.
+        spec: The images to be made.
         gain: Contrast, as a multiple of that of natural images.
     """
 
     def __init__(self, spec: ImageSpec, *, gain: float = 1.0) -> None:
         super().__init__(spec)
         self._bands = _Bands(spec)
-        # Not zero, where the root has no slope: colours that the images never have, as in gray ones, have no energy.
+        # Above zero, where the root's gradient is infinite: colours that no image has, as in gray ones, have no energy.
         self._wanted = (gain**2 * self._bands.energies).clamp_min(1e-20)
-        # Noise as an image, not as a spectrum: the spectra of real images are symmetric in their first column.
-        start = torch.fft.rfft2(spec.noise(*spec.shape)) if spec.init is None else self._unmixed(spec.init)
-        self.parameters = [torch.view_as_real(self._flattened(start)).contiguous().requires_grad_()]
+        # Noise drawn as pixels, as spectra of real images are symmetric in their first column.
+        start = torch.fft.rfft2(spec.noise(*spec.shape)) if spec.init is None else self._to_spectrum(spec.init)
+        self.parameters = [torch.view_as_real(self._whitened(start)).contiguous().requires_grad_()]
 
     def pixels(self) -> Tensor:
         """Return the images ``(N, C, H, W)`` in [0, 1]."""
         found = self._bands.energy(self.parameters[0].square().sum(-1))
-        factor = self._bands.spread((self._wanted / found.clamp_min(1e-12)).sqrt())
-        return self._mixed(torch.view_as_complex(self.parameters[0] * factor.unsqueeze(-1)))
+        factor = self._bands.expand((self._wanted / found.clamp_min(1e-12)).sqrt())
+        return self._to_pixels(torch.view_as_complex(self.parameters[0] * factor.unsqueeze(-1)))
 
-    def _flattened(self, spectrum: Tensor) -> Tensor:
-        # Coefficients of every band get a mean square of 2, as noise has: one learning rate then suits all bands.
+    def _whitened(self, spectrum: Tensor) -> Tensor:
+        # Every band gets a mean square of 2, as white noise has: one learning rate then suits all bands.
         mean_square = self._bands.energy(spectrum.abs().square()) / self._bands.sizes
-        return spectrum * self._bands.spread((2 / mean_square.clamp_min(1e-12)).sqrt())
+        return spectrum * self._bands.expand((2 / mean_square.clamp_min(1e-12)).sqrt())
 
 
 class _Bands:
-    """Sums over frequency bands, and back."""
+    """Sums over frequency bands, and values per band expanded to frequencies."""
 
     def __init__(self, spec: ImageSpec) -> None:
         height, width = spec.shape[-2:]
@@ -274,12 +257,12 @@ class _Bands:
         """Return the energy in each band, ``(..., BANDS)``, of powers ``(..., H, W // 2 + 1)``."""
         return power.flatten(-2) @ self._one_hot
 
-    def spread(self, values: Tensor) -> Tensor:
-        """Give each frequency its band's value, ``(..., H, W // 2 + 1)``, and the mean 0."""
+    def expand(self, values: Tensor) -> Tensor:
+        """Return each frequency's value, that of its band, ``(..., H, W // 2 + 1)``; 0 for the mean."""
         padded = torch.nn.functional.pad(values, (1, 0))
         return padded.index_select(-1, self._index).view(*values.shape[:-1], *self._size)
 
 
 def _logits(pixels: Tensor) -> Tensor:
-    # A pixel at 0 or 1 would have an infinite logit, from which no gradient leads back.
+    # The logit of a pixel at 0 or 1 would be infinite, and its gradient 0.
     return pixels.detach().clamp(0.002, 0.998).logit()

@@ -1,10 +1,10 @@
-"""One differentiable pass that reads what objectives ask for and goes no further than they need."""
+"""One differentiable forward pass that reads the layers an objective needs, and stops after the last of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,67 +14,80 @@ from vis_callbacks.model.layers import named_layers
 from vis_callbacks.model.trace import captured
 from vis_callbacks.synthesis.optimization.objectives import Objective
 
-Run = Callable[[Tensor], tuple[Tensor, dict[str, Tensor], dict[str, Any]]]
-"""From images in model space to logits, outputs of layers and what was read from inputs of layers."""
+
+class Readout(NamedTuple):
+    """What one forward pass returned.
+
+    Attributes:
+        logits: ``(N, K)`` float32; empty if the pass stopped before the head.
+        outputs: Outputs of the layers that were read, by full name.
+        inputs: What the input readers returned, by full name of the layer.
+    """
+
+    logits: Tensor
+    outputs: dict[str, Tensor]
+    inputs: dict[str, Any]
 
 
-class _Enough(Exception):  # noqa: N818  (no error: it ends a pass early)
+class _AllRead(Exception):  # noqa: N818  (no error: it ends a pass early)
     pass
 
 
 @contextmanager
-def watching(model: nn.Module, objective: Objective, *, logits: bool = False) -> Iterator[Run]:
-    """Give a function that runs a model and returns its logits, layer outputs and what was read of layer inputs.
+def read_layers(
+    model: nn.Module, objective: Objective, *, logits: bool = False
+) -> Iterator[Callable[[Tensor], Readout]]:
+    """Hook the layers that an objective reads, and yield a function that runs the model.
 
     Args:
         model: From images in model space to logits.
-        objective: Says which layers to read; unless it reads logits, the model stops behind the last of them.
-        logits: Whether the logits are read by somebody else.
+        objective: Names the layers to read. Unless it reads logits, each pass stops after the last of them.
+        logits: Whether the logits are needed for something else.
 
     Yields:
-        From images ``(N, C, H, W)`` to logits (empty if it stopped before), and what the layers gave by name.
+        From images ``(N, C, H, W)`` in model space to a `Readout`.
 
     Raises:
-        LayerError: While running, if a layer did not run.
+        LayerError: In a pass, if a layer did not run.
     """
     layers = named_layers(model)
-    entries: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     count = 0
-    wanted = len(objective.outputs) + len(objective.entries)
+    wanted = len(objective.outputs) + len(objective.input_readers)
     stops = not (objective.logits or logits) and wanted > 0
 
     with ExitStack() as stack:
         outputs = stack.enter_context(captured({name: layers[name] for name in sorted(objective.outputs)}))
 
-        def enough() -> None:
-            if stops and len(outputs) + len(entries) == wanted:
-                raise _Enough
+        def stop_if_all_read() -> None:
+            if stops and len(outputs) + len(inputs) == wanted:
+                raise _AllRead
 
-        def enter(name: str) -> Callable[..., None]:
-            def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                entries[name] = objective.entries[name](inputs[0], count)
-                enough()
+        def input_hook(name: str) -> Callable[..., None]:
+            def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+                inputs[name] = objective.input_readers[name](arguments[0], count)
+                stop_if_all_read()
 
             return hook
 
-        for name in sorted(objective.entries):
-            stack.callback(layers[name].register_forward_pre_hook(enter(name)).remove)
+        for name in sorted(objective.input_readers):
+            stack.callback(layers[name].register_forward_pre_hook(input_hook(name)).remove)
         for name in sorted(objective.outputs):
-            stack.callback(layers[name].register_forward_hook(lambda *_: enough()).remove)
+            stack.callback(layers[name].register_forward_hook(lambda *_: stop_if_all_read()).remove)
 
-        def run(images: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+        def run(images: Tensor) -> Readout:
             nonlocal count
             count = len(images)
             found = images.new_empty(0, 0)
-            with suppress(_Enough):
+            with suppress(_AllRead):
                 found = logits_of(model, images)
-            missing = (objective.outputs - outputs.keys()) | (objective.entries.keys() - entries.keys())
+            missing = (objective.outputs - outputs.keys()) | (objective.input_readers.keys() - inputs.keys())
             if missing:
                 raise LayerError(f"layer {min(missing)!r} did not run in the forward pass: choose another")
-            read = found, dict(outputs), dict(entries)
-            # Else they would be held all through the backward, which frees what it has used.
+            readout = Readout(found, dict(outputs), dict(inputs))
+            # Held any longer, they would keep memory that the backward pass frees as it goes.
             outputs.clear()
-            entries.clear()
-            return read
+            inputs.clear()
+            return readout
 
         yield run

@@ -1,4 +1,4 @@
-"""Recipes: how to make an image that a network loves, as data."""
+"""Recipes: parameterization, optimizer, transforms and regularizers that work well together."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vis_callbacks.synthesis.optimization.parameterizations import (
     BandEnergy,
     ClippedPixels,
     Fourier,
-    Image,
     ImageSpec,
     Maco,
+    Parameterization,
     Pixels,
 )
-from vis_callbacks.synthesis.optimization.regularizers import Blur, Edit, GradientClipping, l1, l2, total_variation
+from vis_callbacks.synthesis.optimization.regularizers import Blur, GradientClipping, StepHook, l1, l2, total_variation
 from vis_callbacks.synthesis.optimization.transforms import (
     Affine,
     Colour,
@@ -36,39 +36,47 @@ from vis_callbacks.synthesis.optimization.transforms import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make an image that an objective loves.
+    """How to make an image that maximises an objective; the parts are in the modules beside this one.
 
     Attributes:
-        image: The parameterisation.
-        optimizer: Makes the optimizer of its parameters.
-        steps: Steps unless told otherwise.
-        scheduler: Makes the schedule of the learning rate, from the optimizer and the number of steps. None: constant.
-        transforms: What happens to the pixels before the model sees them.
-        penalty: What is subtracted from the objective.
-        prior: Weight of the feature statistics' prior, see `feature_prior`; 0: none.
-        edits: Changes between gradient and step.
-        spare: The part of the steps that is kept for new tries of images which the model does not trust.
+        parameterization: From an `ImageSpec` to the parameterized images.
+        optimizer: Creates the optimizer of their parameters.
+        steps: Default number of steps.
+        scheduler: Creates the learning rate schedule, see `SchedulerFactory`. None: a constant rate.
+        transforms: Applied to the pixels in order, before the model.
+        penalty: Subtracted from the objective.
+        prior: Weight of the `feature_prior`; 0: none.
+        step_hooks: Run before and after each step of the optimizer.
+        retry_share: Fraction of the steps reserved for new attempts at images of low robustness.
+
+    Example:
+        >>> from torch import nn
+        >>> from vis_callbacks.functional import class_appearance
+        >>> smooth = Recipe(Fourier, partial(Adam, lr=0.05), penalty=10 * total_variation())
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
+        >>> class_appearance(model, [0, 4], image_size=8, steps=4, recipe=smooth).shape
+        torch.Size([2, 3, 8, 8])
     """
 
-    image: Callable[[ImageSpec], Image]
+    parameterization: Callable[[ImageSpec], Parameterization]
     optimizer: OptimizerFactory
     steps: int = 128
     scheduler: SchedulerFactory | None = None
     transforms: tuple[Transform, ...] = ()
     penalty: Objective | None = None
     prior: float = 0.0
-    edits: tuple[Edit, ...] = ()
-    spare: float = 0.0
+    step_hooks: tuple[StepHook, ...] = ()
+    retry_share: float = 0.0
 
 
 def warm_hold_cosine(optimizer: Optimizer, steps: int, *, warm: int = 10, hold: float = 0.6) -> LRScheduler:
-    """Raise the learning rate over the first steps, hold it, and end in a cosine.
+    """Schedule with linear warm-up, a constant part, and cosine decay to 0.
 
     Args:
-        optimizer: Whose learning rate.
-        steps: All steps.
+        optimizer: The optimizer to schedule.
+        steps: Number of all steps.
         warm: Steps of warm-up, at most a quarter of all.
-        hold: The part of the steps after which the cosine begins.
+        hold: Fraction of the steps after which the decay begins.
     """
     warm = min(warm, steps // 4)
 
@@ -82,33 +90,33 @@ def warm_hold_cosine(optimizer: Optimizer, steps: int, *, warm: int = 10, hold: 
 
 
 def stepwise(optimizer: Optimizer, steps: int, *, every: int = 100, gamma: float = 0.9) -> LRScheduler:
-    """Multiply the learning rate by gamma every few steps, whatever their number."""
+    """Multiply the learning rate by gamma every few steps."""
     del steps
     return StepLR(optimizer, every, gamma)
 
 
-_MOVED = Affine(zoom=(0.85, 1.4), degrees=15, shift=0.08, flip=True)
-_RECOLOURED, _REDUCED = Colour(0.2, 0.2), Resolution(0.43, until=0.85)
+_AFFINE = Affine(zoom=(0.85, 1.4), degrees=15, shift=0.08, flip=True)
+_COLOUR, _RESOLUTION = Colour(0.2, 0.2), Resolution(0.43, until=0.85)
 
 BEST = Recipe(
-    image=partial(BandEnergy, gain=1.0),
+    parameterization=partial(BandEnergy, gain=1.0),
     optimizer=partial(Adam, lr=0.15),
     steps=256,
     scheduler=warm_hold_cosine,
-    transforms=(_MOVED, Grayscale(), GaussianBlur(), _RECOLOURED, _REDUCED),
+    transforms=(_AFFINE, Grayscale(), GaussianBlur(), _COLOUR, _RESOLUTION),
     prior=0.3,
 )
-"""Band-energy spectrum, feature prior, random resolution, colour shift, and now and then no colour or no sharpness."""
+"""Band-energy spectrum with feature prior, and random geometry, resolution, colour, grayscale and blur."""
 
-_PLAIN = replace(BEST, transforms=(_MOVED, _RECOLOURED, _REDUCED))
+_PLAIN = replace(BEST, transforms=(_AFFINE, _COLOUR, _RESOLUTION))
 
 RECIPES: Mapping[str, Recipe] = {
     "best": BEST,
-    # The same, and new tries with a fifth of the passes where the model does not trust an image.
-    "persistent": replace(BEST, steps=320, spare=0.2),
-    # The same for a few dozen steps: they have to be larger.
+    # The same, with a fifth of the steps reserved for new attempts at images of low robustness.
+    "persistent": replace(BEST, steps=320, retry_share=0.2),
+    # For a few dozen steps, which have to be larger.
     "draft": replace(_PLAIN, steps=48, optimizer=partial(Adam, lr=0.4), scheduler=partial(warm_hold_cosine, warm=2)),
-    # The same without the prior, whose size suits logits and not activations.
+    # Without the prior, whose weight suits logits and not activations.
     "feature": replace(_PLAIN, steps=128, prior=0.0),
     # Simonyan et al., arXiv 1312.6034; torchbearer's ClassAppearanceModel.
     "simonyan": Recipe(Pixels, partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l2()),
@@ -116,7 +124,7 @@ RECIPES: Mapping[str, Recipe] = {
     "timm-vis": Recipe(
         partial(ClippedPixels, noise=1.0), partial(SGD, lr=10, weight_decay=5e-2), steps=500, scheduler=stepwise
     ),
-    # Plain ascent with one penalty, as in Pytorch_cnn_visualization_implementations.
+    # Ascent in pixels with one penalty, as in Pytorch_cnn_visualization_implementations.
     "l1": Recipe(partial(Pixels, noise=0.1), partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l1()),
     "l2": Recipe(partial(Pixels, noise=0.1), partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l2()),
     # Blur, weight decay and gradient clipping, as in pytorch-cnn-visualizations, with total variation.
@@ -125,7 +133,7 @@ RECIPES: Mapping[str, Recipe] = {
         partial(SGD, lr=6, weight_decay=1e-4),
         steps=150,
         penalty=10 * total_variation(),
-        edits=(GradientClipping(0.1), Blur(every=4, sigma=1)),
+        step_hooks=(GradientClipping(0.1), Blur(every=4, sigma=1)),
     ),
     # Olah et al., Distill 2017.
     "fourier": Recipe(Fourier, partial(Adam, lr=0.05), transforms=(Affine((0.9, 1.1), 10, 0.04),)),
@@ -135,10 +143,10 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def find_recipe(recipe: str | Recipe) -> Recipe:
-    """Return a recipe by its name.
+    """Return the recipe of a name; a `Recipe` is returned as it is.
 
     Raises:
-        ConfigurationError: If there is none of this name.
+        ConfigurationError: If there is no recipe of this name.
 
     Example:
         >>> find_recipe("fourier").steps

@@ -1,16 +1,15 @@
-"""What an image should not be: penalties to subtract from an objective, and changes between steps."""
+"""Regularizers: penalties to subtract from an objective, and hooks around each step of the optimizer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vis_callbacks.synthesis.optimization.objectives import Objective, View
-from vis_callbacks.synthesis.optimization.parameterizations import Image
+from vis_callbacks.synthesis.optimization.parameterizations import Parameterization
 
 
 def l1() -> Objective:
@@ -24,7 +23,7 @@ def l2() -> Objective:
 
 
 def alpha_norm(alpha: float = 6.0) -> Objective:
-    """Mean of |I|^alpha in model space: a high power punishes only what leaves the usual range.
+    """Mean of |I|^alpha in model space: a high power penalises only values outside the usual range.
 
     Args:
         alpha: The power (Mahendran and Vedaldi, arXiv 1412.0035, use 6).
@@ -33,7 +32,7 @@ def alpha_norm(alpha: float = 6.0) -> Objective:
 
 
 def total_variation() -> Objective:
-    """Mean of |difference| between pixels that are neighbours, in pixel units."""
+    """Mean absolute difference of neighbouring pixels, in pixel units."""
 
     def score(view: View) -> Tensor:
         across, down = view.pixels.diff(dim=-1), view.pixels.diff(dim=-2)
@@ -43,54 +42,48 @@ def total_variation() -> Objective:
     return Objective(score)
 
 
-class Edit(Protocol):
-    """A change of an image between its gradient and its next step."""
+class StepHook:
+    """Changes gradients before or parameters after each step of the optimizer."""
 
-    def before_step(self, image: Image) -> None:
-        """Change the gradients."""
+    def before_step(self, image: Parameterization) -> None:
+        """Change the gradients in place."""
 
-    def after_step(self, image: Image, step: int) -> None:
-        """Change the parameters after step number `step`, from 1."""
+    def after_step(self, image: Parameterization, step: int) -> None:
+        """Change the parameters in place, after step number `step`, from 1."""
 
 
 @dataclass(frozen=True)
-class GradientClipping:
-    """Shorten each image's gradient to a norm.
+class GradientClipping(StepHook):
+    """Clip the L2 norm of each image's gradient.
 
     Attributes:
-        norm: The longest that it may be.
+        norm: Largest norm.
     """
 
     norm: float = 0.1
 
-    def before_step(self, image: Image) -> None:
-        """Shorten the gradients."""
+    def before_step(self, image: Parameterization) -> None:
+        """Clip the gradients."""
         for parameter in image.parameters:
             if parameter.grad is not None:
                 parameter.grad.copy_(parameter.grad.renorm(2, 0, self.norm))
 
-    def after_step(self, image: Image, step: int) -> None:
-        """Do nothing."""
-
 
 @dataclass(frozen=True)
-class GradientScaling:
-    """Divide each image's gradient by its mean magnitude, so that a step moves all images and layers alike."""
+class GradientScaling(StepHook):
+    """Divide each image's gradient by its mean magnitude, so that one learning rate suits all images and layers."""
 
-    def before_step(self, image: Image) -> None:
+    def before_step(self, image: Parameterization) -> None:
         """Scale the gradients."""
         for parameter in image.parameters:
             if parameter.grad is not None:
                 mean = parameter.grad.abs().flatten(1).mean(dim=1).clamp_min(1e-12)
                 parameter.grad.div_(mean.view(-1, *[1] * (parameter.ndim - 1)))
 
-    def after_step(self, image: Image, step: int) -> None:
-        """Do nothing."""
-
 
 @dataclass(frozen=True)
-class Blur:
-    """Blur the parameters every few steps; for images of one parameter a pixel.
+class Blur(StepHook):
+    """Blur the parameters every few steps, for parameterizations by pixels.
 
     Attributes:
         every: Steps from one blur to the next.
@@ -100,11 +93,8 @@ class Blur:
     every: int = 4
     sigma: float = 1.0
 
-    def before_step(self, image: Image) -> None:
-        """Do nothing."""
-
-    def after_step(self, image: Image, step: int) -> None:
-        """Blur."""
+    def after_step(self, image: Parameterization, step: int) -> None:
+        """Blur every `every` steps."""
         if step % self.every == 0:
             with torch.no_grad():
                 for parameter in image.parameters:
@@ -112,11 +102,11 @@ class Blur:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur images ``(N, C, H, W)`` by a Gaussian, with the border reflected.
+    """Blur images ``(N, C, H, W)`` by a Gaussian, with reflected border.
 
     Args:
         images: Any float images.
-        sigma: Standard deviation in pixels; the kernel reaches three of them, and never beyond the image.
+        sigma: Standard deviation in pixels; the kernel ends at three of them, or at the image's size.
     """
     for dim in (-1, -2):
         reach = min(max(round(3 * sigma), 1), images.shape[dim] - 1)

@@ -1,4 +1,4 @@
-"""How far to believe a synthesised image: what the network itself thinks of it when it is spoilt a little."""
+"""Robustness of a synthetic image: the network's confidence when the image is blurred, gray or downsampled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.model.batching import in_chunks, pixels_of
 from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.model.guard import guarded
+from vis_callbacks.synthesis.optimization.generate import normalization_for
 from vis_callbacks.synthesis.optimization.regularizers import gaussian_blur
-from vis_callbacks.synthesis.optimization.sizes import normalization_for
 from vis_callbacks.synthesis.optimization.transforms import gray
 
 _LOW_RESOLUTION = 96 / 224
@@ -21,46 +21,46 @@ _BLUR = 2 / 224
 
 
 @dataclass(frozen=True)
-class Trust:
-    """What a network says about images of its own classes.
+class Robustness:
+    """A network's scores of synthetic images.
 
     Attributes:
-        logits: The class's logit of each clean image, ``(N,)``.
+        logits: Logit of each image's class, ``(N,)``.
         probabilities: Its probability, ``(N,)`` in [0, 1].
-        trust: The mean of its probability clean, blurred, gray and at low resolution, ``(N,)`` in [0, 1].
+        score: Its mean probability over the image as it is, blurred, gray and at low resolution, ``(N,)`` in [0, 1].
     """
 
     logits: Tensor
     probabilities: Tensor
-    trust: Tensor
+    score: Tensor
 
 
 @guarded
-def trust(
+def robustness(
     model: nn.Module, pixels: Tensor, targets: Tensor | int, *, normalization: Normalization | None = None
-) -> Trust:
-    """Ask a network how sure it stays of images when they are blurred, gray, or of low resolution.
+) -> Robustness:
+    """Measure a network's confidence in images when they are blurred, gray, or of low resolution.
 
-    A network's own confidence proves little: ascent drives it to 1 with noise as well. That confidence survives small
-    damage goes along with other networks recognising the image; below about 0.65 they mostly do not.
+    Confidence in the image itself proves little: ascent reaches 1 with noise as well. Confidence that survives
+    degradation indicates that other networks recognise the image; below a score of about 0.65 they mostly do not.
 
     Args:
         model: From images to logits.
         pixels: ``(N, C, H, W)`` in [0, 1].
-        targets: The class of each image, or one for all.
+        targets: The class of each image, or one class for all.
         normalization: From pixels to the model's input. None: found from the model, else identity.
 
     Raises:
-        ConfigurationError: If a target does not fit.
+        ConfigurationError: If the model has no such class.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
-        >>> trust(model, torch.rand(2, 3, 8, 8), torch.tensor([0, 4])).trust.shape
+        >>> robustness(model, torch.rand(2, 3, 8, 8), torch.tensor([0, 4])).score.shape
         torch.Size([2])
     """
     normalization = normalization_for(model, pixels.shape[1], normalization)
-    views = [pixels, *_spoilt(pixels)]
-    # Convolutions are faster with the channels last, whatever the layout of their weights.
+    views = [pixels, *_degraded(pixels)]
+    # Convolutions are faster with channels last, whatever the layout of their weights.
     inputs = normalization.to_model(torch.cat(views)).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         parts = in_chunks(
@@ -69,18 +69,18 @@ def trust(
         logits = torch.cat([part for _, part in parts])
     wanted = resolve_targets(targets, logits[: len(pixels)])
     found = probabilities(logits).gather(1, wanted.repeat(len(views))[:, None]).view(len(views), -1)
-    return Trust(target_scores(logits[: len(pixels)], wanted), found[0], found.mean(dim=0))
+    return Robustness(target_scores(logits[: len(pixels)], wanted), found[0], found.mean(dim=0))
 
 
-def _spoilt(pixels: Tensor) -> list[Tensor]:
+def _degraded(pixels: Tensor) -> list[Tensor]:
     side = min(pixels.shape[-2:])
     size = [max(round(length * _LOW_RESOLUTION), 1) for length in pixels.shape[-2:]]
     small = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
-    spoilt = [
-        # On small images a blur in proportion would be none at all.
+    degraded = [
+        # On small images a proportional blur would have no effect.
         gaussian_blur(pixels, max(side * _BLUR, 0.5)),
         F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False),
     ]
     if pixels.shape[1] == 3:
-        spoilt.append(gray(pixels))
-    return spoilt
+        degraded.append(gray(pixels))
+    return degraded

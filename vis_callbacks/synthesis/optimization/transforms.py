@@ -1,4 +1,4 @@
-"""Random changes of an image before the model sees it, so that what the model loves survives them."""
+"""Random transforms of the image before each forward pass, so that the result is robust to them."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from vis_callbacks.synthesis.optimization.regularizers import gaussian_blur
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a transform knows about its step.
+class Step:
+    """The step of the ascent that a transform is applied in.
 
     Attributes:
-        generator: Source of everything random, on the CPU.
-        done: The part of all steps that is done, in [0, 1).
-        any_size: Whether the model takes other sizes than the image's own.
+        generator: Source of all random numbers, on the CPU.
+        fraction_done: Fraction of all steps already done, in [0, 1).
+        any_size: Whether the model accepts other image sizes.
     """
 
     generator: torch.Generator
-    done: float = 0.0
+    fraction_done: float = 0.0
     any_size: bool = True
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Return uniform random numbers."""
+        """Return uniform random numbers in [low, high)."""
         return torch.rand(shape, generator=self.generator) * (high - low) + low
 
 
 class Transform(Protocol):
     """From pixels ``(N, C, H, W)`` in [0, 1] to pixels."""
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
         """Return the changed pixels."""
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """Shift by whole pixels, with what leaves on one side coming back on the other.
+    """Shift by whole pixels, with wrap-around.
 
     Attributes:
-        reach: Largest shift, as a part of the image's size.
+        reach: Largest shift, as a fraction of the image's size.
     """
 
     reach: float = 0.03
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
         """Return the shifted pixels."""
-        shifts = [round(float(moment.uniform(-1, 1)) * self.reach * size) for size in pixels.shape[-2:]]
+        shifts = [round(float(step.uniform(-1, 1)) * self.reach * size) for size in pixels.shape[-2:]]
         return pixels.roll(shifts, dims=(-2, -1))
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Zoom, rotate, shift and flip each image by itself, in one resampling; the border is reflected.
+    """Zoom, rotate, shift and flip each image separately, in one resampling; the border is reflected.
 
     Attributes:
         zoom: Smallest and largest magnification.
         degrees: Largest rotation.
-        shift: Largest shift, as a part of the image's size.
-        flip: Whether half of the images are mirrored; grayscale ones, which are often characters, never are.
+        shift: Largest shift, as a fraction of the image's size.
+        flip: Whether to mirror half of the images; never grayscale ones, which are often characters.
     """
 
     zoom: tuple[float, float] = (1.0, 1.0)
@@ -70,18 +70,18 @@ class Affine:
     shift: float = 0.0
     flip: bool = False
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
-        """Return the moved pixels."""
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
+        """Return the transformed pixels."""
         count, _, height, width = pixels.shape
         low, high = self.zoom
-        scale = 1 / moment.uniform(low, high, count)
-        angle = moment.uniform(-self.degrees, self.degrees, count).deg2rad()
+        scale = 1 / step.uniform(low, high, count)
+        angle = step.uniform(-self.degrees, self.degrees, count).deg2rad()
         flips = self.flip and pixels.shape[1] > 1
-        mirror = torch.where(moment.uniform(0, 1, count) < 0.5, -1.0, 1.0) if flips else 1.0
+        mirror = torch.where(step.uniform(0, 1, count) < 0.5, -1.0, 1.0) if flips else 1.0
         cos, sin = scale * angle.cos(), scale * angle.sin()
-        # Coordinates are relative to each side: a rotation of a non-square image has to undo that.
+        # Coordinates are relative to each side: rotating a non-square image has to undo that.
         aspect = height / width
-        moved = moment.uniform(-2 * self.shift, 2 * self.shift, 2, count)
+        moved = step.uniform(-2 * self.shift, 2 * self.shift, 2, count)
         rows = [
             torch.stack([cos * mirror, -sin * aspect, moved[0]], 1),
             torch.stack([sin * mirror / aspect, cos, moved[1]], 1),
@@ -93,7 +93,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Colour:
-    """Change the contrast and the brightness of each channel of each image.
+    """Change contrast and brightness of each channel of each image.
 
     Attributes:
         gain: Largest relative change of contrast.
@@ -103,51 +103,51 @@ class Colour:
     gain: float = 0.2
     offset: float = 0.2
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
-        """Return the recoloured pixels; a little outside of [0, 1] is possible."""
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
+        """Return the recoloured pixels, which may leave [0, 1] slightly."""
         shape = (*pixels.shape[:2], 1, 1)
-        gain = moment.uniform(1 - self.gain, 1 + self.gain, *shape).to(pixels)
-        return (pixels - 0.5) * gain + (0.5 + moment.uniform(-self.offset, self.offset, *shape).to(pixels))
+        gain = step.uniform(1 - self.gain, 1 + self.gain, *shape).to(pixels)
+        return (pixels - 0.5) * gain + (0.5 + step.uniform(-self.offset, self.offset, *shape).to(pixels))
 
 
 @dataclass(frozen=True)
 class Grayscale:
-    """Take the colour from some of the images; those that do not have three channels are left as they are.
+    """Turn some of the images gray, if they have three channels.
 
     Attributes:
-        share: The part of the images, on average.
+        share: Fraction of the images, on average.
     """
 
     share: float = 0.2
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
         """Return the pixels, some of them gray."""
-        chosen = moment.uniform(0, 1, len(pixels), 1, 1, 1) < self.share
+        chosen = step.uniform(0, 1, len(pixels), 1, 1, 1) < self.share
         return torch.where(chosen.to(pixels.device), gray(pixels), pixels) if pixels.shape[1] == 3 else pixels
 
 
 def gray(pixels: Tensor) -> Tensor:
-    """Return RGB images ``(N, 3, H, W)`` without colour, by the luminance of ITU-R BT.601."""
+    """Return RGB images ``(N, 3, H, W)`` as gray ones, by the luminance of ITU-R BT.601."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(3, 1, 1)
     return (pixels * weights).sum(dim=1, keepdim=True).expand_as(pixels)
 
 
 @dataclass(frozen=True)
 class GaussianBlur:
-    """Blur all images in some of the steps, each time as much as chance will have it.
+    """Blur all images in some of the steps, by a random amount.
 
     Attributes:
-        share: The part of the steps, on average.
-        sigma: Largest standard deviation, as a part of the smaller side.
+        share: Fraction of the steps, on average.
+        sigma: Largest standard deviation, as a fraction of the smaller side.
     """
 
     share: float = 0.25
     sigma: float = 2 / 224
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
         """Return the pixels, blurred or not."""
-        chosen = float(moment.uniform(0, 1)) < self.share
-        sigma = float(moment.uniform(0.15, 1)) * self.sigma * min(pixels.shape[-2:])
+        chosen = float(step.uniform(0, 1)) < self.share
+        sigma = float(step.uniform(0.15, 1)) * self.sigma * min(pixels.shape[-2:])
         return gaussian_blur(pixels, sigma) if chosen else pixels
 
 
@@ -161,14 +161,14 @@ class Noise:
 
     std: float = 0.05
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
         """Return the noisy pixels."""
-        return pixels + self.std * torch.randn(pixels.shape, generator=moment.generator).to(pixels)
+        return pixels + self.std * torch.randn(pixels.shape, generator=step.generator).to(pixels)
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Bring the images to a size.
+    """Resize the images.
 
     Attributes:
         size: ``(H, W)``.
@@ -176,34 +176,33 @@ class Resize:
 
     size: tuple[int, int]
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
         """Return the resized pixels."""
-        del moment
         return F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Show the images at a random lower resolution, one for all of them, until near the end.
+    """Downsample all images to a random resolution, until near the end.
 
-    A model that takes images of one size only gets them enlarged again.
+    For a model that accepts one size only they are enlarged again.
 
     Attributes:
-        smallest: Smallest size, as a part of the full one.
-        until: The part of the steps after which only the full size is shown.
-        least: Sides are never made smaller than so many pixels.
+        smallest: Smallest size, as a fraction of the full one.
+        until: Fraction of the steps after which images keep their full size.
+        least: Smallest side, in pixels.
     """
 
     smallest: float = 0.43
     until: float = 0.85
     least: int = 32
 
-    def __call__(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, pixels: Tensor, step: Step) -> Tensor:
         """Return the smaller pixels ``(N, C, h, w)``."""
-        factor = float(moment.uniform(self.smallest, 1))
+        factor = float(step.uniform(self.smallest, 1))
         full = pixels.shape[-2:]
         size = [min(side, max(round(side * factor), self.least)) for side in full]
-        if moment.done >= self.until or list(full) == size:
+        if step.fraction_done >= self.until or list(full) == size:
             return pixels
         smaller = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
-        return smaller if moment.any_size else F.interpolate(smaller, size=full, mode="bilinear", align_corners=False)
+        return smaller if step.any_size else F.interpolate(smaller, size=full, mode="bilinear", align_corners=False)

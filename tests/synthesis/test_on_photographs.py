@@ -1,4 +1,4 @@
-"""Real weights and a real photograph, from packages that hold them; left out where these are not installed."""
+"""Real weights and a real photograph, from packages; skipped where these are not installed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vis_callbacks.data.normalization import Normalization
+from tests.synthesis.models import HALF
 from vis_callbacks.synthesis.class_appearance import class_appearance
 from vis_callbacks.synthesis.deep_dream import deep_dream
 from vis_callbacks.synthesis.feature_inversion import feature_inversion
 from vis_callbacks.synthesis.fool import fool
-from vis_callbacks.synthesis.optimization.robustness import trust
+from vis_callbacks.synthesis.optimization.robustness import robustness
 
 pytestmark = pytest.mark.slow
 
-HALF = Normalization((0.5,), (0.5,))
 PIRATE_SHIP, FLAMINGO = 724, 130
 
 
@@ -55,10 +54,8 @@ def test_a_cat_is_fooled_into_a_pirate_ship(network, cat, bound):
 
 
 def test_a_flamingo_begins_to_show(network):
-    first, last = (
-        trust(network, class_appearance(network, [FLAMINGO], image_size=224, steps=steps, progress=False), FLAMINGO)
-        for steps in (0, 32)
-    )
+    images = [class_appearance(network, [FLAMINGO], image_size=224, steps=steps, progress=False) for steps in (0, 32)]
+    first, last = (robustness(network, made, FLAMINGO) for made in images)
     assert last.logits.item() > first.logits.item() + 3
     assert last.probabilities.item() > 20 * first.probabilities.item()
 

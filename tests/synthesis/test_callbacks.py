@@ -72,7 +72,7 @@ def fit(
     return seen
 
 
-def test_training_batches_that_cannot_be_read_are_said_once_and_stop_nothing(tmp_path):
+def test_unreadable_training_batches_warn_once_and_stop_nothing(tmp_path):
     def read(batch: list[Tensor]) -> Tensor:
         if torch.is_grad_enabled():
             raise KeyError("pixel_values")
@@ -104,7 +104,7 @@ def test_class_appearance_shows_every_class_with_trust(tmp_path):
     assert not events[2][3].caption.endswith("(early)")
 
 
-def test_class_appearance_goes_on_begins_anew_and_resumes(tmp_path, monkeypatch):
+def test_class_appearance_continues_restarts_and_resumes(tmp_path, monkeypatch):
     asked: list[tuple[int, bool]] = []
 
     def make(model, classes, *, steps, init, image_size, **_) -> Tensor:
@@ -114,7 +114,7 @@ def test_class_appearance_goes_on_begins_anew_and_resumes(tmp_path, monkeypatch)
     monkeypatch.setattr("vis_callbacks.synthesis.class_appearance.class_appearance", make)
     callback = ClassAppearance([1, 4], steps=4, fresh_steps=7, restart_every=3, on_error="raise")
     fit(callback, tmp_path, epochs=6)
-    # Before training, then after each epoch; nothing goes on from the early images.
+    # Before training, then after each epoch; the early images are not continued.
     assert asked == [(1, True), (4, True), (7, True), (4, False), (4, False), (7, True), (4, False)]
     again = ClassAppearance([1, 4], steps=2, fresh_steps=7, restart_every=3)
     again.load_state_dict(callback.state_dict())
@@ -123,7 +123,7 @@ def test_class_appearance_goes_on_begins_anew_and_resumes(tmp_path, monkeypatch)
     assert again.state_dict()["age"] == 2
 
 
-def test_class_appearance_goes_on_within_the_first_epoch(tmp_path, monkeypatch):
+def test_class_appearance_continues_within_the_first_epoch(tmp_path, monkeypatch):
     asked: list[tuple[int, bool]] = []
 
     def make(model, classes, *, steps, init, image_size, **_) -> Tensor:
@@ -133,7 +133,7 @@ def test_class_appearance_goes_on_within_the_first_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr("vis_callbacks.synthesis.class_appearance.class_appearance", make)
     callback = ClassAppearance([1, 4], steps=4, fresh_steps=7, every_n_steps=1, on_error="raise")
     fit(callback, tmp_path, epochs=2)
-    # Two steps an epoch: the third event still is in the first one.
+    # Two steps per epoch: the third event is still in the first one.
     assert asked == [(1, True), (4, True), (7, True), (4, False), (4, False)]
 
 
@@ -202,7 +202,7 @@ def test_wrong_options_stop_before_training(tmp_path):
             make()
 
 
-def test_large_images_that_are_made_one_after_the_other_begin_from_different_noise(tmp_path):
+def test_large_images_made_one_by_one_start_from_different_noise(tmp_path):
     seen: list[list[Panel]] = []
     callback = spied(ClassAppearance([0, 1], fresh_steps=1, samples=1, image_size=224, progress=False), seen)
     trainer = pl.Trainer(
