@@ -10,7 +10,7 @@ from vis_callbacks.output.record import Record
 
 
 @dataclass(frozen=True)
-class Event:
+class HistoryEvent:
     """A moment of the run at which pictures were made.
 
     Attributes:
@@ -36,7 +36,7 @@ class Event:
         """The moment in full.
 
         Example:
-            >>> Event(3, 299).label, Event(0, 0).label
+            >>> HistoryEvent(3, 299).label, HistoryEvent(0, 0).label
             ('epoch 3 · step 299', 'before training')
         """
         return f"{self.name} · step {self.step}" if self.epoch > 0 else self.name
@@ -82,7 +82,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunInfo:
     """RunMetadata about the run; whatever ``run.json`` does not say is empty or None.
 
     Attributes:
@@ -130,10 +130,10 @@ class History:
     """
 
     store: Path
-    events: tuple[Event, ...]
+    events: tuple[HistoryEvent, ...]
     rows: tuple[Row, ...]
     metrics: Mapping[str, tuple[Point, ...]]
-    run: Run
+    run: RunInfo
     problems: list[str]
 
     @property

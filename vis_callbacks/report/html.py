@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from vis_callbacks.output.store import write_whole
 from vis_callbacks.report.cards import NAME, REASON, data_of, picture_data, sections_of
 from vis_callbacks.report.charts import charts
-from vis_callbacks.report.history import Event, History, Run, shorten
+from vis_callbacks.report.history import History, HistoryEvent, RunInfo, shorten
 from vis_callbacks.report.pictures import Album, pack
 from vis_callbacks.report.reading import read_history
 
@@ -53,18 +53,8 @@ def write_report(directory: Path | str, output: Path | str | None = None, *, max
     path = history.store / REPORT if output is None else Path(output)
     if path.is_dir():
         path = path / REPORT
-    _write_whole(path, _page(history, max_bytes).encode("utf-8", errors="replace"))
+    write_whole(path, _page(history, max_bytes).encode("utf-8", errors="replace"))
     return path
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _page(history: History, max_bytes: int) -> str:
@@ -154,7 +144,7 @@ def _facts(history: History) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _banner(run: Run) -> str:
+def _banner(run: RunInfo) -> str:
     if run.status.startswith("stopped"):
         return f"Training was {shorten(run.status, REASON)}. Everything up to then is shown."
     if run.status == "running":
@@ -180,7 +170,7 @@ def _seconds(history: History) -> list[tuple[str, float, float]]:
     return [(shorten(name, NAME), value, value / total) for name, value in largest_first]
 
 
-def _ticks(events: Sequence[Event]) -> list[tuple[float, str]]:
+def _ticks(events: Sequence[HistoryEvent]) -> list[tuple[float, str]]:
     """Place along the slider of each event, with the epoch where there is room for it."""
     last = len(events) - 1
     stride = max(1, -(-len(events) // _TICK_LABELS))
