@@ -19,8 +19,9 @@ from vis_callbacks._lightning import (
     sharded_strategy,
     stage_of,
 )
+from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.data.selector import SampleSelector, find_class_names
+from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.event import Moment
 from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.weights import copied_weights, swapped_weights

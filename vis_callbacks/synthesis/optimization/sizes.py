@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from vis_callbacks.data.normalization import IDENTITY, Normalization, normalization_of
+from vis_callbacks.data.normalization import Normalization, normalization_of
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.layers import filter_layers, filter_weight
@@ -52,11 +52,11 @@ def takes_shape(model: nn.Module, shape: Sequence[int], device: torch.device) ->
 
 
 def normalization_for(model: nn.Module, channels: int, given: Normalization | None) -> Normalization:
-    """Return the given normalization, else the model's own if it fits the channels, else identity."""
+    """Return the given normalization, else the model's own if it suits the channels, else identity."""
     if given is not None:
         return given
     found = normalization_of(model)
-    return found if found is not None and found.fits(channels) else IDENTITY
+    return found if found is not None and found.suits(channels) else Normalization()
 
 
 def _channels(model: nn.Module) -> int:
