@@ -1,4 +1,4 @@
-"""Write the report: one HTML file that needs nothing but a browser."""
+"""Write the report: one HTML file that needs only a browser."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ REPORT = "report.html"
 MAX_BYTES = 24_500_000
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MOST_PICTURES = 4000  # more would take minutes to pack
+_MOST_PICTURES = 4000  # packing more would take minutes
 _TICK_LABELS, _MOST_TICKS = 8, 60
 
 
 def write_report(directory: Path | str, output: Path | str | None = None, *, max_bytes: int = MAX_BYTES) -> Path:
     """Write the report of a run as one self-contained HTML file and return its path.
 
-    The file appears whole or not at all. Where pictures do not fit into `max_bytes` even at the lowest quality,
-    some events are left out, and the report says so.
+    The file is written whole or not at all. If the pictures exceed `max_bytes` even at the lowest quality, some events
+    are left out, and a note in the report says so.
 
     Args:
         directory: The run's log directory, or the ``visualizations`` directory in it.
-        output: Where to write; a directory, or a file. None: ``report.html`` in the store.
-        max_bytes: The size that the file is kept under.
+        output: A file, or a directory for ``report.html``. None: ``report.html`` in the store.
+        max_bytes: Upper limit of the file's size.
 
     Raises:
         FileNotFoundError: If there is no picture store.
@@ -77,7 +77,7 @@ def _template() -> Template:
 
 
 def _album(history: History, max_bytes: int) -> tuple[History, Album]:
-    """Pack the pictures; leave out every other event for as long as they do not fit."""
+    """Pack the pictures; leave out every other event until they fit."""
     while True:
         files = [picture.file for row in history.rows for picture in row.pictures.values() if picture.file is not None]
         too_many = len(set(files)) > _MOST_PICTURES and len(history.events) > 2
@@ -125,7 +125,7 @@ def _left_out(events: int) -> list[str]:
 
 
 def _facts(history: History) -> list[tuple[str, str, str]]:
-    """Pairs for the head of the page, each with a remark in small print."""
+    """Return the facts for the head of the page: name, value and a remark in small print."""
     run = history.run
     facts: list[tuple[str, str, str]] = []
     if run.parameters is not None:
@@ -163,7 +163,7 @@ def _picture_seconds(history: History) -> dict[str, float]:
 
 
 def _seconds(history: History) -> list[tuple[str, float, float]]:
-    """Part, seconds and share of the picture time, the largest first."""
+    """Return each part of the picture time as name, seconds and share, largest first."""
     seconds = {name: value for name, value in _picture_seconds(history).items() if value > 0}
     total = sum(seconds.values())
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
@@ -171,7 +171,7 @@ def _seconds(history: History) -> list[tuple[str, float, float]]:
 
 
 def _ticks(events: Sequence[HistoryEvent]) -> list[tuple[float, str]]:
-    """Place along the slider of each event, with the epoch where there is room for it."""
+    """Return the place of each event along the slider, with its epoch if there is room for it."""
     last = len(events) - 1
     stride = max(1, -(-len(events) // _TICK_LABELS))
     ticks, latest = [], ""
@@ -201,7 +201,7 @@ def _rounded(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span for reading.
+    """Return a time span as text.
 
     Example:
         >>> duration(0.0421), duration(8.43), duration(192.0), duration(7500.0)

@@ -1,4 +1,4 @@
-"""Read a picture store back, whatever state the run left it in."""
+"""Read a picture store, even a damaged or incomplete one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from vis_callbacks.output.store import FOLDER, METRICS, PANELS, RUN
 from vis_callbacks.report.history import History, HistoryEvent, Picture, Point, Row, RunInfo, shorten
 
 _MOST_PROBLEMS = 20
-_LARGEST_INTEGER = 2**53  # what a JSON reader in a browser still tells apart
+_LARGEST_INTEGER = 2**53  # larger ones are not exact in a browser
 
 T = TypeVar("T")
 
 
 def find_store(directory: Path) -> Path:
-    """Return the picture store in a log directory; a store itself is returned as it is.
+    """Return the picture store of a log directory; the path of a store itself is returned unchanged.
 
     Raises:
-        FileNotFoundError: If there is none. The message names stores further down, where there are some.
+        FileNotFoundError: If there is none. The message names stores in folders below, if there are any.
     """
     for candidate in (directory, directory / FOLDER):
         if any((candidate / name).is_file() for name in (PANELS, METRICS, RUN)):
@@ -47,8 +47,8 @@ def find_store(directory: Path) -> Path:
 def read_history(directory: Path | str) -> History:
     """Read the picture store of a run.
 
-    Half-written lines, missing files, values of the wrong type and names that lead out of the store never stop the
-    reading: they are skipped or become gaps, and `History.problems` says so.
+    Half-written lines, missing files, values of the wrong type and file names outside the store raise no error: they
+    are skipped or become gaps, and are listed in `History.problems`.
 
     Args:
         directory: The run's log directory, or the ``visualizations`` directory in it.
@@ -93,7 +93,7 @@ def _read_lines(path: Path, parse: Callable[[str], T], problems: list[str], *, r
         if required or not isinstance(error, FileNotFoundError):
             problems.append(f"{path.name} could not be read: {error.strerror or error}")
         return
-    # Split at line feeds alone: a class name may hold any other line separator of Unicode.
+    # Split only at line feeds: a class name may hold any other line separator of Unicode.
     lines = data.decode("utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -173,7 +173,7 @@ def _read_run(path: Path, problems: list[str]) -> RunInfo:
 
 
 def _latest(records: Iterator[Record]) -> list[Record]:
-    # A resumed or repeated epoch writes its pictures again: what was written last holds.
+    # A resumed or repeated epoch writes its pictures again: the last ones count.
     latest: dict[tuple[str, HistoryEvent], Record] = {}
     for record in records:
         latest[record.tag, _event(record)] = record
@@ -185,7 +185,7 @@ def _event(record: Record) -> HistoryEvent:
 
 
 def _events(records: list[Record]) -> tuple[HistoryEvent, ...]:
-    # Whatever comes after the fit, at its last epoch and step, is shown after it.
+    # A validation or test after the fit has its last epoch and step, but comes after it.
     return tuple(
         sorted(
             set(map(_event, records)),
@@ -214,7 +214,7 @@ def _name(record: Record) -> str:
 
 
 def _spread_failures(named: dict[str, dict[int, Picture]]) -> None:
-    """Show the failure of a whole callback, a record without a name, as a gap in each of its rows."""
+    """Show the failure of a whole callback (a record without a name) as a gap in each of its rows."""
     whole = named.get("", {})
     if len(named) == 1 or any(picture.gap is None for picture in whole.values()):
         return
