@@ -61,8 +61,25 @@ def test_it_runs_as_a_program(log_dir: Path) -> None:
     assert done.stdout.strip().endswith("report.html")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = [sys.executable, "-m", "vis_callbacks.cli", "layers", "timm:test_resnet"]
+@pytest.mark.parametrize("command", ["--help", "report"])
+def test_neither_torch_nor_lightning_is_loaded(command: str, log_dir: Path) -> None:
+    code = (
+        "import sys; from vis_callbacks.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    arguments = [command] if command == "--help" else [command, str(log_dir)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    loaded = set(done.stderr.split())
+    assert "vis_callbacks.cli" in loaded
+    assert loaded & {"torch", "torchvision", "pytorch_lightning", "lightning", "matplotlib"} == set()
+    assert loaded & {"vis_callbacks.run", "vis_callbacks.model", "vis_callbacks.callback"} == set()
+    assert command == "report" or loaded & {"numpy", "PIL", "jinja2"} == set()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(log_dir: Path) -> None:
+    command = [sys.executable, "-m", "vis_callbacks.cli", "report", str(log_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

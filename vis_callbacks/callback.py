@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 from torch import Tensor, nn
 
 from vis_callbacks._lightning import LightningModule, Trainer, builds_model_late
+from vis_callbacks.data.batches import BatchToImages
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import BatchToImages, Samples, SampleSource
-from vis_callbacks.data.selector import SampleRequest, fingerprint
+from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.selector import SampleRequest, SampleSource, fingerprint
 from vis_callbacks.data.targets import TargetSpec, check_target
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment, Needs

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 when it was asked for something that is not there.
+    """Run the command and return its exit code: 0, or 2 for a wrong argument, such as a folder without a store.
 
     Args:
         argv: The arguments after the program's name. None: those of the process.
     """
     parser = argparse.ArgumentParser(prog="vis-callbacks", description="Look at what an image classifier learned.")
-    commands = parser.add_subparsers(title="commands", metavar="command", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_report(commands)
     _add_layers(commands)
     arguments = parser.parse_args(argv)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Who reads it, as `head` does, has seen enough. Python would flush once more when it ends.
+        # The reader closed the pipe, as `head` does. Without this, Python would fail in its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, ValueError) as error:
@@ -41,16 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "report",
-        help="write the HTML report of a run, also of one that was killed",
-        description="Write the pictures of a run into one HTML file that opens in any browser, and print its path.",
+        help="write the HTML report of a run, even of one that was killed",
+        description="Write all pictures of a run to one HTML file that opens in any browser, and print its path.",
     )
-    parser.add_argument("log_dir", type=Path, help="log directory of the run, such as lightning_logs/version_0")
-    parser.add_argument("-o", "--output", type=Path, help="file to write (default: report.html beside the pictures)")
+    parser.add_argument(
+        "log_dir", metavar="LOG_DIR", type=Path, help="log directory of the run, e.g. lightning_logs/version_0"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="file to write (default: LOG_DIR/visualizations/report.html)"
+    )
     parser.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from vis_callbacks.report.html import write_report  # here, so that other commands need not load it
+    from vis_callbacks.report.html import write_report  # here: other commands do not need it
 
     print(write_report(arguments.log_dir, arguments.output))
     return 0
@@ -59,23 +63,25 @@ def _report(arguments: argparse.Namespace) -> int:
 def _add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "layers",
-        help="list a model's layers, to choose one by name",
-        description="List a model's layers as they run, with shapes, maps and receptive fields.",
+        help="list the layers of a model, to choose one by name",
+        description="List the layers of a model in the order they run in, with output shapes and receptive fields.",
     )
-    parser.add_argument("model", help="timm:resnet18, torchvision:resnet18, or package.module:function")
-    parser.add_argument("--size", type=int, nargs="+", help="C H W, H W or one number (default: what the model states)")
+    parser.add_argument(
+        "model", metavar="MODEL", help="timm:resnet18, torchvision:resnet18, or package.module:function"
+    )
+    parser.add_argument("--size", type=int, nargs="+", help="C H W, H W or one number (default: the model's own size)")
     parser.set_defaults(run=_layers)
 
 
 def _layers(arguments: argparse.Namespace) -> int:
-    import torch  # here, so that other commands need not load it
+    import torch  # here: other commands do not need it
 
     from vis_callbacks.model.pretrained_cfg import stated_input_size
     from vis_callbacks.model.summary import layers_table
 
     model = _build(arguments.model)
     size = _image_size(stated_input_size(model) or (3, 224, 224), arguments.size)
-    # Noise, not zeros: the default layer is told by its gradient.
+    # Noise, not zeros: the default layer is found by its gradient.
     noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
     print(layers_table(model, noise))
     return 0

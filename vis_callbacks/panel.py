@@ -1,4 +1,4 @@
-"""What a technique hands over: numbers with a meaning, no colours and no figures yet."""
+"""The output of a technique: numbers with a meaning, without colours or figures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 Kind = Literal["image", "heat", "gray", "signed"]
-"""How the numbers of a tile are to be read.
+"""The meaning of a tile's numbers.
 
 * ``image``: a picture, 1 or 3 channels in [0, 1].
 * ``heat``: evidence that is never negative, 1 channel, shown on a sequential colour scale from 0.
 * ``gray``: the same on a gray scale.
-* ``signed``: evidence around zero; 1 channel is shown on a diverging scale, 3 channels as colour around mid-gray.
+* ``signed``: evidence of both signs; 1 channel is shown on a diverging scale, 3 channels as colours around mid-gray.
 """
 
 
@@ -24,15 +24,15 @@ class Tile:
     """One picture of a panel.
 
     Attributes:
-        values: Float32 CPU tensor ``(C, H, W)``, or ``(H, W)``; its range is what `kind` says.
-        kind: How the numbers are to be read, see `Kind`.
+        values: Float32 CPU tensor ``(C, H, W)`` or ``(H, W)``, in the range of its `kind`.
+        kind: The meaning of the numbers, see `Kind`.
         caption: A few words shown under the tile.
-        limit: The magnitude at the end of the colour scale. None: found from the tile itself.
-        backdrop: An image ``(C, H, W)`` in [0, 1] that the tile is laid over (heatmap overlays).
+        limit: The magnitude at the end of the colour scale. None: computed from the tile.
+        backdrop: An image ``(C, H, W)`` in [0, 1] under the tile (heatmap overlays).
         alpha: Opacity of the tile over its backdrop, in [0, 1].
 
     Raises:
-        ValueError: If a shape is not that of a picture, or `alpha` is out of range.
+        ValueError: If a tensor does not have the shape of a picture, or `alpha` is out of range.
     """
 
     values: Tensor
@@ -52,18 +52,18 @@ class Tile:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one technique says about one sample, layer or class at one moment.
+    """The output of one technique for one sample, layer or class at one moment.
 
     Attributes:
-        name: The sample, layer or class; with the callback's name in front it is the TensorBoard tag.
-        tiles: One `Tile`, or several that are shown side by side.
+        name: The sample, layer or class; the TensorBoard tag is ``<callback>/<name>``.
+        tiles: One `Tile`, or several, shown side by side.
         columns: Tiles per row. None: all in one row.
         caption: One line about the whole panel.
-        sample: Index of the sample shown, where there is one.
-        label: The sample's true class, by name.
-        predicted: The class that the model predicts for the sample, by name.
+        sample: Index of the sample, if the panel shows one.
+        label: Name of the sample's true class.
+        predicted: Name of the class that the model predicts for the sample.
         probability: The model's probability for `predicted`, in [0, 1].
-        scalars: Numbers worth a curve of their own, by name.
+        scalars: Numbers that are plotted as curves, by name.
 
     Example:
         >>> panel = Panel("cat.png", Tile(torch.rand(3, 8, 8)), caption="a cat")
@@ -83,14 +83,14 @@ class Panel:
 
     def __post_init__(self) -> None:
         if not self.all_tiles:
-            raise ValueError(f"panel {self.name!r} has no tile: give at least one")
+            raise ValueError(f"panel {self.name!r} has no tiles: give at least one")
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"panel {self.name!r} has columns={self.columns}: expected a number from 1, or None")
         object.__setattr__(self, "tiles", self.all_tiles)
 
     @property
     def all_tiles(self) -> tuple[Tile, ...]:
-        """The tiles as a tuple, also where one alone was given."""
+        """The tiles as a tuple, also if only one was given."""
         return (self.tiles,) if isinstance(self.tiles, Tile) else tuple(self.tiles)
 
 

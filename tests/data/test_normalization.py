@@ -39,8 +39,8 @@ def test_wrong_numbers_are_told() -> None:
         Normalization((0.0,), (0.0,))
     with pytest.raises(ConfigurationError, match=r"3 channels .*\(2, 1, 4, 4\).*1 or 1 numbers|3 channels"):
         Normalization(MEAN, STD).to_model(torch.rand(2, 1, 4, 4))
-    assert not Normalization(MEAN, STD).fits(1)
-    assert Normalization((0.5,), STD).fits(3)
+    assert not Normalization(MEAN, STD).suits(1)
+    assert Normalization((0.5,), STD).suits(3)
 
 
 def test_it_is_found_in_a_timm_model_or_a_part_of_it() -> None:

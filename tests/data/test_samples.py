@@ -29,7 +29,7 @@ from vis_callbacks import (
     VisualizationCallback,
     VisualizationWarning,
 )
-from vis_callbacks.data.samples import images_and_labels, load_images
+from vis_callbacks.data.batches import images_and_labels, load_images
 
 
 class Taker(VisualizationCallback):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vis_callbacks.data.normalization import IDENTITY
+from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.synthesis.class_appearance import class_appearance
@@ -57,7 +57,7 @@ KINDS = [Pixels, Fourier, Maco, BandEnergy]
 
 def spec(shape: tuple[int, int, int, int] = (2, 3, 16, 20), **options: object) -> ImageSpec:
     values = {
-        "normalization": IDENTITY,
+        "normalization": Normalization(),
         "statistics": ImageStatistics(shape[1]),
         "generator": torch.Generator().manual_seed(0),
         "device": torch.device("cpu"),

@@ -219,7 +219,7 @@ def blocked(folder: Path) -> list[Any]:
 
 
 def report_blocked(folder: Path) -> list[Any]:
-    (folder / "visualizations" / f".report.html.{os.getpid()}.tmp").mkdir(parents=True)
+    (folder / "visualizations" / f".report.html.{os.getpid()}.part").mkdir(parents=True)
     return []
 
 

@@ -1,1 +1,1 @@
-"""Which images are shown, and what is known about them."""
+"""The sample images: selection, labels, class names, normalization and targets."""

@@ -1,4 +1,4 @@
-"""Between pixels in [0, 1] and what a model eats."""
+"""Convert between pixels in [0, 1] and the model's input space."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vis_callbacks.model.pretrained_cfg import pretrained_cfgs
 
 @dataclass(frozen=True)
 class Normalization:
-    """Per-channel ``(pixels - mean) / std``.
+    """Per-channel ``(pixels - mean) / std``; without arguments the identity.
 
     Attributes:
-        mean: One number, or one a channel, in pixel units ([0, 1]).
+        mean: One number, or one per channel, in pixel units ([0, 1]).
         std: The same.
 
     Raises:
@@ -41,7 +41,7 @@ class Normalization:
 
     @classmethod
     def of(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> Normalization:
-        """Make one from numbers, lists or tensors."""
+        """Create one from numbers, lists or tensors."""
         return cls(_numbers(mean), _numbers(std))
 
     def to_model(self, pixels: Tensor) -> Tensor:
@@ -49,11 +49,11 @@ class Normalization:
         return (pixels - self._tensor(self.mean, pixels)) / self._tensor(self.std, pixels)
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Undo it; values that no pixel has stay outside of [0, 1]."""
+        """Invert `to_model`, without clipping to [0, 1]."""
         return images * self._tensor(self.std, images) + self._tensor(self.mean, images)
 
-    def fits(self, channels: int) -> bool:
-        """Whether it can be applied to images of so many channels."""
+    def suits(self, channels: int) -> bool:
+        """Whether it applies to images with this number of channels."""
         return {len(self.mean), len(self.std)} <= {1, channels}
 
     def _tensor(self, values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -65,11 +65,8 @@ class Normalization:
         return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
 
-IDENTITY = Normalization()
-
-
 def normalization_of(model: nn.Module) -> Normalization | None:
-    """Return the normalization that a timm model's ``pretrained_cfg`` states, of the model or of a part of it."""
+    """Return the normalization in the ``pretrained_cfg`` of a timm model, which may be a part of `model`."""
     for _, config in pretrained_cfgs(model):
         if config.get("mean") and config.get("std"):
             return Normalization.of(config["mean"], config["std"])
@@ -77,7 +74,7 @@ def normalization_of(model: nn.Module) -> Normalization | None:
 
 
 def normalization_in(dataset: Any) -> Normalization | None:
-    """Return the last ``Normalize`` among a dataset's transforms, seen through subsets and compositions.
+    """Return the last ``Normalize`` among a dataset's transforms, also inside subsets and compositions.
 
     Example:
         >>> from torchvision.transforms import Compose, Normalize
@@ -93,7 +90,7 @@ def normalization_in(dataset: Any) -> Normalization | None:
 
 
 def normalization_from(images: Tensor) -> Normalization:
-    """Guess from images alone: identity where they lie in [0, 1], else what brings their range there.
+    """Guess from the images alone: identity if they lie in [0, 1], else the one that maps their range to [0, 1].
 
     Example:
         >>> normalization_from(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2))
@@ -101,10 +98,10 @@ def normalization_from(images: Tensor) -> Normalization:
     """
     finite = images[torch.isfinite(images)]
     if not len(finite):
-        return IDENTITY
+        return Normalization()
     low, high = float(finite.min()), float(finite.max())
     if low >= 0 and high <= 1:
-        return IDENTITY
+        return Normalization()
     # With low -> 0 and high -> 1, pixels = images / (high - low) - low / (high - low).
     span = max(high - low, 1e-6)
     return Normalization((-low / span,), (1 / span,))

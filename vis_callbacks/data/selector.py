@@ -1,51 +1,47 @@
-"""Chooses each callback's samples, once, and finds what is known about them."""
+"""Select each callback's samples once, and find their labels, names and normalization."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.data.batches import BatchToImages, images_and_labels, load_images, read_batch
+from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.normalization import (
     Normalization,
     normalization_from,
     normalization_in,
     normalization_of,
 )
-from vis_callbacks.data.samples import (
-    UNKNOWN,
-    BatchToImages,
-    Collector,
-    Samples,
-    SampleSource,
-    class_names_in,
-    images_and_labels,
-    load_images,
-    read_batch,
-)
+from vis_callbacks.data.samples import UNKNOWN, Samples
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.pretrained_cfg import pretrained_cfgs, stated_input_size
+from vis_callbacks.model.pretrained_cfg import stated_input_size
+
+SampleSource: TypeAlias = int | Literal["per_class"] | Tensor | Sequence[str] | Sequence[Path]
+"""The first n images of the data, one image per class, images in model space ``(N, C, H, W)``, or image files."""
+
+MOST_CLASSES = 100  # images that ``"per_class"`` takes at most
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What a callback asks for.
+    """The samples that a callback asks for.
 
     Attributes:
         source: Which images, see `SampleSource`.
-        normalization: How pixels become model inputs. None: found.
-        class_names: Names of the classes. Empty: found.
-        batch_to_images: How to read a batch. None: found.
+        normalization: From pixels to model inputs. None: found automatically.
+        class_names: Names of the classes. Empty: found automatically.
+        batch_to_images: How to read a batch. None: found automatically.
 
     Raises:
-        ConfigurationError: If the source is none.
+        ConfigurationError: If the source is not a `SampleSource`.
     """
 
     source: SampleSource
@@ -73,7 +69,7 @@ class SampleRequest:
 
     @cached_property
     def key(self) -> str:
-        """The same for requests that choose the same images, also in another process."""
+        """Equal for requests that select the same images, also across processes."""
         source = self.source
         reader = f" by {getattr(self.batch_to_images, '__qualname__', 'a hook')}" if self.batch_to_images else ""
         if isinstance(source, Tensor):
@@ -84,14 +80,14 @@ class SampleRequest:
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """Return a few characters that tell a tensor from others, also in another process."""
+    """Return a short text that identifies a tensor's values, also across processes."""
     plain = tensor.detach().cpu().float() if tensor.is_floating_point() else tensor.detach().cpu()
     digest = hashlib.sha256(plain.contiguous().numpy().tobytes()).hexdigest()
     return f"tensor {tuple(tensor.shape)} {digest[:16]}"
 
 
 class SampleSelector:
-    """Holds the samples of one Trainer's callbacks: chosen once, then the same all through."""
+    """Holds the samples of one Trainer's callbacks: selected once, then the same throughout training."""
 
     def __init__(self) -> None:
         self._collectors: dict[str, Collector] = {}
@@ -104,7 +100,7 @@ class SampleSelector:
         self._classes: int | None = None
 
     def request(self, request: SampleRequest) -> None:
-        """Announce a request, so that passing batches are looked at for it."""
+        """Announce a request, so that samples for it are taken from the coming batches."""
         source = request.source
         if isinstance(source, (int, str)):
             if request.key not in self._chosen:
@@ -116,18 +112,18 @@ class SampleSelector:
 
     @property
     def wants_batches(self) -> bool:
-        """Whether passing batches still matter."""
+        """Whether any request still needs batches."""
         shape_wanted = self._shape_reader is not None and self._shape is None
         return shape_wanted or any(not collector.complete for collector in self._collectors.values())
 
     def pass_start(self) -> None:
-        """The data are gone through from their beginning: what was not completed before is begun anew."""
+        """Start a new pass through the data: incomplete collections start again from its beginning."""
         for collector in self._collectors.values():
             if not collector.complete:
                 collector.restart()
 
     def observe(self, batch: Any) -> None:
-        """Show a passing batch. Where no images are found in it, `samples` says so when they are asked for."""
+        """Take what is needed from a batch. If it has no images, `samples` raises the error later."""
         for key, collector in self._collectors.items():
             if not collector.complete:
                 try:
@@ -142,7 +138,7 @@ class SampleSelector:
                 self._shape_problem = error
 
     def set_class_count(self, count: int) -> None:
-        """Tell the number of classes, so that one sample of each is enough."""
+        """Set the number of classes, at which ``"per_class"`` is complete."""
         self._classes = count
         for collector in self._collectors.values():
             collector.expect_classes(count)
@@ -150,16 +146,16 @@ class SampleSelector:
     def samples(
         self, request: SampleRequest, model: nn.Module, holders: Iterable[Any], *, enough: bool
     ) -> Samples | None:
-        """Return the samples of a request, or None while there are none.
+        """Return the samples of a request, or None if more batches are needed first.
 
         Args:
-            request: What is asked for.
-            model: Where normalization and class names may be found.
-            holders: Datasets, data modules and modules, where they may be found too.
-            enough: Whether all batches have passed by, so that fewer samples than asked for must do.
+            request: Which samples.
+            model: May hold normalization and class names.
+            holders: Datasets, data modules and modules, which may hold them too.
+            enough: Whether all batches were seen, so that fewer samples than requested are returned.
 
         Raises:
-            ConfigurationError: If there will be none.
+            ConfigurationError: If there will never be any.
         """
         identity = f"{request.key} {request.normalization} {request.class_names}"
         if identity not in self._found:
@@ -180,19 +176,19 @@ class SampleSelector:
 
     @property
     def known(self) -> Mapping[str, Samples]:
-        """All samples that were asked for so far."""
+        """All samples returned so far."""
         return self._found
 
     def take_over(self, known: Mapping[str, Samples]) -> None:
-        """Use the samples that another process has chosen."""
+        """Use the samples that another process has selected."""
         self._found.update(known)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was chosen from passing batches: tensors and strings alone, as checkpoints want it."""
+        """Return what was selected from batches, as tensors and strings only, which any checkpoint can hold."""
         return {key: {"images": images, "labels": labels} for key, (images, labels) in self._chosen.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the samples of a checkpoint."""
+        """Use the samples of a checkpoint."""
         for key, value in state.items():
             self._chosen[key] = (value["images"], value["labels"])
             self._collectors.pop(key, None)
@@ -215,9 +211,9 @@ class SampleSelector:
                 raise self._problems[request.key].with_traceback(None)
             if enough:
                 raise ConfigurationError(
-                    "the batches had no labels, which samples='per_class' needs: give a number, or batch_to_images="
+                    "samples='per_class' needs labels, but the batches had none: give a number, or batch_to_images="
                     if source == "per_class"
-                    else "no batch has passed by: give samples= as a tensor or image files"
+                    else "no batch was seen to take samples from: give samples= as a tensor or image files"
                 )
             return None
         shape = self._shape or stated_input_size(model)
@@ -230,26 +226,78 @@ class SampleSelector:
         return images, torch.full((len(images),), UNKNOWN)
 
 
-def find_class_names(model: nn.Module, holders: Iterable[Any]) -> tuple[str, ...]:
-    """Return class names stated by a dataset or module, or those of ImageNet for a timm model with 1,000 classes."""
-    for holder in holders:
-        if names := class_names_in(holder):
-            return names
-    for module, config in pretrained_cfgs(model):
-        if config.get("label_names"):
-            return tuple(config["label_names"])
-        if getattr(module, "num_classes", 0) == config.get("num_classes") == 1000:
-            return _imagenet_names()
-    return ()
+class Collector:
+    """Takes samples from batches and keeps copies of them.
 
+    Args:
+        source: A number of samples, or ``"per_class"``.
+        classes: Number of classes, if known: ``"per_class"`` is complete when each was seen.
+        batch_to_images: How to read a batch. None: found automatically.
+    """
 
-def _imagenet_names() -> tuple[str, ...]:
-    # A model with a timm configuration comes from timm, so it is loaded already.
-    data = sys.modules.get("timm.data")
-    if data is None:
-        return ()
-    info = data.ImageNetInfo()
-    return tuple(info.index_to_description(index) for index in range(1000))
+    def __init__(
+        self, source: int | str, *, classes: int | None = None, batch_to_images: BatchToImages | None = None
+    ) -> None:
+        self._source = source
+        self._classes = min(classes, MOST_CLASSES) if classes else None
+        self._read = batch_to_images or images_and_labels
+        self._images: list[Tensor] = []
+        self._labels: list[int] = []
+
+    def expect_classes(self, count: int) -> None:
+        """Set the number of classes, when it becomes known."""
+        self._classes = min(count, MOST_CLASSES)
+
+    def restart(self) -> None:
+        """Drop all samples and start again."""
+        self._images, self._labels = [], []
+
+    def take_over(self, images: Tensor, labels: Tensor) -> None:
+        """Replace the samples by those of another collector."""
+        self._images, self._labels = list(images), labels.tolist()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all samples were taken."""
+        if self._source == "per_class":
+            return len(self._images) >= (self._classes or MOST_CLASSES)
+        return len(self._images) >= int(self._source)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no sample was taken yet."""
+        return not self._images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def observe(self, batch: Any) -> None:
+        """Take the samples that are still missing from a batch, which is not changed.
+
+        Raises:
+            ConfigurationError: If the batch has no images.
+        """
+        images, labels = read_batch(self._read, batch)
+        for index in range(len(images)):
+            label = UNKNOWN if labels is None else int(labels[index])
+            if self.complete:
+                return
+            if self._source == "per_class" and (label == UNKNOWN or label in self._labels):
+                continue
+            if self._images and images[index].shape != self._images[0].shape:
+                continue
+            self._images.append(images[index].detach().to("cpu", copy=True))
+            self._labels.append(label)
+
+    def samples(self) -> tuple[Tensor, Tensor]:
+        """Return images ``(N, C, H, W)`` and labels ``(N,)``; ``"per_class"`` sorts them by class."""
+        order = list(range(len(self._images)))
+        if self._source == "per_class":
+            order = sorted(order, key=self._labels.__getitem__)
+        with torch.inference_mode(False):
+            images = torch.stack([self._images[index] for index in order])
+            labels = torch.tensor([self._labels[index] for index in order])
+        return images if images.is_floating_point() else images.float(), labels
 
 
 def _stated_normalization(model: nn.Module, holders: Iterable[Any]) -> Normalization | None:
@@ -261,13 +309,13 @@ def _normalization(request: SampleRequest, images: Tensor, model: nn.Module, hol
     if request.normalization is not None:
         return request.normalization
     guessed = normalization_from(images.float())
-    # Images in [0, 1] were not normalised yet, whatever the model was once trained with, or does to them itself.
+    # Images in [0, 1] are not normalised, whatever the model was trained with or does to them itself.
     normalized = guessed != Normalization()
     candidates = [normalization_in(holder) for holder in holders if normalized or not isinstance(holder, nn.Module)]
     if normalized:
         candidates.append(normalization_of(model))
     for found in candidates:
-        if found is not None and found.fits(channels):
+        if found is not None and found.suits(channels):
             pixels = found.to_pixels(images.float())
             if pixels.min() > -0.1 and pixels.max() < 1.1:
                 return found

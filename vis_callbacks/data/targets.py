@@ -1,4 +1,4 @@
-"""Which class's logit is explained, said in words."""
+"""Targets: which class's logit is explained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.model.classifier import probabilities
 
 TargetSpec: TypeAlias = Literal["predicted", "label", "contrast"] | int | str
-"""The predicted class, the true one, the predicted against the true one, a class by number, or a class by name."""
+"""The predicted class, the true class, predicted minus true, a class by number, or a class by name."""
 
 WORDS = ("predicted", "label", "contrast")
 
@@ -20,7 +20,7 @@ WORDS = ("predicted", "label", "contrast")
 def class_index(wanted: int | str, class_names: tuple[str, ...]) -> int:
     """Return the number of a class given by number or name.
 
-    A name is compared without regard to case and underscores; of a name with synonyms ("lemon, citrus") each counts.
+    Names are compared without case and underscores; each synonym of a name ("lemon, citrus") counts.
 
     Raises:
         ConfigurationError: If no class, or more than one, has the name.
@@ -48,7 +48,7 @@ def class_index(wanted: int | str, class_names: tuple[str, ...]) -> int:
 
 
 def check_target(spec: TargetSpec, class_names: tuple[str, ...]) -> None:
-    """Raise a `ConfigurationError` if no class is meant; it tells the words that could have been.
+    """Raise a `ConfigurationError` that lists the possible words, if `spec` means no class.
 
     Example:
         >>> check_target("label", ())
@@ -64,12 +64,12 @@ def check_target(spec: TargetSpec, class_names: tuple[str, ...]) -> None:
 def choose_targets(spec: TargetSpec, samples: Samples, logits: Tensor) -> Tensor:
     """Return targets for the logits of samples: ``(N,)``, or ``(N, 2)`` for a contrast of two logits.
 
-    Where a label is asked for and unknown, the predicted class stands in. The contrast is the predicted class against
-    the true one; where the two agree, or the truth is unknown, against the second most probable.
+    For ``"label"``, samples without a label use the predicted class. A contrast is the predicted class against the true
+    class; if the two agree or the label is unknown, against the second most probable class.
 
     Args:
-        spec: What is asked for.
-        samples: Where labels and class names come from.
+        spec: Which target.
+        samples: Give labels and class names.
         logits: ``(N, K)``.
     """
     ranked = probabilities(logits.detach()).topk(2, dim=1).indices

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.data.samples import Collector
+from vis_callbacks.data.selector import Collector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.inspection.activations import Channels, choose_channels

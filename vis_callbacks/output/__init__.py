@@ -1,1 +1,1 @@
-"""Where pictures go: rendering, the picture store, loggers."""
+"""From panels to pictures: rendering, the picture store, loggers and other destinations."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,31 +9,31 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
 from vis_callbacks.errors import ConfigurationError, nearest
+from vis_callbacks.output.names import path_part
 from vis_callbacks.output.record import Record
+from vis_callbacks.output.store import Picture
 
-Picture: TypeAlias = npt.NDArray[np.uint8]
 Handler: TypeAlias = Callable[[Tensor, int, Mapping[str, Any]], None]
-"""Called with a picture ``(3, H, W)`` in [0, 1], its index among those of the event, and what is known about it."""
+"""Called with a picture ``(3, H, W)`` in [0, 1], its index among those of the event, and the fields of its record."""
 
 FIELDS = ("callback", "name", "tag", "epoch", "step", "stage", "index", "sample", "label", "predicted", "probability")
 
 
 @dataclass
 class Destinations:
-    """Where a callback's pictures go besides the picture store.
+    """The destinations of one callback.
 
     Attributes:
-        tensorboard: Whether they go to TensorBoard.
-        files: File names with fields such as ``{epoch}``.
-        pyplot: Whether they are shown with pyplot.
-        handlers: Functions that get them.
-        chosen: Whether the user has named a destination; until then TensorBoard is the one.
+        tensorboard: Whether pictures go to TensorBoard and the other loggers.
+        files: File name patterns with fields such as ``{epoch}``.
+        pyplot: Whether pictures are shown with pyplot.
+        handlers: Functions that are called with each picture.
+        chosen: Whether the user has named a destination; until then it is TensorBoard.
     """
 
     tensorboard: bool = True
@@ -44,19 +43,21 @@ class Destinations:
     chosen: bool = False
 
     def choose(self) -> None:
-        """Note that the user names a destination: from now on only what is named counts."""
+        """Switch from the default destination (TensorBoard) to the ones named explicitly."""
         if not self.chosen:
             self.chosen, self.tensorboard = True, False
 
     def write_files(self, record: Record, index: int, picture: Picture) -> None:
-        """Write the files that were asked for."""
+        """Write the picture to a file for each pattern."""
         for pattern in self.files:
-            path = Path(pattern.format_map({key: _file_safe(value) for key, value in fields_of(record, index).items()}))
+            fields = fields_of(record, index)
+            safe = {key: path_part(value) if isinstance(value, str) else value for key, value in fields.items()}
+            path = Path(pattern.format_map(safe))
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path)
 
     def hand_over(self, record: Record, index: int, picture: Picture) -> None:
-        """Call the handlers, and show the picture with pyplot if that was asked for."""
+        """Call the handlers, and show the picture with pyplot if that was chosen."""
         state = fields_of(record, index)
         for handler in self.handlers:
             handler(to_tensor(picture), index, state)
@@ -65,15 +66,15 @@ class Destinations:
 
     @property
     def on_training_thread(self) -> bool:
-        """Whether something must be called on the training thread."""
+        """Whether `hand_over` has anything to do; it must run on the training thread."""
         return bool(self.handlers) or self.pyplot
 
 
 def check_pattern(pattern: str) -> str:
-    """Return a file name pattern as it is.
+    """Return a file name pattern unchanged.
 
     Raises:
-        ConfigurationError: If a field in it is unknown, or its ending no image format.
+        ConfigurationError: If it has an unknown field, or an ending that is no image format.
 
     Example:
         >>> check_pattern("cup_{epoch}.png")
@@ -89,7 +90,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def fields_of(record: Record, index: int) -> dict[str, Any]:
-    """Return what file names and handlers may use."""
+    """Return the fields that file name patterns and handlers may use."""
     known = {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
     return {**known, "index": index, "name": record.tag.partition("/")[2], **record.scalars}
 
@@ -100,10 +101,10 @@ def to_tensor(picture: Picture) -> Tensor:
 
 
 def to_picture(image: Tensor) -> Picture:
-    """Undo `to_tensor`, for gray images too.
+    """Return a tensor ``(3, H, W)`` or ``(1, H, W)`` in [0, 1] as a picture ``(H, W, 3)``.
 
     Raises:
-        ConfigurationError: If the tensor is no image.
+        ConfigurationError: If the tensor has another shape.
     """
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ConfigurationError(f"transform gave a tensor {tuple(image.shape)}: expected (3, H, W) or (1, H, W)")
@@ -112,7 +113,7 @@ def to_picture(image: Tensor) -> Picture:
 
 
 def show_with_pyplot(picture: Picture, title: str) -> None:
-    """Show a picture in a pyplot figure of its own, which the next one of the same title replaces. Never waits."""
+    """Show a picture in its own pyplot figure, without blocking; the next picture of the same title replaces it."""
     import matplotlib.pyplot as plt
 
     size = (picture.shape[1] / 100, picture.shape[0] / 100 + 0.3)
@@ -129,11 +130,3 @@ def show_with_pyplot(picture: Picture, title: str) -> None:
 
 
 _WITHOUT_WINDOWS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
-
-
-def _file_safe(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    # File systems count bytes. A name of dots alone would lead to another folder.
-    short = re.sub(r"[/\\\0]", "_", value).encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
-    return short if short.strip(".") else short.replace(".", "_")

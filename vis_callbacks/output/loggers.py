@@ -1,33 +1,29 @@
-"""The loggers of a Trainer that take pictures, told by what they can do."""
+"""The loggers of a Trainer that accept pictures, recognised by their methods."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from vis_callbacks.output.mlflow import MlflowSink
+from vis_callbacks.output.names import TagCleaner
 from vis_callbacks.output.record import Record
-from vis_callbacks.output.tensorboard import TensorBoardSink
-from vis_callbacks.output.wandb import WandbSink
+from vis_callbacks.output.store import Picture
 
 
 class LoggerSink(Protocol):
-    """Somewhere that pictures are logged."""
+    """Writes pictures ``(H, W, 3)`` under their tag, and their scalars under ``<tag>/<scalar>``, to one logger."""
 
-    def add(self, record: Record, picture: npt.NDArray[np.uint8]) -> None:
-        """Log a picture ``(H, W, 3)`` and its scalars."""
+    def add(self, record: Record, picture: Picture) -> None:
+        """Log a picture and its scalars."""
 
     def flush(self) -> None:
-        """Bring everything to the disk."""
+        """Write everything to disk."""
 
 
 def logger_sinks(loggers: Sequence[Any]) -> list[LoggerSink]:
-    """Return a sink for every logger that takes pictures; a logger of numbers alone, such as CSV, has none.
+    """Return a sink for every logger that accepts pictures; a logger of numbers only, such as CSV, has none.
 
-    To be called on the training thread: a logger makes its experiment when it is first touched.
+    Call it on the training thread: a logger creates its experiment on first access.
     """
     return [sink for logger in loggers if (sink := _sink(logger)) is not None]
 
@@ -41,3 +37,76 @@ def _sink(logger: Any) -> LoggerSink | None:
     if hasattr(experiment, "log_image") and getattr(logger, "run_id", None) is not None:
         return MlflowSink(logger)
     return None
+
+
+class TensorBoardSink:
+    """Writes to a TensorBoard summary writer.
+
+    Args:
+        writer: A ``SummaryWriter``, or anything with its ``add_image``, ``add_scalar`` and ``flush``.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        # TensorBoard replaces other characters itself, and prints a line for each tag.
+        self._clean = TagCleaner(r"-/\w.")
+
+    def add(self, record: Record, picture: Picture) -> None:
+        """Log a picture and its scalars."""
+        tag = self._clean(record.tag)
+        self._writer.add_image(tag, picture, record.step, dataformats="HWC")
+        for name, value in record.scalars.items():
+            self._writer.add_scalar(f"{tag}/{self._clean(name)}", value, record.step)
+
+    def flush(self) -> None:
+        """Write everything to disk."""
+        self._writer.flush()
+
+
+class WandbSink:
+    """Writes through a logger that has ``log_image``, with ``trainer/global_step`` as the x-axis, like its metrics.
+
+    Args:
+        logger: Lightning's ``WandbLogger``, or anything with its ``log_image`` and ``log_metrics``.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        # Tags become file names.
+        self._clean = TagCleaner(r"-/\w. ")
+
+    def add(self, record: Record, picture: Picture) -> None:
+        """Log a picture and its scalars."""
+        tag = self._clean(record.tag)
+        self._logger.log_image(tag, [picture], step=record.step)
+        if record.scalars:
+            scalars = {f"{tag}/{self._clean(name)}": value for name, value in record.scalars.items()}
+            self._logger.log_metrics(scalars, step=record.step)
+
+    def flush(self) -> None:
+        """Do nothing: the logger's own process writes."""
+
+
+class MlflowSink:
+    """Writes through the MLflow client of a logger, to the run that the logger writes to.
+
+    Args:
+        logger: Lightning's ``MLFlowLogger``, or anything with an MLflow client as ``experiment`` and its ``run_id``.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._client = logger.experiment
+        self._run_id = logger.run_id
+        # MLflow refuses a key with any other character.
+        self._clean = TagCleaner(r"-/a-zA-Z0-9_. ")
+
+    def add(self, record: Record, picture: Picture) -> None:
+        """Log a picture and its scalars."""
+        key = self._clean(record.tag)
+        self._client.log_image(self._run_id, picture, key=key, step=record.step, synchronous=True)
+        for name, value in record.scalars.items():
+            metric = f"{key}/{self._clean(name)}"
+            self._client.log_metric(self._run_id, metric, value, step=record.step, synchronous=True)
+
+    def flush(self) -> None:
+        """Do nothing: `add` writes synchronously."""

@@ -1,4 +1,4 @@
-"""One line of the picture store: what is known about a picture without looking at it."""
+"""One line of the picture store: the facts about a picture."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """What ``panels.jsonl`` says about one picture, or about one that could not be made.
+    """One line of ``panels.jsonl``: the facts about a picture, or about one that could not be made.
 
     Attributes:
         tag: TensorBoard tag, ``<callback>/<name>``.
         callback: Name of the callback.
-        epoch: Completed epochs at an epoch's end; 0 before training; in the middle of an epoch, the epoch under way.
-        step: The x-axis of the metrics that Lightning logs at the same moment.
+        epoch: Completed epochs at an epoch's end; 0 before training; in mid-epoch, the number of the current epoch.
+        step: The step under which Lightning logs metrics at the same moment.
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
         sample: Index of the sample, where the picture shows one.
         label: True class by name.
@@ -26,7 +26,7 @@ class Record:
         file: Image file, relative to the store. None: the picture failed, see `error`.
         seconds: Time the picture took on the training thread.
         caption: One line about the picture.
-        captions: What stands under each tile, left to right.
+        captions: Text under each tile, left to right.
         scalars: Numbers that belong to the picture.
         error: Why there is no picture.
         time: Seconds since 1970 when the record was written.
@@ -50,15 +50,15 @@ class Record:
     time: float = 0.0
 
     def to_json(self) -> str:
-        """Return the record as one line of JSON; numbers that JSON cannot hold become null."""
+        """Return the record as one line of JSON; NaN and infinity become null."""
         return json.dumps(_finite(asdict(self)), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> Record:
-        """Read a line back.
+        """Parse a line that `to_json` wrote; unknown fields are ignored.
 
         Raises:
-            ValueError: If the line is not a whole record.
+            ValueError: If the line is not a complete record.
         """
         data = json.loads(line)
         if not isinstance(data, dict):

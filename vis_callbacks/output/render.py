@@ -1,4 +1,4 @@
-"""Panel to picture: the one place where numbers become colours.
+"""Draw a panel as a picture: the one place where numbers become colours.
 
 Safe in a background thread: no figure, no global state, no random number.
 """
@@ -15,30 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from vis_callbacks.output.store import Picture
 from vis_callbacks.panel import Kind, Panel, Tile
 
-Picture = NDArray[np.uint8]  # (H, W, 3)
-
 _ROW_WIDTH = 672  # pixels that a row of small tiles is enlarged to; 672 = 2⁵·3·7 suits 3x3, 7x7, 8x8 and 28x28
-_CROWDED_WIDTH = 448  # the same for many tiles, of which every training epoch draws and writes dozens of pictures
+_CROWDED_WIDTH = 448  # the same for a panel of many tiles: every epoch draws and writes dozens of these
 _MANY_TILES = 12
 _SMALL_EDGE = 224  # a small tile is enlarged to about this
 _LARGE_EDGE = 512  # a larger tile is reduced to this
-_MAX_WIDTH = 1600  # of a row of tiles
+_MAX_WIDTH = 1600  # pixels of a row of tiles
 _MAX_GAP = 10
-_MAX_COLUMNS = 64  # more would leave a tile less than 15 pixels
-_MIN_TEXT_WIDTH = 224  # a narrower picture gets white margins, so that its text can be read
+_MAX_COLUMNS = 64  # with more, a tile would have less than 15 pixels
+_MIN_TEXT_WIDTH = 224  # a narrower picture gets white margins, so that its text is readable
 
-_ROBUST = 0.995  # the share of a tile's values that its own colour scale covers: one outlier must not darken the rest
-_NOT_FINITE = (255, 0, 255)  # magenta is in none of the colour scales
-_MARKS = {"✓": "#1a7f37", "✗": "#c62828"}  # the shape tells right from wrong, the colour only helps
+_ROBUST = 0.995  # quantile at which a tile's own colour scale ends: one outlier must not darken the rest
+_NOT_FINITE = (255, 0, 255)  # magenta is on none of the colour scales
+_MARKS = {"✓": "#1a7f37", "✗": "#c62828"}  # readable without the colours too
 _INK, _CAPTION_INK = "#1a1a1a", "#5f5f5f"
 
 
 def render(panel: Panel, *, text: bool = True) -> Picture:
     """Draw a panel.
 
-    What the colours mean, by `Tile.kind`:
+    The colours of each `Tile.kind`:
 
     * ``image``: [0, 1] is black to white, or RGB; values outside are clipped.
     * ``heat``: black (0 and below) through purple and orange to pale yellow (`Tile.limit` and above).
@@ -48,13 +47,13 @@ def render(panel: Panel, *, text: bool = True) -> Picture:
     * A value that is not finite is magenta.
 
     Without a limit a tile's colour scale ends at the 99.5th percentile of its absolute values. A backdrop shows through
-    with weight ``1 - alpha``. Small tiles are enlarged by a whole factor, pixels stay crisp; a tile of more than
-    512 pixels, or a row of more than 1600, is reduced.
+    with weight ``1 - alpha``. Small tiles are enlarged by a whole factor, so that pixels stay sharp; a tile of more
+    than 512 pixels, or a row of more than 1600, is reduced.
 
     Args:
         panel: What to draw.
-        text: Add the sample line above, captions under the tiles and the panel's caption below. The tiles are the
-            same, pixel by pixel, with and without.
+        text: Add the sample line above, captions under the tiles and the panel's caption below. The tiles have the
+            same pixels with and without text.
 
     Returns:
         A uint8 RGB picture ``(H, W, 3)``, at most about 1600 pixels wide. The same panel always gives the same picture.
@@ -70,21 +69,21 @@ def render(panel: Panel, *, text: bool = True) -> Picture:
 
 
 def draw_tiles(panel: Panel) -> list[Picture]:
-    """Draw the tiles of a panel, all of one size."""
+    """Draw the tiles of a panel, all with the same size."""
     pictures = [_drawn(tile) for tile in panel.all_tiles]
     height, width = _cell_size(pictures, _columns(panel))
     return [_centred(_resized(picture, height, width), height, width) for picture in pictures]
 
 
 def assemble(panel: Panel, cells: list[Picture], *, text: bool = True) -> Picture:
-    """Put the tiles that `draw_tiles` gave together, see `render`; without drawing them again for other texts."""
+    """Arrange the tiles from `draw_tiles` as `render` does; a second text needs no second drawing."""
     tiles, columns = panel.all_tiles, _columns(panel)
     height, width, _ = cells[0].shape
     gap = min(max(2, max(height, width) // 14), _MAX_GAP)
     if not text:
         return _grid(cells, columns, gap)
     total = max(columns * (width + gap) - gap, _MIN_TEXT_WIDTH)
-    # TensorBoard shows a picture at about 350 pixels whatever its width: text is a share of the width.
+    # TensorBoard shows every picture about 350 pixels wide, so the text size is a share of the width.
     size = max(14, total // 25)
     if any(tile.caption for tile in tiles):
         captions = _captions([tile.caption for tile in tiles], width, round(0.9 * size))
@@ -100,13 +99,13 @@ def assemble(panel: Panel, cells: list[Picture], *, text: bool = True) -> Pictur
 
 
 def describe(panel: Panel) -> str:
-    """Say in one line what the sample is and what the model takes it for.
+    """Describe in one line the true class of the sample and the prediction.
 
     Args:
         panel: The panel; names longer than 32 characters are shortened.
 
     Returns:
-        The line, empty if the panel knows neither the label nor the prediction.
+        The line; empty if the panel has neither a label nor a prediction.
 
     Example:
         >>> import torch
@@ -139,7 +138,7 @@ def _drawn(tile: Tile) -> Picture:
     backdrop = _coloured(tile.backdrop.numpy(), "image")
     height, width, _ = backdrop.shape
     if values.shape[1:] != (height, width):
-        # The numbers are interpolated, not their colours: a colour between two colours need not be on the scale.
+        # Interpolate the numbers, not their colours: a mix of two colours may not be on the scale.
         planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in values]
         values = np.stack([np.asarray(plane) for plane in planes])
     alpha = np.float32(min(max(tile.alpha, 0.0), 1.0))
@@ -148,7 +147,7 @@ def _drawn(tile: Tile) -> Picture:
 
 
 def _coloured(values: NDArray[np.float32], kind: Kind, limit: float | None = None) -> Picture:
-    """Colours ``(H, W, 3)`` of numbers ``(1 or 3, H, W)``."""
+    """Map numbers ``(1 or 3, H, W)`` to colours ``(H, W, 3)``."""
     share = values
     if kind != "image":
         end = _limit(values, limit)
@@ -167,7 +166,7 @@ def _coloured(values: NDArray[np.float32], kind: Kind, limit: float | None = Non
 
 
 def _limit(values: NDArray[np.float32], limit: float | None) -> np.float32:
-    """The end of the colour scale: as told where that is a positive number, else a robust end of the tile itself."""
+    """Return the end of the colour scale: `limit` if it is a positive number, else a quantile of the values."""
     floats = np.finfo(np.float32)
     if limit is not None and float(floats.tiny) <= limit <= float(floats.max):
         return np.float32(limit)
@@ -181,22 +180,22 @@ def _limit(values: NDArray[np.float32], limit: float | None) -> np.float32:
 
 @cache
 def _colours(kind: Kind) -> NDArray[np.uint8]:
-    """The colours of one channel, ``(255 or 256, 3)``."""
-    # 255 colours have a middle one: exactly zero is neutral, and v and -v are as far from it.
+    """Return the colour table for one channel, ``(255 or 256, 3)``."""
+    # 255 colours have a middle one: zero is exactly neutral, and v and -v are equally far from it.
     name, count = {"heat": ("inferno", 256), "signed": ("RdBu_r", 255)}.get(kind, ("gray", 256))
     colours = matplotlib.colormaps[name].resampled(count)(np.arange(count))[:, :3]
     if kind == "signed":
-        colours *= 0.92  # else zero is as good as white, and a tile's edge is lost on the white page
+        colours *= 0.92  # else zero is almost white, and a tile has no visible edge on a white page
     return np.round(255 * colours).astype(np.uint8)
 
 
 def _as_bytes(share: NDArray[np.float32], top: int) -> NDArray[np.uint8]:
-    inside = np.fmin(np.fmax(share, 0), 1)  # unlike clip, these take the number where the other is NaN
+    inside = np.fmin(np.fmax(share, 0), 1)  # unlike clip, these replace NaN by the bound
     return (inside * np.float32(top) + np.float32(0.5)).astype(np.uint8)
 
 
 def _cell_size(pictures: list[Picture], columns: int) -> tuple[int, int]:
-    """Height and width that every tile is fitted into: those of the largest tile, enlarged or reduced."""
+    """Return the height and width of each tile's cell: those of the largest tile, enlarged or reduced."""
     height, width, _ = max((picture.shape for picture in pictures), key=lambda shape: max(shape[:2]))
     edge = max(height, width)
     largest = min(_LARGE_EDGE, _MAX_WIDTH // columns - _MAX_GAP)
@@ -208,14 +207,14 @@ def _cell_size(pictures: list[Picture], columns: int) -> tuple[int, int]:
 
 
 def _resized(picture: Picture, height: int, width: int) -> Picture:
-    """Fit a picture into a cell, its aspect kept."""
+    """Resize a picture to fit a cell, with its aspect ratio kept."""
     own_height, own_width, _ = picture.shape
     scale = min(height / own_height, width / own_width)
     new_height, new_width = max(1, round(own_height * scale)), max(1, round(own_width * scale))
     whole = round(scale)
     if (new_height, new_width) == (own_height * whole, own_width * whole):
         return picture.repeat(whole, axis=0).repeat(whole, axis=1)
-    # From eight times on, blocks of unequal size differ too little to be seen, and crisp pixels say what was measured.
+    # From a factor of eight on, blocks of unequal size look equal, and sharp pixels show what was measured.
     how = Image.Resampling.NEAREST if scale >= 8 else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(picture).resize((new_width, new_height), how), dtype=np.uint8)
 
@@ -244,7 +243,7 @@ def _grid(cells: list[Picture], columns: int, gap: int) -> Picture:
 
 
 def _captions(captions: list[str], width: int, size: int) -> list[Picture]:
-    """Captions of one size for all tiles: the largest at which the longest fits on one line, within reason."""
+    """Draw all captions in one size: the largest, within bounds, at which the longest fits on one line."""
     largest = min(size, max(9, width // 5))
     smallest = min(largest, max(9, width // 9))
     longest = max((_printable(caption) for caption in captions), key=_font(largest).getlength)
@@ -253,11 +252,11 @@ def _captions(captions: list[str], width: int, size: int) -> list[Picture]:
     return [_text(caption, width, size, lines=2, centred=True) for caption in captions]
 
 
-@lru_cache(maxsize=512)  # the same channels and layers are named in every event
+@lru_cache(maxsize=512)  # every event names the same channels and layers
 def _text(
     text: str, width: int, size: int, *, lines: int, bold: bool = False, centred: bool = False, ink: str = _INK
 ) -> Picture:
-    """A strip of text as wide as told and as high as needed, of no height where there is nothing to say."""
+    """Draw a strip of text of this width, as high as needed; an empty text gives height 0."""
     font = _font(size, bold)
     wrapped = _wrapped(_printable(text), font, width, lines)
     if not wrapped:
@@ -279,13 +278,13 @@ def _text(
 
 @lru_cache(maxsize=32)
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # matplotlib ships this font, so the picture is the same on every machine; so is the basic layout.
+    # matplotlib ships this font, and the basic layout needs no library: the same picture on every machine.
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
-    """Break between words, inside a word only where it is longer than a line; an ellipsis ends what does not fit."""
+    """Break a text between words, or inside a word longer than a line; an ellipsis ends a text that does not fit."""
     wrapped: list[str] = []
     while text and len(wrapped) < lines:
         if font.getlength(text) <= width:
@@ -305,6 +304,6 @@ def _short(name: str | None) -> str:
 
 
 def _printable(text: str, length: int = 400) -> str:
-    """One line of at most `length` characters that every font can be asked for: no control or direction marks."""
+    """Return one line of at most `length` characters, without control and direction marks."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * length]).split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Drawing and writing, off the training thread."""
+"""A thread that draws and writes while training goes on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from contextlib import suppress
 
 Task = Callable[[], object]
 
-MOST_WAITING = 1024
+MOST_WAITING = 1024  # tasks
 PATIENCE = 120.0
-"""Seconds that the training waits, once, while so many tasks wait and none is done."""
+"""Seconds that `submit` waits, once, for a full queue to move."""
 
 
 class Worker:
-    """Runs tasks one after the other on a daemon thread, which starts with the first task.
+    """Runs tasks in order on a daemon thread, which starts with the first task.
 
     A task must not raise.
+
+    Attributes:
+        seconds: Time spent on tasks so far.
 
     Example:
         >>> worker, done = Worker(), []
@@ -35,7 +38,7 @@ class Worker:
         self.seconds = 0.0
 
     def submit(self, task: Task) -> bool:
-        """Run a task later; say whether it will be. Waits only when very many are waiting already, and not for ever."""
+        """Queue a task; return False if the queue is full and does not move within `PATIENCE` seconds."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, args=(self._tasks,), name="vis-callbacks", daemon=True)
             self._thread.start()
@@ -53,7 +56,7 @@ class Worker:
         return self._thread is not None
 
     def drain(self, timeout: float) -> bool:
-        """Wait until all tasks are done, at most so many seconds, and end the thread; say whether they are."""
+        """Wait up to `timeout` seconds until all tasks are done, then end the thread; return whether they are done."""
         thread = self._thread
         if thread is None:
             return True
@@ -61,19 +64,19 @@ class Worker:
         done = threading.Event()
         with suppress(queue.Full):
             self._tasks.put(done.set, timeout=timeout)
-            # Ctrl-C may end the waiting, but not the thread: the next `drain` waits for it again.
+            # Ctrl-C ends this wait but not the thread: the next `drain` waits for it again.
             done.wait(max(until - time.monotonic(), 0))
         self._thread = None
         if done.is_set():
             self._tasks.put(None)
             thread.join()
         else:
-            # What comes later does not wait behind what never ends.
+            # Later tasks do not wait behind one that never ends.
             self._tasks = queue.Queue(MOST_WAITING)
         return done.is_set()
 
     def _work(self, tasks: queue.Queue[Task | None]) -> None:
-        # Given up by `drain`, the thread ends when nothing more is waiting.
+        # A thread that `drain` gave up on has an old queue, and ends when that is empty.
         with suppress(queue.Empty):
             while (task := tasks.get(block=tasks is self._tasks)) is not None:
                 start = time.perf_counter()

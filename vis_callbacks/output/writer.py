@@ -1,4 +1,4 @@
-"""Draws panels and brings pictures to their places, off the training thread."""
+"""Draws panels and writes the pictures to their destinations, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from vis_callbacks.output.destinations import Destinations, Picture, to_picture, to_tensor
+from vis_callbacks.output.destinations import Destinations, to_picture, to_tensor
 from vis_callbacks.output.loggers import LoggerSink, logger_sinks
 from vis_callbacks.output.record import Record
 from vis_callbacks.output.render import assemble, draw_tiles, render
-from vis_callbacks.output.store import PictureStore
+from vis_callbacks.output.store import Picture, PictureStore
 from vis_callbacks.output.worker import MOST_WAITING, Worker
 from vis_callbacks.panel import Panel
 
@@ -23,14 +23,14 @@ Transform = Callable[[Tensor], Tensor]
 
 
 class Output:
-    """The store, the loggers and the thread that serves them, of one run.
+    """The picture store and loggers of one run, and the thread that writes to them.
 
     Args:
         log_dir: Folder of the run.
         loggers: The Trainer's loggers.
 
     Attributes:
-        drawing_seconds: CPU time of the thread, by callback.
+        drawing_seconds: CPU seconds of the thread, by callback.
     """
 
     def __init__(self, log_dir: str | Path, loggers: list[Any]) -> None:
@@ -43,7 +43,7 @@ class Output:
         self.drawing_seconds: dict[str, float] = {}
 
     def begin(self) -> None:
-        """A training begins: what an earlier run left in the folder is set aside."""
+        """Start a new run: an earlier run's store in the folder is moved to a new name."""
         self._submit("", self._store.begin)
 
     @property
@@ -53,15 +53,22 @@ class Output:
 
     @property
     def thread_seconds(self) -> float:
-        """Time spent on drawing and writing, beside training."""
+        """Seconds spent on drawing and writing while training went on."""
         return self._worker.seconds
 
     def put(
         self, index: int, record: Record, panel: Panel, destinations: Destinations, transform: Transform | None
     ) -> None:
-        """Draw a panel and write it wherever it should go.
+        """Draw a panel and write it to the store and the callback's destinations.
 
-        A picture that a training left in the store before it was resumed, and that is the same again, is left as it is.
+        A resumed run makes some pictures again; one that is identical to the stored picture is not written again.
+
+        Args:
+            index: Number of the panel among those of the event.
+            record: The facts about it.
+            panel: What to draw.
+            destinations: Where it goes besides the store.
+            transform: Applied to the picture ``(3, H, W)`` in [0, 1] before it is written.
         """
         sinks = self._writers() if destinations.tensorboard else []
 
@@ -80,7 +87,8 @@ class Output:
                 self._gaps.append(dataclasses.replace(stamped, error=f"{type(error).__name__}: {error}"))
                 raise
             finally:
-                # A full disk keeps no picture from TensorBoard, which may be on another, nor one logger from the next.
+                # A full disk does not keep pictures from TensorBoard, which may be on another, nor one failed logger
+                # from the next logger.
                 if plain is not None:
                     captioned = _transformed(assemble(_dated(panel, record), tiles), transform) if sinks else plain
                     logged = [partial(sink.add, stamped, captioned) for sink in sinks]
@@ -91,25 +99,25 @@ class Output:
             destinations.hand_over(record, index, _transformed(render(panel, text=False), transform))
 
     def note(self, record: Record) -> None:
-        """Write down that a picture could not be made."""
+        """Record that a picture could not be made."""
         stamped = dataclasses.replace(record, time=time.time())
         self._submit("", lambda: self._gaps.append(stamped))
 
     def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
-        """Write down what the run logged."""
+        """Store the metrics that the run logged at one step."""
         self._submit("", lambda: self._store.add_metrics(epoch, step, values))
 
     @property
     def has_facts(self) -> bool:
-        """Whether the store tells about a run already."""
+        """Whether the store has facts about a run already."""
         return self._store.has_facts
 
     def end_event(self, facts: Mapping[str, Any] | None) -> None:
-        """Bring to the disk what an event made, with what is known about the run."""
+        """Write everything of an event to disk, and the facts about the run if given."""
         sinks = self._sinks or []
 
         def write_down() -> None:
-            # What could not be written down when it happened, on a full disk, is tried again.
+            # Records that a full disk refused are tried again.
             while self._gaps:
                 self._store.note(self._gaps[0])
                 del self._gaps[0]
@@ -119,26 +127,26 @@ class Output:
         self._submit("", partial(_do_all, [write_down, *(sink.flush for sink in sinks)]))
 
     def at_end(self, task: Callable[[Output], object]) -> None:
-        """Do something, in the writing thread, after all that was put before."""
+        """Call a function with this output, on the writing thread, after everything queued before it."""
         self._submit("The report", lambda: task(self))
 
     @property
     def unfinished(self) -> bool:
-        """Whether anything was handed over since the last `drain`."""
+        """Whether anything was queued since the last `drain`."""
         return self._worker.running
 
     def drain(self, timeout: float) -> bool:
-        """Wait until everything is written, at most so many seconds; say whether it is."""
+        """Wait up to `timeout` seconds until everything is written; return whether it is."""
         return self._worker.drain(timeout)
 
     def problems(self) -> list[tuple[str, Exception]]:
-        """Return what went wrong in the thread since this was last asked, with the name of who was served, or none."""
+        """Return the errors on the thread since the last call, each with the callback's name, or an empty string."""
         problems, self._problems = self._problems, []
         return problems
 
     def _submit(self, callback: str, task: Callable[[], object]) -> None:
         def guarded() -> None:
-            # Not the time on the clock: this thread stands still while the training holds the interpreter.
+            # CPU time, not wall time: this thread stands still while training holds the interpreter lock.
             start = time.thread_time()
             try:
                 task()
@@ -148,18 +156,18 @@ class Output:
             self.drawing_seconds[callback] = self.drawing_seconds.get(callback, 0.0) + spent
 
         if not self._worker.submit(guarded):
-            stuck = TimeoutError(f"{MOST_WAITING} pictures are waiting to be drawn, and nothing moves")
+            stuck = TimeoutError(f"{MOST_WAITING} pictures wait to be drawn and none gets done: a disk or logger hangs")
             self._problems.append((callback, stuck))
 
     def _writers(self) -> list[LoggerSink]:
-        # Asked for on the training thread: a logger makes its writer when it is first touched.
+        # Called on the training thread: a logger creates its writer on first access.
         if self._sinks is None:
             self._sinks = logger_sinks(self._loggers)
         return self._sinks
 
 
 def _do_all(tasks: Iterable[Callable[[], object]]) -> None:
-    """Do all tasks, also those after one that fails, and raise the first error."""
+    """Do all tasks, even after one fails, and raise the first error."""
     errors: list[Exception] = []
     for task in tasks:
         try:
@@ -175,6 +183,6 @@ def _transformed(picture: Picture, transform: Transform | None) -> Picture:
 
 
 def _dated(panel: Panel, record: Record) -> Panel:
-    # TensorBoard tells the step alone.
+    # TensorBoard shows only the step.
     moment = f"epoch {record.epoch} · step {record.step}" if record.epoch else "before training"
     return dataclasses.replace(panel, caption=f"{panel.caption} · {moment}" if panel.caption else moment)

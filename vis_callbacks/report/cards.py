@@ -1,4 +1,4 @@
-"""What the page shows of the pictures: sections, cards, and the data of its script."""
+"""The pictures as the page shows them: sections, cards, and the data for its script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vis_callbacks.report.charts import Chart, Scale, path_of, scale_of
 from vis_callbacks.report.history import History, Picture, Row, shorten
 from vis_callbacks.report.pictures import Album, Packed
 
-NAME, SENTENCE, REASON = 120, 400, 600  # longest texts shown, in characters
+NAME, SENTENCE, REASON = 120, 400, 600  # characters of the longest texts shown
 
 _MOST_SCALARS = 4
 _MOST_CAPTIONS = 12
@@ -20,7 +20,7 @@ _MOST_CAPTIONS = 12
 
 @dataclass(frozen=True)
 class Spark:
-    """A number of a row through time, drawn small; `heights` and `values` are by event."""
+    """A small curve of one number of a row over time, with one value and one height per event."""
 
     name: str
     path: str
@@ -34,11 +34,11 @@ class Card:
 
     Attributes:
         name: Name of the sample, layer or class.
-        aspect: Width of its pictures by their height.
-        frames: What the page's script shows, by event.
-        sparks: Its numbers through time.
-        right: SVG path of the events at which the prediction was right.
-        wrong: The same for those at which it was wrong.
+        aspect: Width divided by height of its pictures.
+        frames: The data for the page's script, one entry per event.
+        sparks: Its numbers over time.
+        right: SVG path of the events with a right prediction.
+        wrong: SVG path of the events with a wrong prediction.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """One callback as the page shows it; `width` is what a card wants, in CSS pixels."""
+    """One callback as the page shows it; `width` is the preferred width of a card, in CSS pixels."""
 
     name: str
     anchor: str
@@ -61,7 +61,7 @@ class Section:
 
 
 def sections_of(history: History, album: Album) -> list[Section]:
-    """Return what the page shows, a section for every callback."""
+    """Return one section per callback."""
     return [
         _section(f"section-{number}", callback, rows, len(history.events), album)
         for number, (callback, rows) in enumerate(history.sections.items(), start=1)
@@ -98,7 +98,7 @@ def _card(name: str, row: Row, aspect: float, sparks: tuple[Spark, ...], events:
 
 
 def _cells(frames: Sequence[dict[str, Any] | None], *, right: bool) -> str:
-    """Boxes side by side in a 100 by 100 square, one for each event that was right or wrong; wrong ones are lower."""
+    """Return boxes side by side in a 100 by 100 square, one per right (or wrong) event; wrong ones are lower."""
     width, top = 100 / max(1, len(frames)), 0 if right else 60
     return "".join(
         f"M{index * width:.2f} {top}h{width * 0.8:.2f}V100h{-width * 0.8:.2f}z"
@@ -118,7 +118,7 @@ def _aspect(row: Row, album: Album) -> float | None:
 
 
 def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
-    """What the page's script needs to show a picture; empty entries are left away."""
+    """Return the data with which the page's script shows a picture, without empty entries."""
     if picture is None:
         return None
     record, gap = picture.record, picture.gap
@@ -129,7 +129,7 @@ def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
         "image": album.index.get(picture.file) if picture.file is not None else None,
         "gap": None if gap is None else shorten(gap, REASON),
         "caption": shorten(record.caption, SENTENCE),
-        # Under a small picture more than a few would be a heap of numbers.
+        # More captions than this do not fit under a picture.
         "tiles": [shorten(text, NAME) for text in record.captions] if 0 < named <= _MOST_CAPTIONS else None,
         "label": None if record.label is None else shorten(record.label, NAME),
         "predicted": None if record.predicted is None else shorten(record.predicted, NAME),
@@ -140,7 +140,7 @@ def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
 
 
 def _sparks(rows: Sequence[Row], events: int) -> list[tuple[Spark, ...]]:
-    """Curves of the rows' numbers; the rows of a callback share the scale of each, so that they can be compared."""
+    """Return the curves of each row; the rows of a callback share one scale per number, so that they compare."""
     pictures = [picture for row in rows for picture in row.pictures.values()]
     names = dict.fromkeys(name for picture in pictures for name in picture.record.scalars)
     sparks: list[list[Spark]] = [[] for _ in rows]
@@ -165,7 +165,7 @@ def _scalar(picture: Picture | None, name: str) -> float | None:
 
 
 def data_of(history: History, sections: Sequence[Section], metrics: Sequence[Chart]) -> dict[str, Any]:
-    """Return all that the page's script needs, but for the pictures; cards and charts in the order of the page."""
+    """Return the data for the page's script, except the pictures; cards and charts in the order of the page."""
     return {
         "events": [{"name": event.name, "label": event.label, "step": event.step} for event in history.events],
         "rows": [
@@ -192,5 +192,5 @@ def data_of(history: History, sections: Sequence[Section], metrics: Sequence[Cha
 
 
 def picture_data(picture: Packed) -> dict[str, Any]:
-    """Return a picture as the page's script takes it."""
+    """Return a picture in the form that the page's script reads."""
     return {"source": picture.source, "width": picture.width, "height": picture.height, "crisp": picture.crisp}

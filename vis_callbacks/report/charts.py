@@ -1,4 +1,4 @@
-"""Lines over training steps, as numbers between 0 and 1 that a stretched SVG and a few labels can show."""
+"""Charts of metrics over training steps, as SVG paths in a unit square, with labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median
 from vis_callbacks.report.history import Point
 
 _MOST_POINTS = 600
-_FEW_POINTS = 40  # up to here each point is worth a dot
+_FEW_POINTS = 40  # lines with no more points get a dot per point
 _STAGE = re.compile(r"(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test)(?![a-z])[\W_]*", re.IGNORECASE)
 _STAGE_NAMES = {"train": "train", "training": "train", "val": "validation", "test": "test"}
 _STAGE_ORDER = ("validation", "train", "test", "")
@@ -19,7 +19,7 @@ _STAGE_ORDER = ("validation", "train", "test", "")
 
 @dataclass(frozen=True)
 class Scale:
-    """How values become heights.
+    """Maps values to heights.
 
     Example:
         >>> Scale(0.0, 2.0).height(0.5)
@@ -31,7 +31,7 @@ class Scale:
     logarithmic: bool = False
 
     def height(self, value: float) -> float:
-        """Return the height of a value, 0 at the low end of the scale and 1 at the high end."""
+        """Return the height of a value: 0 at the low end of the scale, 1 at the high end."""
         low, high, value = (math.log10(v) if self.logarithmic else v for v in (self.low, self.high, value))
         return (value - low) / (high - low)
 
@@ -41,14 +41,14 @@ class Line:
     """One curve of a chart.
 
     Attributes:
-        name: What the legend calls it.
+        name: Name in the legend.
         metric: Full name of the metric.
-        style: What kind of line: ``"validation"``, ``"train"``, ``"test"`` or ``"other"``.
+        style: ``"validation"``, ``"train"``, ``"test"`` or ``"other"``.
         steps: Steps of its points.
-        values: Their values; None breaks the line.
-        path: The SVG path in a unit square, y downwards.
-        dots: Whether its points are marked.
-        heights: Heights of the points in the unit square.
+        values: Values of its points; None breaks the line.
+        path: SVG path of the line, in a 100 by 100 square with y downwards.
+        dots: SVG path of its points; empty if there are many.
+        heights: Heights of its points, from 0 to 1.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Metrics that belong together, such as the loss in training and in validation."""
+    """Metrics of one quantity, such as the training loss and the validation loss."""
 
     title: str
     lines: tuple[Line, ...]
@@ -74,7 +74,7 @@ class Chart:
 
 
 def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
-    """Return a chart for every quantity; the stages of one quantity share a chart.
+    """Return one chart per quantity; the stages of a quantity share a chart.
 
     Example:
         >>> [chart.title for chart in charts({"train_loss": [Point(1, 9, 0.5)], "val_loss": [Point(1, 9, 0.6)]})]
@@ -89,7 +89,7 @@ def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
 
 
 def split_stage(name: str) -> tuple[str, str]:
-    """Split the name of a metric into the quantity and the stage.
+    """Split the name of a metric into quantity and stage.
 
     Example:
         >>> split_stage("val/acc"), split_stage("train_loss_epoch"), split_stage("lr-Adam")
@@ -106,7 +106,7 @@ def split_stage(name: str) -> tuple[str, str]:
 
 
 def path_of(points: Sequence[tuple[float, float | None]]) -> str:
-    """Return an SVG path through points of a unit square whose y grows upwards; None breaks the line."""
+    """Return an SVG path through points of a unit square with y upwards; None breaks the line."""
     parts, pen_down = [], False
     for x, height in points:
         if height is None:
@@ -120,7 +120,7 @@ def path_of(points: Sequence[tuple[float, float | None]]) -> str:
 def scale_of(values: Sequence[float]) -> Scale:
     """Return a scale with room for all values.
 
-    It is logarithmic where one large value would press all others flat, as with the first losses of a run.
+    It is logarithmic if one large value, such as the first loss of a run, would flatten all others.
     """
     low, high = min(values), max(values)
     if low > 0 and high / low >= 100 and high / median(values) >= 10:
@@ -161,7 +161,7 @@ def _line(name: str, metric: str, stage: str, points: Sequence[Point], scale: Sc
 
 
 def _thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """Keep the lowest and the highest point of each stretch, so that no spike gets lost."""
+    """Keep the lowest and the highest point of each stretch, so that every spike stays visible."""
     if len(points) <= _MOST_POINTS:
         return points
     stretch = math.ceil(2 * len(points) / _MOST_POINTS)
@@ -187,7 +187,7 @@ def _ticks(scale: Scale) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Return a number as it is written at an axis or in a sentence.
+    """Return a number as text for an axis or a sentence.
 
     Example:
         >>> number(0.25), number(1e-5), number(12000.0), number(0.30000000000000004)

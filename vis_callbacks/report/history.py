@@ -1,4 +1,4 @@
-"""What a picture store tells about a run: its moments, pictures, metrics and facts."""
+"""The history of a run as a picture store holds it: events, pictures, metrics and facts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from vis_callbacks.output.record import Record
 
 
 @dataclass(frozen=True)
-class Event:
+class HistoryEvent:
     """A moment of the run at which pictures were made.
 
     Attributes:
-        epoch: 0 before training, k after or in the k-th epoch.
-        step: The x-axis of the metrics of the same moment.
-        stage: Which of ``"fit"``, ``"validate"``, ``"test"`` made pictures then.
+        epoch: 0 before training, k in or after the k-th epoch.
+        step: The step of the metrics of the same moment.
+        stage: ``"fit"``, ``"validate"`` or ``"test"``.
     """
 
     epoch: int
@@ -25,7 +25,7 @@ class Event:
 
     @property
     def name(self) -> str:
-        """The moment in a few words, such as ``epoch 3``."""
+        """A short name of the moment, such as ``epoch 3``."""
         if self.stage == "fit":
             return f"epoch {self.epoch}" if self.epoch > 0 else "before training"
         stage = "test" if self.stage == "test" else "validation"
@@ -33,10 +33,10 @@ class Event:
 
     @property
     def label(self) -> str:
-        """The moment in full.
+        """A full name of the moment.
 
         Example:
-            >>> Event(3, 299).label, Event(0, 0).label
+            >>> HistoryEvent(3, 299).label, HistoryEvent(0, 0).label
             ('epoch 3 · step 299', 'before training')
         """
         return f"{self.name} · step {self.step}" if self.epoch > 0 else self.name
@@ -44,12 +44,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Picture:
-    """What one row shows at one event: an image file, or the reason why there is none.
+    """One row at one event: an image file, or the reason why there is none.
 
     Attributes:
-        record: What the store says about it.
+        record: The line of the store.
         file: The image file; it existed when the store was read.
-        gap: Why there is no image. None when there is one.
+        gap: Why there is no image. None if there is one.
     """
 
     record: Record
@@ -59,12 +59,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """One sample, layer or class of one callback through time.
+    """One sample, layer or class of one callback over time.
 
     Attributes:
         callback: Name of the callback.
         name: Name of the sample, layer or class.
-        pictures: What is shown, by index into `History.events`.
+        pictures: The pictures, by index into `History.events`.
     """
 
     callback: str
@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a metric; None where it was not a finite number."""
+    """One value of a metric; None if it was not a finite number."""
 
     epoch: int
     step: int
@@ -82,23 +82,23 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Run:
-    """RunMetadata about the run; whatever ``run.json`` does not say is empty or None.
+class RunInfo:
+    """The facts of ``run.json``; missing ones are empty or None.
 
     Attributes:
         model: Name of the model.
         parameters: Number of its parameters.
         started: Seconds since 1970.
-        updated: Last sign of life, seconds since 1970.
-        epochs: Epochs completed.
-        max_epochs: Epochs asked for.
+        updated: When the file was last written, in seconds since 1970.
+        epochs: Completed epochs.
+        max_epochs: Requested epochs.
         training_seconds: Time spent on training, without the pictures.
         picture_seconds: Time spent on pictures while training waited, by callback or part.
-        thread_seconds: Time spent on drawing and writing beside the training.
+        thread_seconds: Time spent on drawing and writing while training went on.
         status: ``"running"``, ``"finished"`` or ``"stopped by …"``.
         versions: Library versions by name.
-        notes: Remarks of the run.
-        about: What a callback draws, in one sentence, by callback.
+        notes: Remarks about the run.
+        about: One sentence per callback about its pictures.
     """
 
     model: str = ""
@@ -118,22 +118,22 @@ class Run:
 
 @dataclass(frozen=True)
 class History:
-    """Everything that a picture store tells about a run.
+    """Everything that a picture store holds about a run.
 
     Attributes:
         store: The directory that was read.
         events: The moments at which pictures were made, in order.
-        rows: One for every tag, grouped by callback, in the order of their first picture.
+        rows: One per tag, grouped by callback, in the order of their first picture.
         metrics: The logged metrics by name, ordered by step.
-        run: RunMetadata about the run.
-        problems: What was damaged or missing in the store, in words.
+        run: Facts about the run.
+        problems: One sentence per thing that was damaged or missing in the store.
     """
 
     store: Path
-    events: tuple[Event, ...]
+    events: tuple[HistoryEvent, ...]
     rows: tuple[Row, ...]
     metrics: Mapping[str, tuple[Point, ...]]
-    run: Run
+    run: RunInfo
     problems: list[str]
 
     @property
@@ -145,7 +145,7 @@ class History:
         return sections
 
     def at_events(self, kept: Sequence[int]) -> History:
-        """Return the history with only some of its events, given by index."""
+        """Return the history with only the events at these indices."""
         place = {old: new for new, old in enumerate(kept)}
         rows = tuple(
             replace(row, pictures={place[at]: picture for at, picture in row.pictures.items() if at in place})

@@ -1,10 +1,9 @@
-"""Write the report: one HTML file that needs nothing but a browser."""
+"""Write the report: one HTML file that needs only a browser."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from vis_callbacks.output.store import write_whole
 from vis_callbacks.report.cards import NAME, REASON, data_of, picture_data, sections_of
 from vis_callbacks.report.charts import charts
-from vis_callbacks.report.history import Event, History, Run, shorten
+from vis_callbacks.report.history import History, HistoryEvent, RunInfo, shorten
 from vis_callbacks.report.pictures import Album, pack
 from vis_callbacks.report.reading import read_history
 
@@ -23,20 +23,20 @@ REPORT = "report.html"
 MAX_BYTES = 24_500_000
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MOST_PICTURES = 4000  # more would take minutes to pack
+_MOST_PICTURES = 4000  # packing more would take minutes
 _TICK_LABELS, _MOST_TICKS = 8, 60
 
 
 def write_report(directory: Path | str, output: Path | str | None = None, *, max_bytes: int = MAX_BYTES) -> Path:
     """Write the report of a run as one self-contained HTML file and return its path.
 
-    The file appears whole or not at all. Where pictures do not fit into `max_bytes` even at the lowest quality,
-    some events are left out, and the report says so.
+    The file is written whole or not at all. If the pictures exceed `max_bytes` even at the lowest quality, some events
+    are left out, and a note in the report says so.
 
     Args:
         directory: The run's log directory, or the ``visualizations`` directory in it.
-        output: Where to write; a directory, or a file. None: ``report.html`` in the store.
-        max_bytes: The size that the file is kept under.
+        output: A file, or a directory for ``report.html``. None: ``report.html`` in the store.
+        max_bytes: Upper limit of the file's size.
 
     Raises:
         FileNotFoundError: If there is no picture store.
@@ -53,18 +53,8 @@ def write_report(directory: Path | str, output: Path | str | None = None, *, max
     path = history.store / REPORT if output is None else Path(output)
     if path.is_dir():
         path = path / REPORT
-    _write_whole(path, _page(history, max_bytes).encode("utf-8", errors="replace"))
+    write_whole(path, _page(history, max_bytes).encode("utf-8", errors="replace"))
     return path
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _page(history: History, max_bytes: int) -> str:
@@ -87,7 +77,7 @@ def _template() -> Template:
 
 
 def _album(history: History, max_bytes: int) -> tuple[History, Album]:
-    """Pack the pictures; leave out every other event for as long as they do not fit."""
+    """Pack the pictures; leave out every other event until they fit."""
     while True:
         files = [picture.file for row in history.rows for picture in row.pictures.values() if picture.file is not None]
         too_many = len(set(files)) > _MOST_PICTURES and len(history.events) > 2
@@ -135,7 +125,7 @@ def _left_out(events: int) -> list[str]:
 
 
 def _facts(history: History) -> list[tuple[str, str, str]]:
-    """Pairs for the head of the page, each with a remark in small print."""
+    """Return the facts for the head of the page: name, value and a remark in small print."""
     run = history.run
     facts: list[tuple[str, str, str]] = []
     if run.parameters is not None:
@@ -154,7 +144,7 @@ def _facts(history: History) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _banner(run: Run) -> str:
+def _banner(run: RunInfo) -> str:
     if run.status.startswith("stopped"):
         return f"Training was {shorten(run.status, REASON)}. Everything up to then is shown."
     if run.status == "running":
@@ -173,15 +163,15 @@ def _picture_seconds(history: History) -> dict[str, float]:
 
 
 def _seconds(history: History) -> list[tuple[str, float, float]]:
-    """Part, seconds and share of the picture time, the largest first."""
+    """Return each part of the picture time as name, seconds and share, largest first."""
     seconds = {name: value for name, value in _picture_seconds(history).items() if value > 0}
     total = sum(seconds.values())
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
     return [(shorten(name, NAME), value, value / total) for name, value in largest_first]
 
 
-def _ticks(events: Sequence[Event]) -> list[tuple[float, str]]:
-    """Place along the slider of each event, with the epoch where there is room for it."""
+def _ticks(events: Sequence[HistoryEvent]) -> list[tuple[float, str]]:
+    """Return the place of each event along the slider, with its epoch if there is room for it."""
     last = len(events) - 1
     stride = max(1, -(-len(events) // _TICK_LABELS))
     ticks, latest = [], ""
@@ -211,7 +201,7 @@ def _rounded(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span for reading.
+    """Return a time span as text.
 
     Example:
         >>> duration(0.0421), duration(8.43), duration(192.0), duration(7500.0)

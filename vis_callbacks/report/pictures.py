@@ -1,4 +1,4 @@
-"""Pack the pictures of a run into few enough bytes for one file."""
+"""Compress the pictures of a run, so that they fit into one file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from PIL import Image
 
 _KEPT_BYTES = 6 * 1024  # a PNG this small is embedded as it is
 _LONGEST_SIDE = 1600
-_SMALL_SIDE = 96  # a picture this small is enlarged on screen, and shows its pixels
-_ENTRY_BYTES = 80  # what the page writes beside each address
+_SMALL_SIDE = 96  # a picture this small is enlarged on screen, with visible pixels
+_ENTRY_BYTES = 80  # bytes that the page adds to each address
 _SAMPLED = 32
-_MARGIN = 1.08  # what a guess from a sample may be wrong by
+_MARGIN = 1.08  # allowed error of a size estimated from a sample
 
 # WebP quality and scale, best first. Below quality 50 fewer pixels look better than coarser ones.
 _LEVELS = ((82, 1.0), (72, 1.0), (60, 1.0), (50, 1.0), (45, 0.8), (45, 0.66), (42, 0.58), (40, 0.5), (35, 0.4))
@@ -31,9 +31,9 @@ class Packed:
 
     Attributes:
         source: A ``data:`` address.
-        width: Width of the picture in the store; the embedded one may be smaller.
-        height: Its height.
-        crisp: Whether its pixels are to be shown as squares: pixel art, or a very small picture.
+        width: Width in the store; the embedded picture may be smaller.
+        height: Height in the store.
+        crisp: Whether pixels are shown as sharp squares: for pixel art and very small pictures.
     """
 
     source: str
@@ -44,13 +44,13 @@ class Packed:
 
 @dataclass(frozen=True)
 class Album:
-    """The pictures of a report, each distinct one once.
+    """The pictures of a report, without duplicates.
 
     Attributes:
         pictures: The distinct pictures.
-        index: Which of them a file shows.
-        damaged: Why a file could not be read.
-        fits: Whether they fit into the bytes that were allowed.
+        index: Index of each file's picture.
+        damaged: Why a file could not be read, by file.
+        fits: Whether the pictures fit into the allowed bytes.
     """
 
     pictures: tuple[Packed, ...]
@@ -63,11 +63,11 @@ def pack(files: Iterable[Path], max_bytes: int) -> Album:
     """Pack pictures with the best quality at which all of them fit.
 
     Small PNG files stay as they are. All others become WebP of one common quality, so that a picture does not seem to
-    change over time when only its coding does.
+    change over time because of its compression.
 
     Args:
-        files: The image files. A damaged one does no harm, see `Album.damaged`.
-        max_bytes: Most bytes that all ``data:`` addresses may take together.
+        files: The image files. Damaged ones are left out, see `Album.damaged`.
+        max_bytes: Upper limit for all ``data:`` addresses together.
     """
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         groups: dict[bytes | str, list[Path]] = {}
@@ -108,7 +108,7 @@ def _pack_distinct(files: Sequence[Path], max_bytes: int, pool: ThreadPoolExecut
 
 
 def _level_that_fits(files: Sequence[Path], max_bytes: int, pool: ThreadPoolExecutor) -> int:
-    """Guess the best level from a sample spread over the whole run; pictures at its start are simpler than later."""
+    """Estimate the best level from a sample of the whole run: early pictures are simpler than later ones."""
     spread = np.linspace(0, len(files) - 1, num=min(_SAMPLED, len(files)))
     sample = [files[int(place)] for place in spread]
     share = len(sample) / max(1, len(files))
@@ -128,7 +128,7 @@ def _pack_file(path: Path, level: int) -> Packed | str:
         with Image.open(io.BytesIO(data)) as opened:
             kept = opened.format == "PNG" and len(data) <= _KEPT_BYTES
             image = opened.convert("RGB")
-    except Exception as error:  # whatever a decoder raises on damaged data, the report is made
+    except Exception as error:  # decoders raise many types on damaged data
         return f"the picture file is damaged: {error}"
     crisp = max(image.size) <= _SMALL_SIDE or _is_pixel_art(image)
     if kept:
@@ -139,7 +139,7 @@ def _pack_file(path: Path, level: int) -> Packed | str:
 
 
 def _is_pixel_art(image: Image.Image) -> bool:
-    """Whether most pixels equal their right neighbour: enlarged digits, kernels, diagrams. Some lines are enough."""
+    """Whether most pixels of some rows equal their right neighbour: enlarged digits, kernels, diagrams."""
     pixels = np.asarray(image)[:: max(1, image.height // 32)]
     return bool(np.all(pixels[:, 1:] == pixels[:, :-1], axis=-1).mean() > 0.6)
 

@@ -1,4 +1,4 @@
-"""Read a picture store back, whatever state the run left it in."""
+"""Read a picture store, even a damaged or incomplete one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vis_callbacks.output.record import Record
-from vis_callbacks.report.history import Event, History, Picture, Point, Row, Run, shorten
-
-STORE = "visualizations"
-PANELS, METRICS, RUN = "panels.jsonl", "metrics.jsonl", "run.json"
+from vis_callbacks.output.store import FOLDER, METRICS, PANELS, RUN
+from vis_callbacks.report.history import History, HistoryEvent, Picture, Point, Row, RunInfo, shorten
 
 _MOST_PROBLEMS = 20
-_LARGEST_INTEGER = 2**53  # what a JSON reader in a browser still tells apart
+_LARGEST_INTEGER = 2**53  # larger ones are not exact in a browser
 
 T = TypeVar("T")
 
 
 def find_store(directory: Path) -> Path:
-    """Return the picture store in a log directory; a store itself is returned as it is.
+    """Return the picture store of a log directory; the path of a store itself is returned unchanged.
 
     Raises:
-        FileNotFoundError: If there is none. The message names stores further down, where there are some.
+        FileNotFoundError: If there is none. The message names stores in folders below, if there are any.
     """
-    for candidate in (directory, directory / STORE):
+    for candidate in (directory, directory / FOLDER):
         if any((candidate / name).is_file() for name in (PANELS, METRICS, RUN)):
             return candidate
     if not directory.exists():
@@ -43,14 +41,14 @@ def find_store(directory: Path) -> Path:
         else "Give the log directory of a run that had a visualization callback (Lightning prints it, e.g. "
         "lightning_logs/version_0)"
     )
-    raise FileNotFoundError(f"{directory}: {found}. Expected {PANELS} in {directory / STORE}. {remedy}.")
+    raise FileNotFoundError(f"{directory}: {found}. Expected {PANELS} in {directory / FOLDER}. {remedy}.")
 
 
 def read_history(directory: Path | str) -> History:
     """Read the picture store of a run.
 
-    Half-written lines, missing files, values of the wrong type and names that lead out of the store never stop the
-    reading: they are skipped or become gaps, and `History.problems` says so.
+    Half-written lines, missing files, values of the wrong type and file names outside the store raise no error: they
+    are skipped or become gaps, and are listed in `History.problems`.
 
     Args:
         directory: The run's log directory, or the ``visualizations`` directory in it.
@@ -84,7 +82,7 @@ def read_history(directory: Path | str) -> History:
 
 def _stores_below(directory: Path) -> Iterator[Path]:
     for depth in ("*", "*/*", "*/*/*"):
-        for path in sorted(directory.glob(f"{depth}/{STORE}/{PANELS}")):
+        for path in sorted(directory.glob(f"{depth}/{FOLDER}/{PANELS}")):
             yield path.parent.parent
 
 
@@ -95,7 +93,7 @@ def _read_lines(path: Path, parse: Callable[[str], T], problems: list[str], *, r
         if required or not isinstance(error, FileNotFoundError):
             problems.append(f"{path.name} could not be read: {error.strerror or error}")
         return
-    # Split at line feeds alone: a class name may hold any other line separator of Unicode.
+    # Split only at line feeds: a class name may hold any other line separator of Unicode.
     lines = data.decode("utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -146,7 +144,7 @@ def _parse_metrics(line: str) -> tuple[int, int, dict[str, float | None]]:
     return epoch, step, {name: _number(value) for name, value in data["values"].items()}
 
 
-def _read_run(path: Path, problems: list[str]) -> Run:
+def _read_run(path: Path, problems: list[str]) -> RunInfo:
     try:
         data = json.loads(path.read_bytes().decode("utf-8", errors="replace"))
         if not isinstance(data, dict):
@@ -155,9 +153,9 @@ def _read_run(path: Path, problems: list[str]) -> Run:
         problems.append(
             f"{path.name} could not be read, so facts about the run are missing: {shorten(str(error), 120)}"
         )
-        return Run()
+        return RunInfo()
     notes = data.get("notes")
-    return Run(
+    return RunInfo(
         model=_text(data.get("model")) or "",
         parameters=_integer(data.get("parameters")),
         started=_number(data.get("started")),
@@ -175,19 +173,19 @@ def _read_run(path: Path, problems: list[str]) -> Run:
 
 
 def _latest(records: Iterator[Record]) -> list[Record]:
-    # A resumed or repeated epoch writes its pictures again: what was written last holds.
-    latest: dict[tuple[str, Event], Record] = {}
+    # A resumed or repeated epoch writes its pictures again: the last ones count.
+    latest: dict[tuple[str, HistoryEvent], Record] = {}
     for record in records:
         latest[record.tag, _event(record)] = record
     return list(latest.values())
 
 
-def _event(record: Record) -> Event:
-    return Event(record.epoch, record.step, record.stage)
+def _event(record: Record) -> HistoryEvent:
+    return HistoryEvent(record.epoch, record.step, record.stage)
 
 
-def _events(records: list[Record]) -> tuple[Event, ...]:
-    # Whatever comes after the fit, at its last epoch and step, is shown after it.
+def _events(records: list[Record]) -> tuple[HistoryEvent, ...]:
+    # A validation or test after the fit has its last epoch and step, but comes after it.
     return tuple(
         sorted(
             set(map(_event, records)),
@@ -196,7 +194,7 @@ def _events(records: list[Record]) -> tuple[Event, ...]:
     )
 
 
-def _rows(store: Path, records: list[Record], events: tuple[Event, ...], problems: list[str]) -> tuple[Row, ...]:
+def _rows(store: Path, records: list[Record], events: tuple[HistoryEvent, ...], problems: list[str]) -> tuple[Row, ...]:
     index = {event: number for number, event in enumerate(events)}
     sections: dict[str, dict[str, dict[int, Picture]]] = {}
     for record in records:
@@ -216,7 +214,7 @@ def _name(record: Record) -> str:
 
 
 def _spread_failures(named: dict[str, dict[int, Picture]]) -> None:
-    """Show the failure of a whole callback, a record without a name, as a gap in each of its rows."""
+    """Show the failure of a whole callback (a record without a name) as a gap in each of its rows."""
     whole = named.get("", {})
     if len(named) == 1 or any(picture.gap is None for picture in whole.values()):
         return

@@ -20,7 +20,8 @@ from vis_callbacks._lightning import (
     sharded_strategy,
     stage_of,
 )
-from vis_callbacks.data.selector import SampleSelector, find_class_names
+from vis_callbacks.data.class_names import find_class_names
+from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.event import Moment
 from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.guard import copied_weights, swapped_weights

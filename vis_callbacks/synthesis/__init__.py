@@ -1,7 +1,8 @@
 """Feature visualization: images made by optimization. The names here are what its functions take and return."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from vis_callbacks._lazy import lazy_names
 
 if TYPE_CHECKING:
     from vis_callbacks.synthesis.fool import Fooled as Fooled
@@ -13,31 +14,5 @@ if TYPE_CHECKING:
     from vis_callbacks.synthesis.optimization.loop import SchedulerFactory as SchedulerFactory
     from vis_callbacks.synthesis.optimization.recipes import RECIPES as RECIPES
     from vis_callbacks.synthesis.optimization.recipes import Recipe as Recipe
-
-_MODULES = {
-    "FeatureMoments": "synthesis.optimization.feature_prior",
-    "FeatureStatistics": "synthesis.optimization.feature_prior",
-    "Fooled": "synthesis.fool",
-    "ImageStatistics": "synthesis.optimization.image_statistics",
-    "OptimizerFactory": "synthesis.optimization.loop",
-    "RECIPES": "synthesis.optimization.recipes",
-    "Recipe": "synthesis.optimization.recipes",
-    "SchedulerFactory": "synthesis.optimization.loop",
-    "collect_statistics": "synthesis.optimization.feature_prior",
-}
-
-__all__ = list(_MODULES)
-
-
-if not TYPE_CHECKING:  # else a type checker would accept any name
-
-    def __getattr__(name: str) -> object:
-        """Import a public name when it is first used (PEP 562)."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f"vis_callbacks.{_MODULES[name]}"), name)
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

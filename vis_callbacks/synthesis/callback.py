@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.data.samples import Collector, Samples
+from vis_callbacks.data.samples import Samples
+from vis_callbacks.data.selector import Collector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.run.run import Run

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.callback import SharedOptions
-from vis_callbacks.data.normalization import IDENTITY, Normalization
+from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
@@ -95,7 +95,7 @@ def deep_dream(
         start = (base + _resized(change, size)).clamp(0, 1)
         spec = ImageSpec(
             (len(start), start.shape[1], *size),
-            IDENTITY,
+            Normalization(),
             ImageStatistics(start.shape[1]),
             generator,
             start.device,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.data.normalization import IDENTITY, Normalization, normalization_of
+from vis_callbacks.data.normalization import Normalization, normalization_of
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.guard import device_of
@@ -135,7 +135,7 @@ def normalization_for(model: nn.Module, channels: int, given: Normalization | No
     if given is not None:
         return given
     found = normalization_of(model)
-    return found if found is not None and found.fits(channels) else IDENTITY
+    return found if found is not None and found.suits(channels) else Normalization()
 
 
 def _channels(model: nn.Module) -> int:

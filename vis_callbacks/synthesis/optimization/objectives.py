@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vis_callbacks.data.normalization import IDENTITY, Normalization
+from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.classifier import resolve_targets, target_scores
 from vis_callbacks.model.layout import Layout
@@ -29,7 +29,7 @@ class View:
     """
 
     pixels: Tensor
-    normalization: Normalization = IDENTITY
+    normalization: Normalization = field(default_factory=Normalization)
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
