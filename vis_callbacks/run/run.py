@@ -45,34 +45,25 @@ class Progress:
 
     Attributes:
         stage: What the user called: ``"fit"``, ``"validate"`` or ``"test"``.
-        epoch: Number of the epoch that is running, from 1; after a fit, the number of completed epochs.
+        epoch: In a fit the number of the epoch that is running, from 1; otherwise the number of completed epochs.
         step: The x-axis value of the metrics that are logged now.
-        validates: Whether this is a fit with validation.
+        sample_stage: The stage whose batches samples are taken from: validation where there is any.
     """
 
     stage: str
     epoch: int
     step: int
-    validates: bool
+    sample_stage: str
 
     @classmethod
     def of(cls, trainer: Trainer) -> Progress:
         """Read where a Trainer stands."""
-        fitting = is_fitting(trainer)
-        epoch = trainer.current_epoch + (1 if fitting else 0)
-        return cls(stage_of(trainer), epoch, metric_step(trainer), fitting and has_validation(trainer))
-
-    @property
-    def fitting(self) -> bool:
-        """Whether this is a fit."""
-        return self.stage == "fit"
-
-    @property
-    def sample_stage(self) -> str:
-        """The stage whose batches samples are taken from: validation where there is any."""
-        if not self.fitting:
-            return "test" if self.stage == "test" else "validation"
-        return "validation" if self.validates else "train"
+        stage = stage_of(trainer)
+        if stage == "fit":
+            sample_stage = "validation" if has_validation(trainer) else "train"
+        else:
+            sample_stage = "test" if stage == "test" else "validation"
+        return cls(stage, trainer.current_epoch + (1 if stage == "fit" else 0), metric_step(trainer), sample_stage)
 
     def end_of(self, stage: str) -> Moment:
         """Return the moment at which training, validation or test ends: that of the metrics logged there."""
@@ -208,17 +199,17 @@ class Run:
         if complete:
             self._show_initial(trainer, module, complete=True)
         # Without validation, the end of a training epoch stands in for it.
-        ending = {stage, "validation"} if stage == "train" and not progress.validates else {stage}
+        ending = {stage, "validation"} if stage == progress.sample_stage == "train" else {stage}
         moment = progress.end_of(stage)
         due = [
             technique
             for technique in self._mine
             if ending & set(technique.schedule.on)
-            and (not progress.fitting or technique.schedule.due_epoch(moment.epoch))
+            and (moment.stage != "fit" or technique.schedule.due_epoch(moment.epoch))
         ]
-        ready = self._select(due, moment, trainer, module, complete=complete)
+        ready = self._select(due, moment, trainer, module, complete)
         _mark_done(ready, epoch=moment.epoch)
-        self._make(ready, moment, trainer, module, complete=complete)
+        self._make(ready, moment, trainer, module, complete)
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the pictures that are due after an optimizer step."""
@@ -290,19 +281,19 @@ class Run:
         """The techniques whose pictures this process makes, or takes part in."""
         return [one for one in self.techniques if self._output is not None or self._processes.includes(one)]
 
-    def _show_initial(self, trainer: Trainer, module: LightningModule, *, complete: bool = False) -> None:
+    def _show_initial(self, trainer: Trainer, module: LightningModule, complete: bool = False) -> None:
         """Make the pictures of the initial weights, of the techniques that wait for them and have samples now."""
         if not self._waiting:
             return
         moment = Moment(0, 0)
-        ready = self._select(self._waiting, moment, trainer, module, complete=complete)
+        ready = self._select(self._waiting, moment, trainer, module, complete)
         _mark_done(ready, epoch=0)
         # A process that has lost the others makes none.
         made, mine = [one.technique for one in ready], self._mine
         self._waiting = [technique for technique in self._waiting if technique in mine and technique not in made]
         if ready:
             with nullcontext() if self._initial is None else swapped_weights(module, self._initial):
-                self._make(ready, moment, trainer, module, complete=complete)
+                self._make(ready, moment, trainer, module, complete)
         if not self._waiting:
             self._initial = None
 
@@ -312,24 +303,18 @@ class Run:
         moment: Moment,
         trainer: Trainer,
         module: LightningModule,
-        *,
         complete: bool = False,
     ) -> list[Ready]:
-        """Return which techniques make pictures now, as the process that writes decides for all.
+        """Return which of the techniques that are due make pictures now, as the process that writes decides for all.
 
-        Args:
-            due: Those whose schedules are due; the same in all processes.
-            moment: When the pictures are made.
-            trainer: Where samples and class names are looked for.
-            module: The user's module.
-            complete: Whether all batches were seen, so that fewer samples than asked for must do.
+        If `complete`, all batches were seen, so that fewer samples than asked for must do.
         """
         if not due:
             return []
         ready: list[Ready] = []
         if self._output is not None:
             # Of techniques that are not due too: samples are chosen as soon as anything is made.
-            found = [self._resolve(one, trainer, module, complete=complete) for one in self.techniques]
+            found = [self._resolve(one, trainer, module, complete) for one in self.techniques]
             found = [replace(one, passes=self._passes(one, moment)) for one in found if one.technique in due]
             ready = select(found, self.budget, self._spent(self._output), moment)
             for one in found:
@@ -344,7 +329,7 @@ class Run:
         self.budget.record_start({one.name: one.passes for one in ready}, self._spent(self._output).by_name)
         return ready
 
-    def _resolve(self, technique: Technique, trainer: Trainer, module: LightningModule, *, complete: bool) -> Ready:
+    def _resolve(self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool) -> Ready:
         """Return a technique with its samples, or with the reason why it has none."""
         name = self._names[technique]
         if not technique.uses_samples:
@@ -376,13 +361,7 @@ class Run:
         )
 
     def _make(
-        self,
-        ready: Sequence[Ready],
-        moment: Moment,
-        trainer: Trainer,
-        module: LightningModule,
-        *,
-        complete: bool = False,
+        self, ready: Sequence[Ready], moment: Moment, trainer: Trainer, module: LightningModule, complete: bool = False
     ) -> None:
         """Make the pictures of one event; all processes that share its work call this."""
         if not ready:
@@ -392,7 +371,7 @@ class Run:
         if output is None:
             if not self._processes.connected:
                 return
-            ready = [self._resolve(one, trainer, module, complete=complete) for one in techniques]
+            ready = [self._resolve(one, trainer, module, complete) for one in techniques]
         runner = EventRunner(
             ready, moment, share=self._processes.share, output=output, timer=self.timer, warnings=self.warnings
         )
