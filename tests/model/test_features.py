@@ -21,6 +21,8 @@ from vis_callbacks.model.features import (
     feature_info,
     find_layout,
     layers_across_depth,
+    middle_layer,
+    output_layout,
     trace_layer_choices,
 )
 from vis_callbacks.model.guard import undisturbed
@@ -382,3 +384,38 @@ def test_feature_info_leaves_no_trace_and_frees_its_memory() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())
     assert all(module.training and not module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "axes"),
+    [(plain, "2", "NCHW"), (plain, "8", "NC"), (plain, "5", "NCHW"), (SequenceFirst, "block", "LNC")],
+)
+def test_batch_and_channels_come_first_whether_or_not_there_is_a_map(make: Any, layer: str, axes: str) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    layout = output_layout(model, torch.rand(1, 3, 32, 32), layer)
+    assert layout.axes == axes
+    images = torch.rand(2, 3, 32, 32)
+    output = trace(model, images, activations=[layer]).activations[layer]
+    first = layout.channels_first(output)
+    assert first.shape[:2] == (2, layout.channels)
+    assert torch.equal(layout.from_channels_first(first), output)
+    # The batch axis is that along which an image alone has its output.
+    alone = layout.channels_first(trace(model, images[1:], activations=[layer]).activations[layer])
+    torch.testing.assert_close(first[1:], alone)
+
+
+def test_layers_without_an_order_of_axes_are_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, img_size=64, window_size=4).eval()
+    with pytest.raises(LayerError, match="gives 16 windows of each image: name one around the windows"):
+        output_layout(swin, torch.rand(1, 3, 64, 64), "layers.0.blocks.0.attn.qkv")
+    with pytest.raises(LayerError, match="no layer 'nowhere'"):
+        output_layout(plain(), torch.rand(1, 3, 32, 32), "nowhere")
+
+
+def test_the_middle_layer_is_at_two_thirds_or_any_before_the_logits() -> None:
+    assert middle_layer(torchvision.models.resnet18(), torch.rand(1, 3, 64, 64)) == "layer3"
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Linear(8, 5))
+    assert middle_layer(flat, torch.rand(1, 3, 4, 4)) == "1"

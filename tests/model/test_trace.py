@@ -160,7 +160,7 @@ def test_layers_with_outputs_of_all_kinds(images: Tensor) -> None:
     ("layer", "message"),
     [
         ("never", "did not run in the forward pass"),
-        ("nothing", "gives no tensor but NoneType"),
+        ("nothing", "gives NoneType, expected a tensor: choose another"),
         ("hed", "no layer 'hed' in Odd; nearest: head"),
     ],
 )

@@ -1,1 +1,57 @@
-"""All that is known about a user's model: how to leave no trace in it, read it, and name its layers."""
+"""A user's model: run it without disturbing its training, find its layers, and read their outputs and gradients.
+
+These are the names that techniques use; modules of this package import from each other's files.
+"""
+
+from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, in_small_chunks, pixels_of, scores_of
+from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
+from vis_callbacks.model.features import default_layer, find_layout, layers_across_depth, middle_layer, output_layout
+from vis_callbacks.model.guard import device_of, guarded, undisturbed
+from vis_callbacks.model.inputs import (
+    Sides,
+    baseline_for,
+    both_sides,
+    check_images,
+    check_positive,
+    fixed_targets,
+)
+from vis_callbacks.model.layers import filter_layers, filter_weight, find_layer, full_name, named_layers
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.trace import Trace, captured, trace
+
+__all__ = [
+    "Layout",
+    "Sides",
+    "Targets",
+    "Trace",
+    "add_by_row",
+    "baseline_for",
+    "both_sides",
+    "captured",
+    "check_images",
+    "check_positive",
+    "default_layer",
+    "device_of",
+    "filter_layers",
+    "filter_weight",
+    "find_layer",
+    "find_layout",
+    "fixed_targets",
+    "full_name",
+    "gradients_of",
+    "guarded",
+    "in_chunks",
+    "in_small_chunks",
+    "layers_across_depth",
+    "logits_of",
+    "middle_layer",
+    "named_layers",
+    "output_layout",
+    "pixels_of",
+    "probabilities",
+    "resolve_targets",
+    "scores_of",
+    "target_scores",
+    "trace",
+    "undisturbed",
+]

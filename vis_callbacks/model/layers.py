@@ -8,23 +8,23 @@ from vis_callbacks.errors import LayerError, nearest
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return every submodule by its dotted name, without the marks that ``torch.compile`` leaves in names.
+    """Return every submodule by its dotted name, without the prefixes that ``torch.compile`` adds to names.
 
     Example:
         >>> list(named_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
         ['0', '1']
     """
-    return {clean: module for name, module in model.named_modules() if (clean := _without_compile_marks(name))}
+    return {clean: module for name, module in model.named_modules() if (clean := _without_compile_prefix(name))}
 
 
 def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
     """Return the full name and the module of a layer.
 
-    A name is full, or the end of exactly one full name: ``layer4`` finds ``model.layer4``. A trailing ``.weight`` is
+    A name is a full name, or the end of exactly one: ``layer4`` finds ``model.layer4``. A trailing ``.weight`` is
     allowed, so that names from ``named_parameters`` work.
 
     Args:
-        model: Where to look.
+        model: The model that has the layer.
         name: The layer's name.
 
     Raises:
@@ -36,11 +36,11 @@ def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
     """
     layers = named_layers(model)
     _check_is_name(name, layers)
-    wanted = _without_compile_marks(name.removesuffix(".weight"))
+    wanted = _without_compile_prefix(name.removesuffix(".weight"))
     if wanted in layers:
         return wanted, layers[wanted]
     endings = [full for full in layers if full.endswith("." + wanted)]
-    # A wrapper that holds its model in one attribute makes the shortest match the one that is meant.
+    # With a wrapper that holds its model in an attribute, the shortest match is meant.
     shortest = [full for full in endings if full.count(".") == min(other.count(".") for other in endings)]
     if len(shortest) == 1:
         return shortest[0], layers[shortest[0]]
@@ -49,24 +49,24 @@ def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
     raise LayerError(f"no layer {name!r} in {type(model).__name__}; {nearest(wanted, layers)}")
 
 
-def _check_is_name(given: object, layers: dict[str, nn.Module]) -> None:
-    if not isinstance(given, str):
-        mine = next((name for name, module in layers.items() if module is given), None)
-        remedy = f"give its name, {mine!r}" if mine else f"such as {next(reversed(layers), '')!r}"
-        found = f"{type(given).__name__} {given!r}".split("\n")[0]
+def _check_is_name(name: object, layers: dict[str, nn.Module]) -> None:
+    if not isinstance(name, str):
+        known = next((full for full, module in layers.items() if module is name), None)
+        remedy = f"give its name, {known!r}" if known else f"such as {next(reversed(layers), '')!r}"
+        found = f"{type(name).__name__} {name!r}".split("\n")[0]
         raise LayerError(f"layer={found}: expected the name of a layer; {remedy}")
 
 
 def full_name(model: nn.Module, layer: str | None) -> str | None:
-    """Return a layer's full name, see `find_layer`; None, which leaves the choice open, stays None."""
+    """Return a layer's full name, see `find_layer`; None for None."""
     return None if layer is None else find_layer(model, layer)[0]
 
 
 def filter_weight(module: nn.Module) -> Tensor | None:
-    """Return a layer's filters ``(out, in/groups, kh, kw)``, or None where it has none.
+    """Return a layer's filters ``(out, in/groups, kh, kw)``, or None if it has none.
 
-    Any module whose ``weight`` has four dimensions counts, so subclasses and re-implementations of convolutions do too;
-    one-dimensional convolutions get a height of 1, and linear layers are convolutions of 1x1.
+    Any module whose ``weight`` has four dimensions counts, so that re-implementations of convolutions do too;
+    one-dimensional convolutions get a height of 1, and linear layers count as 1x1 convolutions.
     """
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
@@ -93,12 +93,10 @@ def filter_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
-    """Return the name and module of a layer with filters: the named one, or the first convolution.
-
-    Where a model has none, the first linear layer is one of 1x1.
+    """Return the name and module of a layer with filters: the named one, or the first convolution or linear layer.
 
     Raises:
-        LayerError: If the named layer has no filters, or the model has no layer that has.
+        LayerError: If the named layer has no filters, or no layer of the model has.
 
     Example:
         >>> find_filter_layer(nn.Sequential(nn.ReLU(), nn.Conv2d(3, 8, 3)))[0]
@@ -122,5 +120,5 @@ def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, n
     return next(iter(layers.items()))
 
 
-def _without_compile_marks(name: str) -> str:
+def _without_compile_prefix(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")

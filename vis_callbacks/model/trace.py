@@ -1,4 +1,4 @@
-"""One forward and one backward through a classifier, and all that techniques read from them."""
+"""One forward and one backward pass through a classifier, and what techniques read from them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vis_callbacks.model.layers import find_layer
 
 @dataclass(frozen=True)
 class Trace:
-    """What one forward and one backward of N images give.
+    """The results of one forward and one backward of N images.
 
     Attributes:
-        images: The images ``(N, C, H, W)`` in model space.
+        images: The images ``(N, C, H, W)`` in the model's input space.
         logits: ``(N, K)`` float32.
-        targets: The classes whose logits were differentiated, ``(N,)`` long, or ``(N, 2)`` for contrasts.
-        input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless asked for.
-        activations: Output of each layer asked for, float32, in the layer's own layout.
-        gradients: d target logit / d activation of the layers asked for, the same shapes.
+        targets: The classes whose logits were differentiated, ``(N,)`` long, or pairs ``(N, 2)``.
+        input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless requested.
+        activations: Outputs of the requested layers, float32, in their own layouts.
+        gradients: d target logit / d activation of the requested layers, in the same shapes.
     """
 
     images: Tensor
@@ -46,13 +46,13 @@ def trace(
     activations: Sequence[str] = (),
     gradients: Sequence[str] = (),
 ) -> Trace:
-    """Run one forward, and one backward if a gradient is asked for. To be called inside `undisturbed`.
+    """Run one forward, and one backward if a gradient is requested. Call it inside `undisturbed`.
 
-    The backward never computes weight gradients and, without the input gradient, stops at the first layer asked for.
+    The backward never computes weight gradients; without the input gradient it stops at the first requested layer.
 
     Args:
         model: From images to logits.
-        images: ``(N, C, H, W)`` float, in the model's input space; any tensor, also one made in inference mode.
+        images: ``(N, C, H, W)`` float, in the model's input space; tensors of inference mode are allowed.
         targets: Classes whose logits are differentiated, see `Targets`; None for the predicted ones.
         input_gradient: Whether to return the gradient at the images.
         activations: Names of layers whose outputs are returned.
@@ -62,7 +62,7 @@ def trace(
         The `Trace`; its tensors are detached.
 
     Raises:
-        LayerError: If a layer is not found, did not run, or gives no tensor.
+        LayerError: If a layer is not found, did not run, or its output holds no tensor.
         ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
     """
     check_images(images)
@@ -81,9 +81,9 @@ def trace(
         wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
         found: Sequence[Tensor | None] = ()
         if wanted:
-            # Hooks stay: a checkpointed block runs again in the backward, and must begin its graph at the same layer.
+            # Hooks stay: a checkpointed block runs again in the backward, and its graph must start at the same layer.
             found = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
-    # A layer beside the path to the logits (an auxiliary head) has no influence on them: its gradient is zero.
+    # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
     grads = [
         torch.zeros_like(tensor, dtype=torch.float32) if grad is None else grad.detach().float()
         for tensor, grad in zip(wanted, found, strict=True)
@@ -100,13 +100,13 @@ def trace(
 
 
 def joined(parts: Sequence[Trace]) -> Trace:
-    """Return the traces of several batches, made with the same questions, as one."""
+    """Concatenate the traces of several batches, made with the same arguments."""
     if len(parts) == 1:
         return parts[0]
     counts = [len(part.images) for part in parts]
 
     def cat(tensors: Sequence[Tensor]) -> Tensor:
-        # Most layers have the batch first; some have tokens first, or several windows for each image.
+        # Most outputs have the batch first; some have tokens first, or several windows per image.
         shapes = [tensor.shape for tensor in tensors]
         axes = zip(*shapes, strict=True)
         return torch.cat(list(tensors), dim=next((axis for axis, sizes in enumerate(axes) if [*sizes] == counts), 0))
@@ -128,13 +128,13 @@ def captured(layers: Mapping[str, nn.Module], *, differentiable: Sequence[str] =
 
     Args:
         layers: Modules by name.
-        differentiable: Names whose outputs must have a graph behind or begin one, so that gradients reach them.
+        differentiable: Names of layers whose outputs must be part of a graph, or start one, to get gradients.
 
     Yields:
-        Outputs by name, filled as the layers run. A layer that runs several times leaves its last output.
+        Outputs by name, filled as the layers run. Of a layer that runs several times it is the last output.
 
     Raises:
-        LayerError: While the model runs, if a layer's output holds no tensor.
+        LayerError: When the model runs, if a layer's output holds no tensor.
     """
     outputs: dict[str, Tensor] = {}
     with ExitStack() as stack:
@@ -148,18 +148,19 @@ def _capture(name: str, outputs: dict[str, Tensor], *, differentiable: bool) -> 
     def hook(module: nn.Module, _: Any, output: Any) -> Any:
         tensor = first_tensor(output)
         if tensor is None:
-            raise LayerError(f"layer {name!r} ({type(module).__name__}) gives no tensor but {type(output).__name__}")
+            found = f"layer {name!r} ({type(module).__name__}) gives {type(output).__name__}"
+            raise LayerError(f"{found}, expected a tensor: choose another")
         if differentiable and not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()
         outputs[name] = tensor
-        # The model goes on with a copy: an in-place ReLU behind the layer must not change what was captured.
+        # The model goes on with a copy: an in-place ReLU after the layer must not change the captured output.
         return with_first_tensor(output, tensor.clone())
 
     return hook
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """Return the tensor that a layer gives: its output, or the first in a tuple, list or mapping; None without any."""
+    """Return a layer's output tensor, or the first in an output tuple, list or mapping; None if it holds none."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, (tuple, list)):
