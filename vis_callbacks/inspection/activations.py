@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
@@ -95,6 +96,13 @@ def choose_channels(maps: Tensor, channels: Channels, most: int, *, seed: int = 
     return chosen
 
 
+def check_channels(channels: Channels) -> Channels:
+    """Return which channels are looked at, or raise a `ConfigurationError` if that cannot be meant."""
+    if isinstance(channels, str) and channels in ("strongest", "random"):
+        return channels
+    return checks.channel_numbers("channels", channels, "'strongest', 'random' or a list of channel numbers")
+
+
 class Activations(VisualizationCallback):
     """Shows what the channels of some layers give for each sample: the same channels on the same scale all through.
 
@@ -121,18 +129,11 @@ class Activations(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        if isinstance(channels, str) and channels not in ("strongest", "random"):
-            raise ConfigurationError(f"channels={channels!r}: expected 'strongest', 'random' or a list of numbers")
-        if scale not in get_args(ActivationScale):
-            raise ConfigurationError(f"scale={scale!r}: expected one of {', '.join(get_args(ActivationScale))}")
-        for name, value in (("depth", depth), ("max_channels", max_channels)):
-            if value < 1:
-                raise ConfigurationError(f"{name}={value}: expected a number from 1")
-        self.layers = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
-        self.depth = depth
-        self.max_channels = max_channels
-        self.channels = channels
-        self.scale = scale
+        self.layers = checks.optional(checks.layer_names, "layers", layers)
+        self.depth = checks.whole("depth", depth)
+        self.max_channels = checks.whole("max_channels", max_channels)
+        self.channels = check_channels(channels)
+        self.scale = checks.one_of("scale", scale, ActivationScale)
         self.chosen: dict[str, list[int]] = {}
         self.limits: dict[str, float] = {}
         self.negative: dict[str, bool] = {}

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks import checks
 from vis_callbacks.model.receptive_field import ReceptiveField
 
 Sides: TypeAlias = int | tuple[int, int]
@@ -45,11 +45,10 @@ class ChannelPatches:
     def __init__(
         self, channels: Sequence[int], top: int = 5, *, field: ReceptiveField | None = None, patch: Sides | None = None
     ) -> None:
-        if top < 1:
-            raise ConfigurationError(f"top={top}: expected a number from 1")
+        top = checks.whole("top", top)
         self._channels = torch.tensor(list(channels))
         self._field = field
-        self._patch = patch
+        self._patch = checks.optional(checks.sides, "patch", patch)
         self._seen = 0
         self.scores = torch.full((len(channels), top), -math.inf)
         self.images = torch.full((len(channels), top), -1)
@@ -125,7 +124,7 @@ def unit_boxes(
         else:
             middle = window.offset + places * window.stride + window.size / 2
             size = window.size
-        size = min(size if patch is None else both_sides(patch)[side], length)
+        size = min(size if patch is None else checks.sides("patch", patch)[side], length)
         start = (middle - size / 2).floor().long().clamp(0, length - size)
         sides.append(torch.stack([start, start + size], dim=1))
     return boxes_of(*sides)
@@ -140,8 +139,3 @@ def boxes_of(down: Tensor, across: Tensor) -> Tensor:
     """
     grid = torch.cat([across.repeat(len(down), 1), down.repeat_interleave(len(across), dim=0)], dim=1)
     return grid[:, [0, 2, 1, 3]]
-
-
-def both_sides(value: Sides) -> tuple[int, int]:
-    """Return height and width."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

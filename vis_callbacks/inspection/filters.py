@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.layers import filter_weight, find_filter_layer
 from vis_callbacks.panel import Panel, Tile
@@ -106,16 +106,10 @@ class Filters(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        if display not in get_args(FilterDisplay):
-            raise ConfigurationError(f"display={display!r}: expected one of {', '.join(get_args(FilterDisplay))}")
-        if scale not in get_args(FilterScale):
-            raise ConfigurationError(f"scale={scale!r}: expected one of {', '.join(get_args(FilterScale))}")
-        if max_filters < 1:
-            raise ConfigurationError(f"max_filters={max_filters}: expected a number from 1")
-        self.layer = layer
-        self.max_filters = max_filters
-        self.display = display
-        self.scale = scale
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.max_filters = checks.whole("max_filters", max_filters)
+        self.display = checks.one_of("display", display, FilterDisplay)
+        self.scale = checks.one_of("scale", scale, FilterScale)
         self.limit: float | None = None
 
     def check(self, model: nn.Module) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.data.samples import Collector
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
-from vis_callbacks.inspection.activations import Channels, choose_channels
-from vis_callbacks.inspection.channel_patches import ChannelPatches, Sides, both_sides, boxes_of
+from vis_callbacks.inspection.activations import Channels, check_channels, choose_channels
+from vis_callbacks.inspection.channel_patches import ChannelPatches, Sides, boxes_of
 from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
@@ -80,8 +80,7 @@ def maximal_patches(
         (torch.Size([2, 3, 4]), torch.Size([2, 3]))
     """
     check_images(images)
-    if top < 1:
-        raise ConfigurationError(f"top={top}: expected a number from 1")
+    top = checks.whole("top", top)
     height, width = images.shape[-2:]
     boxes = patch_boxes((height, width), patch, stride).to(images.device)
     cover = baseline_for(images, baseline)
@@ -119,11 +118,8 @@ def patch_boxes(image_size: tuple[int, int], patch: Sides | None = None, stride:
         >>> patch_boxes((4, 5), patch=4, stride=4).tolist()
         [[0, 0, 4, 4], [1, 0, 5, 4]]
     """
-    patches = tuple(math.ceil(length / 4) for length in image_size) if patch is None else both_sides(patch)
-    strides = tuple(math.ceil(length / 2) for length in patches) if stride is None else both_sides(stride)
-    for name, values in (("patch", patches), ("stride", strides)):
-        if min(values) < 1:
-            raise ConfigurationError(f"{name} of {values} pixels: expected sizes from 1")
+    patches = checks.optional(checks.sides, "patch", patch) or tuple(math.ceil(length / 4) for length in image_size)
+    strides = checks.optional(checks.sides, "stride", stride) or tuple(math.ceil(length / 2) for length in patches)
     sides = []
     for length, size, step in zip(image_size, patches, strides, strict=True):
         last = max(length - size, 0)
@@ -166,23 +162,17 @@ class MaximalPatches(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        for name, value in (("top", top), ("max_channels", max_channels), ("images", images)):
-            if value < 1:
-                raise ConfigurationError(f"{name}={value}: expected a number from 1")
-        for name, sides in (("patch", patch), ("stride", stride)):
-            if sides is not None and min(both_sides(sides)) < 1:
-                raise ConfigurationError(f"{name}={sides}: expected sizes from 1")
-        self.patch = patch
-        self.stride = stride
-        self.top = top
-        self.layer = layer
-        self.channels: Channels = "strongest" if channels is None else channels
-        self.max_channels = max_channels
+        self.patch = checks.optional(checks.sides, "patch", patch)
+        self.stride = checks.optional(checks.sides, "stride", stride)
+        self.top = checks.whole("top", top)
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.channels: Channels = "strongest" if channels is None else check_channels(channels)
+        self.max_channels = checks.whole("max_channels", max_channels)
         self.by_channel = layer is not None or channels is not None
         self.split = None if self.by_channel else "samples"
         self.chosen: list[int] | None = None
         self._found: tuple[Layout, ReceptiveField | None] | None = None
-        self._images = images
+        self._images = checks.whole("images", images)
         self._seen = self._new_collector()
 
     def check(self, model: nn.Module) -> None:
