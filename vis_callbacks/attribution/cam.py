@@ -1,4 +1,4 @@
-"""What the class activation maps share: the layer, the maps of its channels, and the way up to the image's size."""
+"""Shared by the class activation maps: the layer, the maps of its channels, and resizing to the image's size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks.attribution.callback import AttributionCallback, Display
-from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions, Display
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
@@ -62,10 +62,11 @@ class CamCallback(AttributionCallback):
 
     default_display: ClassVar[Display] = "overlay"
     signed = False
+    one_channel = True
 
     def __init__(self, *, layer: str | None = None, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
-        self.layer = layer
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
 
     def check(self, model: nn.Module) -> None:
         """Raise a `LayerError` if the layer is not found."""

@@ -1,4 +1,4 @@
-"""Eigen-CAM: the strongest pattern in a layer, whatever the class."""
+"""Eigen-CAM: the strongest pattern in a layer, independent of the class."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def _first_projection(values: Tensor) -> Tensor:
 
 
 class EigenCAM(CamCallback):
-    """Shows the strongest pattern in a layer, whatever the class. See `eigen_cam` and `CamCallback`."""
+    """Shows the strongest pattern in a layer, independent of the class. See `eigen_cam` and `CamCallback`."""
+
+    function = staticmethod(eigen_cam)
 
     def needs(self, event: Event) -> Needs:
         """The layer's activation."""
@@ -89,6 +91,6 @@ class EigenCAM(CamCallback):
         return eigen_cam_from_trace(event.trace, event.layout(self.layer))
 
     def caption(self, event: Event, index: int) -> str:
-        """Say nothing: no class is explained."""
+        """Return nothing: no class is explained."""
         del event, index
         return ""

@@ -55,8 +55,10 @@ def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout) ->
 class GuidedGradCAM(CamCallback):
     """Shows guided backpropagation where Grad-CAM sees the class. See `guided_grad_cam` and `CamCallback`."""
 
+    function = staticmethod(guided_grad_cam)
     default_display = "color"
     signed = True
+    one_channel = False
 
     def needs(self, event: Event) -> Needs:
         """The layer's activation and gradient."""

@@ -1,4 +1,4 @@
-"""For the channels of a layer, the crops of the images seen so far that excite them most."""
+"""The crops of images that excite the channels of a layer most."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Sides: TypeAlias = int | tuple[int, int]
 
 
 class ChannelPatches:
-    """The crops that excite the channels of a layer most, of all images seen so far: at most one an image and channel.
+    """The crops that excite the channels of a layer most, of all images seen so far: at most one per image and channel.
 
-    Crops have one size, the receptive field of a unit, moved inside the image where it begins or ends outside. Memory
-    is bounded: the best crops of each channel are all that is kept, as tensors.
+    Crops have one size, the receptive field of a unit, and are moved inside the image at its borders. Only the
+    best crops of each channel are kept, as tensors.
 
     Args:
         channels: Numbers of the channels that are followed.
@@ -60,7 +60,7 @@ class ChannelPatches:
 
         Args:
             images: ``(N, C, H, W)``, all of one size over all updates.
-            maps: What the layer gave for them, ``(N, C, h, w)``.
+            maps: The layer's output for them, ``(N, C, h, w)``.
         """
         height, width = images.shape[-2:]
         rows, columns = maps.shape[-2:]

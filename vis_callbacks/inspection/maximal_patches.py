@@ -50,7 +50,7 @@ def maximal_patches(
     """Find the patches of each image whose occlusion lowers the target's logit most.
 
     Patches start at every stride from the top left, and one more ends at the right and the lower edge where the stride
-    leaves a rest, so that each lies inside the image and every pixel that a stride does not skip is covered.
+    leaves a remainder, so that each lies inside the image and every pixel that a stride does not skip is covered.
 
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2013, arXiv:1311.2901.
 
@@ -61,9 +61,9 @@ def maximal_patches(
             None for the predicted ones.
         patch: Size of a patch; cut to the image's where it is larger. None: a quarter of the image's sides.
         stride: Pixels between patches. None: half a patch.
-        top: How many patches; fewer where the image does not hold so many.
-        baseline: What covers, in the model's input space: a number, or a tensor that broadcasts to the images. None:
-            zero, for most models the mean colour.
+        top: How many patches; fewer if the image has fewer.
+        baseline: Value that replaces covered pixels, in the model's input space: a number, or a tensor that broadcasts
+            to the images. None: zero, for most models the mean colour.
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
@@ -132,7 +132,7 @@ class MaximalPatches(VisualizationCallback):
     """Shows the patches of each sample that matter most to its class, or those that excite a layer's channels most.
 
     Without a layer or channels, patches of each sample are found by occlusion, see `maximal_patches`. With either,
-    crops of validation images are shown, a row a channel, cut at the channel's receptive field, see `ChannelPatches`.
+    crops of validation images are shown, a row per channel, cut at the channel's receptive field, see `ChannelPatches`.
 
     Args:
         patch: Size of a patch, one number or height and width. None: a quarter of the image's sides; in rows of
@@ -141,12 +141,12 @@ class MaximalPatches(VisualizationCallback):
         top: How many patches of each sample or channel.
         layer: Name of a layer to show the channels of. None: with channels, the last one that gives a map.
         channels: Which channels, see `Channels`; the strongest are found at the first event.
-        max_channels: At most so many channels.
-        images: How many validation images are searched for crops: the first that pass by, kept in memory.
+        max_channels: Largest number of channels.
+        images: How many validation images are searched for crops: the first ones, kept in memory.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Raises:
-        ConfigurationError: If an argument cannot be meant; at `setup`, if the layer is not there.
+        ConfigurationError: If an option has a wrong value; at `setup`, if the layer is not found.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class MaximalPatches(VisualizationCallback):
         self._seen = self._new_collector()
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if a layer was named and is not there."""
+        """Raise a `LayerError` if a named layer is not found."""
         if self.layer is not None:
             find_layer(model, self.layer)
 
@@ -189,7 +189,7 @@ class MaximalPatches(VisualizationCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep images to search, and hand on."""
+        """Keep images to search, then call the run's hook."""
         if self.by_channel and trainer.is_global_zero and dataloader_idx == 0 and not self._seen.complete:
             try:
                 self._seen.offer(batch)
