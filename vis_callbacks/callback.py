@@ -305,7 +305,7 @@ def _options_of(callback: type) -> list[str]:
     """Return the keyword arguments of a class and its bases."""
     made = [vars(one)["__init__"] for one in callback.__mro__ if "__init__" in vars(one)]
     options = [option for init in made for option in inspect.signature(init).parameters.values()]
-    return [option.name for option in options if option.default is not option.empty]
+    return list(dict.fromkeys(option.name for option in options if option.default is not option.empty))
 
 
 def _normalization(mean: Any, std: Any) -> Normalization | None:

@@ -70,7 +70,7 @@ def text(name: str, value: Any, what: str = "a string") -> str:
 def several(name: str, value: Any, check: Callable[[str, Any], T], expected: str, *, least: int = 1) -> tuple[T, ...]:
     """Return the items of a list, an array or a tensor, each of them checked; not of a string."""
     items = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):
+    if isinstance(items, (str, bytes, Mapping, set, frozenset)) or not isinstance(items, Iterable):
         raise refused(name, value, expected)
     found = tuple(check(name, item) for item in items)
     if len(found) < least:
