@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.batching import in_chunks, is_out_of_memory, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
 from vis_callbacks.model.feature_probe import feature_info
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer, full_name
+from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, first_tensor, trace, with_first_tensor
 
@@ -164,10 +164,6 @@ class AblationCAM(CamCallback):
 
     function = staticmethod(ablation_cam)
     split = "samples"
-
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation."""
-        return Needs(activations=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 
@@ -81,10 +80,6 @@ class EigenCAM(CamCallback):
     """Shows the strongest pattern in a layer, independent of the class. See `eigen_cam` and `CamCallback`."""
 
     function = staticmethod(eigen_cam)
-
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation."""
-        return Needs(activations=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

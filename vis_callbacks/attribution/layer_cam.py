@@ -12,11 +12,10 @@ from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionOptions
 from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 
@@ -94,6 +93,7 @@ class LayerCAM(CamCallback):
     """
 
     function = staticmethod(layer_cam)
+    reads_gradient = True
 
     def __init__(
         self,
@@ -107,15 +107,6 @@ class LayerCAM(CamCallback):
             raise ConfigurationError(f"LayerCAM has layers={layers!r} and layer={layer!r}: give one of the two")
         named = checks.optional(checks.layer_names, "layers", layers)
         self.layers = named or checks.optional(checks.layer_names, "layer", layer) or (None,)
-
-    def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if a layer is not found."""
-        for layer in filter(None, self.layers):
-            find_layer(model, layer)
-
-    def needs(self, event: Event) -> Needs:
-        """The layers' activations and gradients."""
-        return Needs(gradients=tuple(full_name(event.model, layer) for layer in self.layers))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionOptions
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 
@@ -128,10 +127,6 @@ class ScoreCAM(CamCallback):
     ) -> None:
         super().__init__(layer=layer, **options)
         self.top_k = checks.optional(checks.whole, "top_k", top_k)
-
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation."""
-        return Needs(activations=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

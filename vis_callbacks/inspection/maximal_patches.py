@@ -32,7 +32,7 @@ from vis_callbacks.run.run import Run
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_IMAGES_A_PASS = 32
+_IMAGES_PER_PASS = 32
 
 
 @guarded
@@ -246,15 +246,17 @@ class MaximalPatches(VisualizationCallback):
             self._found = layout, receptive_field(event.model, images[:1].to(device), layout.layer)
         layout, field = self._found
         found: ChannelPatches | None = None
-        for start in range(0, len(images), _IMAGES_A_PASS):
-            batch = images[start : start + _IMAGES_A_PASS]
+
+        def maps_of(items: Tensor) -> Tensor:
             with torch.no_grad():
-                seen = trace(event.model, batch.to(device), activations=[layout.layer])
-            maps = layout.to_map(seen.activations[layout.layer])
+                seen = trace(event.model, images[items].to(device), activations=[layout.layer])
+            return layout.to_map(seen.activations[layout.layer])
+
+        for items, maps in in_chunks(maps_of, len(images), pixels=pixels_of(images), chunk_size=_IMAGES_PER_PASS):
             if self.chosen is None:
                 self.chosen = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
             found = found or ChannelPatches(self.chosen, self.top, field=field, patch=self.patch)
-            found.update(batch, maps)
+            found.update(images[items], maps)
         assert found is not None
         assert self.chosen is not None
         pixels = dataclasses.replace(event.samples, images=found.crops.flatten(0, 1)).pixels
