@@ -1,18 +1,29 @@
-"""Make the README's pictures from a run of examples/pretrained.py and the report of a run of examples/digits.py.
+"""Make the README's pictures and the rows of its technique tables.
 
+python docs/pictures.py
+    adds a row and a picture for each technique that has none
 python docs/pictures.py runs/pretrained/lightning_logs/version_0 runs/digits/lightning_logs/version_0
+    makes all pictures again, from a run of examples/pretrained.py and one of examples/digits.py
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+import vis_callbacks as vc
+
 HERE = Path(__file__).parent / "images"
-ROWS = {
+README = Path(__file__).parent.parent / "README.md"
+SHOWN = {
     "Filters": 1,
     "Activations": 1,
     "FeatureAppearance": 1,
@@ -21,6 +32,57 @@ ROWS = {
     "FeatureInversion": 1,
     "FoolModel": 1,
 }
+"""How many pictures of a technique stand side by side; 2 of the others."""
+
+
+def techniques() -> list[type[vc.VisualizationCallback]]:
+    """Return the callbacks that the package exports, but for the bases."""
+    exported = [getattr(vc, name) for name in vc.__all__]
+    bases = (vc.VisualizationCallback, vc.AttributionCallback)
+    return [one for one in exported if isinstance(one, type) and issubclass(one, bases[0]) and one not in bases]
+
+
+def row(kind: type[vc.VisualizationCallback]) -> str:
+    """Return a technique's row: what its docstring says that it shows, with the paper that its function names."""
+    shows = (inspect.getdoc(kind) or "").split("\n\n")[0].split(". ")[0].rstrip(".").removeprefix("Shows ")
+    text = " ".join((inspect.getdoc(getattr(kind, "function", kind)) or "").split())
+    # Authors, "Title", year, arXiv or doi: the first author's surname is the word before the first comma or "and".
+    paper = re.search(r'(?:^|\. )([A-Z][^".]*?), "[^"]+",[^"]*?\b((?:19|20)\d\d)\b', text)
+    cited = f" ({re.split(r',| and | et al', paper[1])[0]} {paper[2]})" if paper else ""
+    name = kind.__name__
+    return f"| `{name}` | {' '.join(shows.split())}{cited} | ![{name} of photographs](docs/images/{name}.webp) |"
+
+
+def add_rows(kinds: list[type[vc.VisualizationCallback]]) -> None:
+    """Add rows to the README, each at the end of the table of its wing."""
+    lines = README.read_text().splitlines()
+    for kind in kinds:
+        wing = kind.__module__.split(".")[1]
+        start = next(at for at, line in enumerate(lines) if line.lower().startswith(f"**{wing}"))
+        last = next(at for at in range(start + 4, len(lines)) if not lines[at].startswith("|"))
+        lines.insert(last, row(kind))
+    README.write_text("\n".join(lines) + "\n")
+
+
+def add_missing() -> None:
+    """Add what is missing: rows, and pictures from a run of examples/pretrained.py with their techniques alone."""
+    rows = re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE)
+    add_rows([kind for kind in techniques() if kind.__name__ not in rows])
+    names = [kind.__name__ for kind in techniques() if not (HERE / f"{kind.__name__}.webp").is_file()]
+    if names:
+        example = Path(__file__).parent.parent / "examples" / "pretrained.py"
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, example, "--output", folder, "--only", *names], check=True)
+            save_pictures(next(Path(folder).rglob("visualizations")))
+
+
+def save_pictures(store: Path) -> None:
+    """Save the last pictures of each callback of a run, side by side."""
+    lines = (store / "panels.jsonl").read_text().splitlines()
+    for callback in dict.fromkeys(json.loads(line)["callback"] for line in lines):
+        found = pictures(store, callback)[: SHOWN.get(callback, 2)]
+        if found:
+            side_by_side(found, 150).save(HERE / f"{callback}.webp", quality=80, method=6)
 
 
 def pictures(store: Path, callback: str) -> list[Image.Image]:
@@ -47,7 +109,7 @@ def side_by_side(images: list[Image.Image], height: int, gap: int = 6) -> Image.
 
 
 def animation(store: Path, callback: str, path: Path) -> None:
-    """Write the pictures of a callback as one frame an event."""
+    """Write the pictures of a callback as one frame per event."""
     frames: dict[tuple[int, int], list[Image.Image]] = {}
     for line in (store / "panels.jsonl").read_text().splitlines():
         record = json.loads(line)
@@ -59,17 +121,15 @@ def animation(store: Path, callback: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pretrained", type=Path)
-    parser.add_argument("digits", type=Path)
+    parser.add_argument("pretrained", type=Path, nargs="?", help="log directory of examples/pretrained.py")
+    parser.add_argument("digits", type=Path, nargs="?", help="log directory of examples/digits.py")
     arguments = parser.parse_args()
     HERE.mkdir(exist_ok=True)
-    store = arguments.pretrained / "visualizations"
-    lines = (store / "panels.jsonl").read_text().splitlines()
-    for callback in dict.fromkeys(json.loads(line)["callback"] for line in lines):
-        found = pictures(store, callback)[: ROWS.get(callback, 2)]
-        if found:
-            side_by_side(found, 150).save(HERE / f"{callback}.webp", quality=80, method=6)
-    animation(arguments.digits / "visualizations", "ClassAppearance", HERE / "digits.webp")
+    add_missing()
+    if arguments.pretrained:
+        save_pictures(arguments.pretrained / "visualizations")
+    if arguments.digits:
+        animation(arguments.digits / "visualizations", "ClassAppearance", HERE / "digits.webp")
 
 
 if __name__ == "__main__":

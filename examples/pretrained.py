@@ -10,6 +10,7 @@ import argparse
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -70,34 +71,23 @@ class Pretrained(pl.LightningModule):
         self.log("accuracy", (self(batch[0]).argmax(dim=1) == batch[1]).float().mean())
 
 
-def every_technique(classes: list[int]) -> list[pl.Callback]:
-    """Return one callback of every technique."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "Activations": {"samples": 2, "max_channels": 16},
+    "ClassAppearance": {"classes": [341, 980, 323, 724], "fresh_steps": 256, "recipe": "best"},
+    "FoolModel": {"target": "pirate", "samples": 2},
+    "MaximalPatches": {"samples": 4},
+}
+"""Options that show more on these photographs; attributions show all four of them."""
+
+
+def every_technique() -> list[vc.VisualizationCallback]:
+    """Return one callback of every technique that the package exports, wing by wing."""
+    exported = [getattr(vc, name) for name in vc.__all__]
+    bases = (vc.VisualizationCallback, vc.AttributionCallback)
+    kinds = [one for one in exported if isinstance(one, type) and issubclass(one, bases[0]) and one not in bases]
     return [
-        vc.Filters(),
-        vc.Activations(samples=2, max_channels=16),
-        vc.MaximalPatches(samples=4),
-        vc.Gradient(samples=4, display="color"),
-        vc.Saliency(samples=4),
-        vc.GradientXInput(samples=4),
-        vc.IntegratedGradients(samples=4),
-        vc.SmoothGrad(samples=4),
-        vc.GuidedBackprop(samples=4, display="color"),
-        vc.Deconvnet(samples=4, display="color"),
-        vc.GradCAM(samples=4),
-        vc.GradCAMPlusPlus(samples=4),
-        vc.HiResCAM(samples=4),
-        vc.LayerCAM(samples=4),
-        vc.XGradCAM(samples=4),
-        vc.EigenCAM(samples=4),
-        vc.ScoreCAM(samples=4),
-        vc.AblationCAM(samples=4),
-        vc.GuidedGradCAM(samples=4, display="color"),
-        vc.Occlusion(samples=4),
-        vc.ClassAppearance(classes, fresh_steps=256, recipe="best"),
-        vc.FeatureAppearance(),
-        vc.DeepDream(),
-        vc.FeatureInversion(),
-        vc.FoolModel("pirate", samples=2),
+        kind(**OPTIONS.get(kind.__name__, {"samples": 4} if issubclass(kind, vc.AttributionCallback) else {}))
+        for kind in sorted(kinds, key=lambda kind: kind.__module__.split(".")[1])
     ]
 
 
@@ -107,7 +97,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", metavar="CALLBACK", help="names of the callbacks to run; all unless given")
     arguments = parser.parse_args()
 
-    callbacks = every_technique(classes=[341, 980, 323, 724])
+    callbacks = every_technique()
     if arguments.only:
         callbacks = [callback for callback in callbacks if type(callback).__name__ in arguments.only]
     report = vc.Report()

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.helpers import tiny
+from tests.helpers.techniques import callback_classes, options_of
 from vis_callbacks import (
+    Activations,
     ClassAppearance,
     ConfigurationError,
+    DeepDream,
     Event,
+    FeatureAppearance,
+    FeatureInversion,
     Filters,
+    FoolModel,
     GradCAM,
+    GuidedBackprop,
+    IntegratedGradients,
+    LayerCAM,
     LayerError,
+    MaximalPatches,
+    Occlusion,
     Panel,
     Report,
     Saliency,
+    ScoreCAM,
+    SmoothGrad,
     Tile,
     VisualizationCallback,
     VisualizationWarning,
+    default_suite,
     functional,
 )
 
@@ -48,34 +64,182 @@ def visualization_warnings() -> Iterator[list[str]]:
 # Before training.
 
 
+NAN, ARRAY, MODULE = float("nan"), np.zeros((1, 3, 8, 8), np.float32), nn.ReLU()
+
+WRONG: list[tuple[type, dict[str, Any], str]] = [
+    (Saliency, {"samples": 0}, "samples=0: expected a whole number from 1"),
+    (Saliency, {"samples": -1}, "samples=-1: expected a whole number from 1"),
+    (Saliency, {"samples": True}, "samples=True: expected a whole number from 1"),
+    (Saliency, {"samples": 2.5}, "samples=2.5: expected a whole number from 1, 'per_class', a tensor (N, C, H, W) or"),
+    (Saliency, {"samples": "per_clas"}, "samples='per_clas': expected a whole number from 1, 'per_class'"),
+    (Saliency, {"samples": torch.zeros(3, 8, 8)}, "(3, 8, 8), expected floating (N, C, H, W)"),
+    (Saliency, {"samples": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "uint8 tensor (1, 3, 8, 8), expected floating"),
+    (Saliency, {"samples": ["/nowhere/cup.png"]}, "samples: no file '/nowhere/cup.png'"),
+    (Saliency, {"samples": [3]}, "samples=3: expected an image file"),
+    (Saliency, {"samples": []}, "samples=[]: expected a whole number from 1, 'per_class', a tensor (N, C, H, W) or"),
+    (Saliency, {"samples": ARRAY}, "samples=array([[[[0., 0."),
+    (Saliency, {"targets": 1.5}, "targets=1.5: expected 'predicted', 'label', 'contrast', a class number or a class"),
+    (Saliency, {"targets": -1}, "targets=-1: expected a whole number from 0"),
+    (Saliency, {"targets": None}, "targets=None: expected 'predicted'"),
+    (Saliency, {"every_n_epochs": 0}, "every_n_epochs=0: expected a whole number from 1"),
+    (Saliency, {"every_n_epochs": "2"}, "every_n_epochs='2': expected a whole number from 1"),
+    (Saliency, {"every_n_steps": 1.5}, "every_n_steps=1.5: expected a whole number from 1"),
+    (Saliency, {"on": "val"}, "on='val': expected one of 'train', 'validation', 'test'"),
+    (Saliency, {"on": ["train", "tset"]}, "on='tset': expected one of 'train', 'validation', 'test'"),
+    (Saliency, {"on": []}, "on=[]: expected 'train', 'validation' or 'test'"),
+    (Saliency, {"on": None}, "on=None: expected 'train', 'validation' or 'test'"),
+    (Saliency, {"mean": 0.5}, "mean=0.5 with std=None: give both or neither"),
+    (Saliency, {"mean": NAN, "std": 1}, "mean=nan: expected a number that is finite"),
+    (Saliency, {"mean": "a", "std": 1}, "mean='a': expected a number, or one per channel"),
+    (Saliency, {"mean": 0.5, "std": 0}, "std=0: expected a number above 0"),
+    (Saliency, {"mean": 0.5, "std": [0.5, NAN, 1]}, "std=nan: expected a number above 0"),
+    (Saliency, {"mean": [0.5] * 3, "std": [0.5] * 2}, "expected as many numbers in both, or a single one"),
+    (Saliency, {"class_names": "abc"}, "class_names='abc': expected a list of names"),
+    (Saliency, {"class_names": [1, 2]}, "class_names=1: expected a string"),
+    (Saliency, {"on_error": "ignore"}, "on_error='ignore': expected one of 'warn', 'raise'"),
+    (Saliency, {"on_error": None}, "on_error=None: expected one of 'warn', 'raise'"),
+    (Saliency, {"seed": "a"}, "seed='a': expected a whole number"),
+    (Saliency, {"budget": NAN}, "budget=nan: expected a share of the training time above 0 and up to 1"),
+    (Saliency, {"budget": 5}, "budget=5: expected a share of the training time above 0 and up to 1"),
+    (Saliency, {"name": ""}, "name='': expected a string, not empty"),
+    (Saliency, {"name": 3}, "name=3: expected a string, not empty"),
+    (Saliency, {"transform": "flip"}, "transform='flip': expected a function"),
+    (Saliency, {"batch_to_images": 0}, "batch_to_images=0: expected a function"),
+    (Saliency, {"display": "rainbow"}, "display='rainbow': expected one of 'heatmap', 'overlay'"),
+    (Saliency, {"display": []}, "display=[]: expected one display or several"),
+    (Saliency, {"alpha": 2}, "alpha=2: expected a number from 0 to 1"),
+    (Saliency, {"alpha": NAN}, "alpha=nan: expected a number from 0 to 1"),
+    (GradCAM, {"layer": MODULE}, "layer=ReLU(): expected the name of a layer"),
+    (GradCAM, {"layer": 4}, "layer=4: expected the name of a layer"),
+    (LayerCAM, {"layers": []}, "layers=[]: expected names of layers"),
+    (LayerCAM, {"layer": [MODULE]}, "layer=ReLU(): expected the name of a layer"),
+    (LayerCAM, {"layer": "a", "layers": "b"}, "LayerCAM has layers='b' and layer='a': give one of the two"),
+    (ScoreCAM, {"top_k": 0}, "top_k=0: expected a whole number from 1"),
+    (GuidedBackprop, {"channel": 3}, "channel=3 without a layer: expected the layer's name too"),
+    (GuidedBackprop, {"layer": "conv1", "channel": -1}, "channel=-1: expected a whole number from 0"),
+    (IntegratedGradients, {"steps": 0}, "steps=0: expected a whole number from 1"),
+    (SmoothGrad, {"noisy_samples": 2.5}, "noisy_samples=2.5: expected a whole number from 1"),
+    (SmoothGrad, {"noise_level": -0.1}, "noise_level=-0.1: expected a number from 0"),
+    (SmoothGrad, {"noise_level": float("inf")}, "noise_level=inf: expected a number from 0"),
+    (Occlusion, {"window": 0}, "window=0: expected a whole number from 1, or two of them: height and width"),
+    (Occlusion, {"window": (4, 4, 4)}, "window=(4, 4, 4): expected a whole number from 1, or two of them"),
+    (Occlusion, {"window": 3, "stride": (3, 4)}, "stride=(3, 4): expected at most the window's 3, or pixels stay"),
+    (Occlusion, {"pixel": 2.0}, "pixel=2.0: expected a number from 0 to 1"),
+    (Occlusion, {"score": "loss"}, "score='loss': expected one of 'logit', 'probability'"),
+    (Filters, {"layer": 0}, "layer=0: expected the name of a layer"),
+    (Filters, {"max_filters": "all"}, "max_filters='all': expected a whole number from 1"),
+    (Filters, {"display": "grey"}, "display='grey': expected one of 'auto', 'rgb'"),
+    (Filters, {"scale": None}, "scale=None: expected one of 'fixed', 'layer', 'filter'"),
+    (Activations, {"layers": {"a": 1}}, "layers={'a': 1}: expected names of layers"),
+    (Activations, {"depth": 2.5}, "depth=2.5: expected a whole number from 1"),
+    (Activations, {"max_channels": 0}, "max_channels=0: expected a whole number from 1"),
+    (Activations, {"channels": "weakest"}, "channels='weakest': expected 'strongest', 'random' or a list of channel"),
+    (Activations, {"channels": [0, 1.5]}, "channels=1.5: expected a whole number from 0"),
+    (Activations, {"scale": "log"}, "scale='log': expected one of 'fixed', 'layer', 'channel'"),
+    (MaximalPatches, {"patch": "big"}, "patch='big': expected a whole number from 1, or two of them"),
+    (MaximalPatches, {"stride": 0}, "stride=0: expected a whole number from 1, or two of them"),
+    (MaximalPatches, {"top": 0}, "top=0: expected a whole number from 1"),
+    (MaximalPatches, {"channels": [-1]}, "channels=-1: expected a whole number from 0"),
+    (MaximalPatches, {"images": 0}, "images=0: expected a whole number from 1"),
+    (ClassAppearance, {"classes": "wurst"}, "classes='wurst': expected 'rotating', 'worst' or a list of classes"),
+    (ClassAppearance, {"classes": [0, 1.5]}, "classes=1.5: expected a class number or a class name"),
+    (ClassAppearance, {"classes": 3}, "classes=3: expected 'rotating', 'worst' or a list of classes"),
+    (ClassAppearance, {"steps": 1.5}, "steps=1.5: expected a whole number from 1"),
+    (ClassAppearance, {"restart_every": True}, "restart_every=True: expected a whole number from 1"),
+    (ClassAppearance, {"recipe": "rest"}, "recipe='rest': expected the name of a recipe, or a Recipe; nearest: best"),
+    (ClassAppearance, {"recipe": 3}, "recipe=3: expected the name of a recipe, or a Recipe"),
+    (ClassAppearance, {"decay": -1}, "decay=-1: expected a number from 0"),
+    (ClassAppearance, {"warm_start": "no"}, "warm_start='no': expected True or False"),
+    (ClassAppearance, {"image_size": "a"}, "image_size='a': expected a whole number from 1, (H, W) or (C, H, W)"),
+    (ClassAppearance, {"image_size": (3, 8, 8, 8)}, "image_size=(3, 8, 8, 8): expected a whole number from 1, (H, W)"),
+    (ClassAppearance, {"optimizer": "Adam"}, "optimizer='Adam': expected a function"),
+    (ClassAppearance, {"progress": 1}, "progress=1: expected True or False"),
+    (FeatureAppearance, {"channels": []}, "channels=[]: expected a list of channel numbers"),
+    (FeatureAppearance, {"channels": 3}, "channels=3: expected a list of channel numbers"),
+    (FeatureAppearance, {"real": -1}, "real=-1: expected a whole number from 0"),
+    (FeatureAppearance, {"position": "left"}, "position='left': expected 'all', 'center' or a unit's row and column"),
+    (FeatureAppearance, {"position": (1, 2, 3)}, "position=(1, 2, 3): expected 'all', 'center' or a unit's row and"),
+    (FeatureAppearance, {"diversity": NAN}, "diversity=nan: expected a number from 0"),
+    (DeepDream, {"channel": 1.5}, "channel=1.5: expected a whole number from 0"),
+    (DeepDream, {"octaves": 0}, "octaves=0: expected a whole number from 1"),
+    (DeepDream, {"octave_scale": 1}, "octave_scale=1: expected a number above 1"),
+    (FeatureInversion, {"layers": [1]}, "layers=1: expected the name of a layer"),
+    (FoolModel, {"target": 1.5}, "target=1.5: expected a class number or a class name"),
+    (FoolModel, {"min_probability": 1.1}, "min_probability=1.1: expected a number from 0 to 1"),
+    (FoolModel, {"linf": -1}, "linf=-1: expected a number of pixel units above 0"),
+    (FoolModel, {"l2": "small"}, "l2='small': expected a number of pixel units above 0"),
+    (Report, {"budget": "5 %"}, "budget='5 %': expected a share of the training time above 0 and up to 1"),
+    (default_suite, {"budget": True}, "budget=True: expected a share of the training time above 0 and up to 1"),
+    # The class that was called, and the nearest option that it has.
+    (LayerCAM, {"lauer": "conv1"}, "LayerCAM has no option 'lauer'; nearest: layer"),
+    (Saliency, {"layer": "conv1"}, "Saliency has no option 'layer'; nearest: display"),
+    (ClassAppearance, {"every_n_epoch": 2}, "ClassAppearance has no option 'every_n_epoch'; nearest: every_n_epochs"),
+    (FoolModel, {"prob": 2}, "FoolModel has no option 'prob'; nearest: progress, min_probability"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "said"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_option_is_refused_at_construction(kind: type, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as raised:
+        kind(**options)
+    assert len(str(raised.value)) < 300
+
+
+# What no option of a kind can mean. NaN is no number, True is none either, and a list of objects names nothing.
+NOTHING = [object(), [object()], {}, {"a": 1}, {0.5}, b"x", "", [NAN], [None], NAN, float("inf"), -1j]
+WRONG_FOR = {
+    bool: [*NOTHING, 0, 1, "yes"],
+    int: [*NOTHING, True, 2.5, np.float64(2), "many", [1]],
+    float: [*NOTHING, True, "much", [0.5]],
+    str: [*NOTHING, True, 0.5, [["validation"]]],
+    type(None): [*NOTHING, True],
+}
+TOGETHER = {"mean": {"std": 0.5}, "std": {"mean": 0.5}, "channel": {"layer": "net.conv1"}}
+"""What has to be given too."""
+every = pytest.mark.parametrize("kind", [*callback_classes(), Report], ids=lambda kind: kind.__name__)
+
+
+@every
+def test_no_option_accepts_what_it_cannot_mean(kind: type) -> None:
+    options = options_of(kind)
+    assert options
+    accepted = []
+    for name, option in options.items():
+        more = {other: value for other, value in TOGETHER.get(name, {}).items() if other in options}
+        none = [] if "None" in str(option.annotation) else [None]
+        for value in [*WRONG_FOR[type(option.default)], *none]:
+            try:
+                kind(**{name: value, **more})
+                accepted.append((name, value, "accepted"))
+            except ConfigurationError as error:
+                said = str(error)
+                if not (said.startswith(name) and "expected" in said and len(said) < 300):
+                    accepted.append((name, value, said))
+    assert accepted == []
+
+
+@every
+def test_numbers_of_numpy_are_numbers(kind: type) -> None:
+    for name, option in options_of(kind).items():
+        default = option.default
+        if type(default) in (int, float):
+            given = kind(**{name: (np.int64 if type(default) is int else np.float64)(default)})
+            found = vars(given).get(name, default)
+            assert type(found) is type(default)
+            assert found == default
+
+
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("filename", "words"),
     [
-        (lambda: Saliency(on="val"), ["on='val'", "'validation'"]),
-        (lambda: Saliency(on=["train", "tset"]), ["'tset'", "'test'"]),
-        (lambda: Saliency(every_n_epochs=0), ["every_n_epochs=0", "from 1"]),
-        (lambda: Saliency(every_n_epochs=-2), ["every_n_epochs=-2"]),
-        (lambda: Saliency(every_n_steps=1.5), ["every_n_steps=1.5", "whole number"]),
-        (lambda: Saliency(samples=0), ["samples=0", "from 1"]),
-        (lambda: Saliency(samples=-1), ["samples=-1"]),
-        (lambda: Saliency(samples=True), ["samples=True"]),
-        (lambda: Saliency(samples="per_clas"), ["'per_clas'", "'per_class'"]),
-        (lambda: Saliency(samples=torch.zeros(3, 8, 8)), ["(3, 8, 8)", "(N, C, H, W)"]),
-        (lambda: Saliency(samples=torch.zeros(1, 3, 8, 8, dtype=torch.uint8)), ["uint8", "floating"]),
-        (lambda: Saliency(samples=["/nowhere/cup.png"]), ["no file '/nowhere/cup.png'"]),
-        (lambda: Saliency(samples=[]), ["empty"]),
-        (lambda: Saliency(on_error="ignore"), ["on_error='ignore'", "'warn' or 'raise'"]),
-        (lambda: Saliency(mean=0.5), ["mean=0.5", "std=None", "both"]),
-        (lambda: Saliency(mean=0.5, std=0.0), ["above 0"]),
-        (lambda: Saliency(targets=1.5), ["targets=1.5", "'label'"]),
-        (lambda: Saliency().to_file("cup_{epok}.png"), ["{epok}", "nearest: epoch"]),
-        (lambda: Saliency().to_file("cup_{epoch}"), ["''", "image format", ".png"]),
-        (lambda: Saliency().to_file("cups.{epoch}"), ["'.{epoch}'", "image format"]),
+        ("cup_{epok}.png", ["{epok}", "nearest: epoch"]),
+        ("cup_{epoch}", ["''", "image format", ".png"]),
+        ("cups.{epoch}", ["'.{epoch}'", "image format"]),
     ],
 )
-def test_a_wrong_option_is_refused_at_construction(make: Callable[[], object], words: list[str]) -> None:
+def test_a_wrong_file_name_is_refused(filename: str, words: list[str]) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        make()
+        Saliency().to_file(filename)
     assert all(word in str(raised.value) for word in words), raised.value
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer, builds_model_late
 from vis_callbacks.data.batches import BatchToImages
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleRequest, SampleSource, fingerprint
 from vis_callbacks.data.targets import TargetSpec, check_target
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.event import Event, Moment, Needs
 from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.output.destinations import Destinations, Handler, check_pattern
@@ -132,30 +134,28 @@ class VisualizationCallback(RunHooks):
         name: str | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         batch_to_images: BatchToImages | None = None,
+        **unknown: NoReturn,
     ) -> None:
         super().__init__()
-        if on_error not in ("warn", "raise"):
-            raise ConfigurationError(f"on_error={on_error!r}: expected 'warn' or 'raise'")
-        if (mean is None) != (std is None):
-            raise ConfigurationError(f"mean={mean!r} with std={std!r}: give both or neither")
-        if isinstance(targets, bool) or not isinstance(targets, (int, str)):
-            raise ConfigurationError(
-                f"targets={targets!r}: expected 'predicted', 'label', 'contrast', a class number or a class name"
-            )
+        for option in unknown:
+            known = nearest(option, _options_of(type(self)))
+            raise ConfigurationError(f"{type(self).__name__} has no option {option!r}; {known}")
         self.sample_request = SampleRequest(
             samples,
-            None if mean is None or std is None else Normalization.of(mean, std),
-            tuple(class_names or ()),
+            _normalization(mean, std),
+            checks.optional(checks.several, "class_names", class_names, checks.text, "a list of names", least=0) or (),
             batch_to_images,
         )
-        self.targets = targets
+        self.targets = checks.class_spec(
+            "targets", targets, "'predicted', 'label', 'contrast', a class number or a class name"
+        )
         self.schedule = Schedule.of(on, every_n_epochs, every_n_steps)
-        self.on_error = on_error
-        self.seed = seed
+        self.on_error = checks.one_of("on_error", on_error, Literal["warn", "raise"])
+        self.seed = checks.whole("seed", seed, least=None)
         self.budget = check_share(budget)
         self.left_out: list[int] = []
-        self.name = name or type(self).__name__
-        self.transform = transform
+        self.name = checks.optional(checks.text, "name", name) or type(self).__name__
+        self.transform = checks.optional(checks.function, "transform", transform)
         self.destinations = Destinations()
         self.restored_samples: dict[str, Any] = {}
         self._stages_chosen = False
@@ -303,6 +303,25 @@ class VisualizationCallback(RunHooks):
     def _destine(self, link: str) -> None:
         self.destinations.choose()
         self._chain += f".{link}"
+
+
+def _options_of(callback: type) -> list[str]:
+    """Return the keyword arguments of a class and its bases."""
+    made = [vars(one)["__init__"] for one in callback.__mro__ if "__init__" in vars(one)]
+    options = [option for init in made for option in inspect.signature(init).parameters.values()]
+    return list(dict.fromkeys(option.name for option in options if option.default is not option.empty))
+
+
+def _normalization(mean: Any, std: Any) -> Normalization | None:
+    """Return what `mean` and `std` say."""
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise ConfigurationError(f"mean={mean!r} with std={std!r}: give both or neither")
+    means, stds = checks.per_channel("mean", mean), checks.per_channel("std", std, low=0, above=True)
+    if len({len(means), len(stds)} - {1}) > 1:
+        raise ConfigurationError(f"mean={means} with std={stds}: expected as many numbers in both, or a single one")
+    return Normalization(means, stds)
 
 
 def _stable(value: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,61 +14,46 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks.attribution.ablation_cam import ablation_cam
-from vis_callbacks.attribution.eigen_cam import eigen_cam
-from vis_callbacks.attribution.grad_cam import grad_cam
-from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus
-from vis_callbacks.attribution.gradient import gradient, gradient_x_input
-from vis_callbacks.attribution.guided_grad_cam import guided_grad_cam
-from vis_callbacks.attribution.hires_cam import hires_cam
-from vis_callbacks.attribution.integrated_gradients import integrated_gradients
-from vis_callbacks.attribution.layer_cam import layer_cam
-from vis_callbacks.attribution.occlusion import occlusion
-from vis_callbacks.attribution.relu_rules import deconvnet, guided_backprop
-from vis_callbacks.attribution.saliency import saliency
-from vis_callbacks.attribution.score_cam import score_cam
-from vis_callbacks.attribution.smoothgrad import smoothgrad
-from vis_callbacks.attribution.xgrad_cam import xgrad_cam
+from tests.helpers.techniques import attributions, few
+from vis_callbacks import AttributionCallback
+from vis_callbacks.attribution.cam import CamCallback
 
 
 @dataclass(frozen=True)
 class Technique:
-    function: Callable[..., Tensor]
-    signed: bool = True
-    one_channel: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-    chunked: bool = False
+    """A technique as its callback states it: function, sign and shape."""
+
+    callback: type[AttributionCallback]
+
+    @property
+    def function(self) -> Callable[..., Tensor]:
+        return self.callback.function
+
+    @property
+    def signed(self) -> bool:
+        return self.callback.signed
+
+    @property
+    def one_channel(self) -> bool:
+        return self.callback.one_channel
+
+    @property
+    def cam(self) -> bool:
+        return issubclass(self.callback, CamCallback)
+
+    @property
+    def chunked(self) -> bool:
+        return "chunk_size" in inspect.signature(self.function).parameters
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Any = None, **options: Any) -> Tensor:
-        return self.function(model, images, targets, **{**self.options, **options})
+        """Call the function with few steps or samples."""
+        return self.function(model, images, targets, **{**few(self.function, 5), **options})
 
     def __repr__(self) -> str:
         return self.function.__name__
 
 
-def _cam(function: Callable[..., Tensor], **more: Any) -> Technique:
-    return Technique(function, signed=False, one_channel=True, **more)
-
-
-TECHNIQUES = (
-    Technique(gradient),
-    Technique(gradient_x_input),
-    Technique(saliency, signed=False, one_channel=True),
-    Technique(integrated_gradients, options={"steps": 5}, chunked=True),
-    Technique(smoothgrad, options={"samples": 5}, chunked=True),
-    Technique(guided_backprop),
-    Technique(deconvnet),
-    Technique(guided_grad_cam),
-    _cam(grad_cam),
-    _cam(grad_cam_plus_plus),
-    _cam(hires_cam),
-    _cam(layer_cam),
-    _cam(xgrad_cam),
-    _cam(eigen_cam),
-    _cam(score_cam, chunked=True),
-    _cam(ablation_cam, chunked=True),
-    Technique(occlusion, one_channel=True, chunked=True),
-)
+TECHNIQUES = tuple(map(Technique, attributions()))
 
 
 class ReusedReLU(nn.Module):

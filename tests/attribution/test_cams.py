@@ -114,7 +114,7 @@ class TestScoreCam:
         assert same(one, nn.functional.interpolate(expected, (16, 16), mode="bilinear"))
 
     def test_no_channels(self) -> None:
-        with pytest.raises(ValueError, match="top_k=0: expected at least 1"):
+        with pytest.raises(ValueError, match="top_k=0: expected a whole number from 1"):
             score_cam(small_net(), random_images(height=16, width=16), 1, top_k=0)
 
 

@@ -87,9 +87,9 @@ def test_the_default_windows_fit_any_image(size: tuple[int, int]) -> None:
     ("options", "message"),
     [
         ({"window": 9}, "window of 9 pixels: expected 1 to 8, the image's height"),
-        ({"window": 0}, "window of 0 pixels"),
+        ({"window": 0}, "window=0: expected a whole number from 1"),
         ({"window": 3, "stride": 4}, "stride of 4 pixels: expected 1 to 3"),
-        ({"window": 3, "stride": 0}, "stride of 0 pixels"),
+        ({"window": 3, "stride": 0}, "stride=0: expected a whole number from 1"),
         ({"baseline": torch.zeros(5)}, "baseline of shape"),
         ({"score": "loss"}, "score='loss': expected one of 'logit', 'probability'"),
         ({"chunk_size": 0}, "chunk_size 0: expected at least 1"),

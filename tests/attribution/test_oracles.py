@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from captum import attr as captum
 from torch import Tensor, nn
@@ -21,6 +24,8 @@ from tests.attribution.cases import (
     random_images,
     same,
 )
+from tests.helpers import tiny
+from vis_callbacks import Event, Panel, Saliency
 from vis_callbacks.attribution.ablation_cam import ablation_cam
 from vis_callbacks.attribution.eigen_cam import eigen_cam
 from vis_callbacks.attribution.grad_cam import grad_cam
@@ -98,6 +103,27 @@ class TestCaptum:
         )
         found = occlusion(network(name), images, TARGETS, window=24, stride=(16, 20), baseline=0.5)
         assert same(found, expected[:, :1].float(), 5e-3)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_saliency_through_a_trainer(name: str, tmp_path: Path) -> None:
+    class Kept(Saliency):
+        def visualize(self, event: Event) -> Iterable[Panel]:
+            self.maps = self.attribute(event)
+            return super().visualize(event)
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=4)
+    side = model.pretrained_cfg["input_size"][-1]
+    images = torch.randn(2, 3, side, side)
+    callback = Kept(samples=images)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, torch.zeros(2).long()), batch_size=2)
+    tiny.trainer(tmp_path, [callback]).validate(tiny.module(net=model), loader, verbose=False)
+    targets = model.eval()(images).argmax(dim=1)
+    expected = captum.Saliency(model).attribute(images.clone(), target=targets).amax(dim=1, keepdim=True)
+    assert callback.maps.abs().max() > 0
+    torch.testing.assert_close(callback.maps, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(saliency(model.train(), images), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", RELU_NETS)

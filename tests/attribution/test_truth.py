@@ -11,7 +11,6 @@ from tests.attribution.truth import Planted, planted_net
 from vis_callbacks.attribution.grad_cam import grad_cam
 from vis_callbacks.attribution.gradient import gradient, gradient_x_input
 from vis_callbacks.attribution.integrated_gradients import integrated_gradients
-from vis_callbacks.attribution.occlusion import occlusion
 from vis_callbacks.attribution.relu_rules import deconvnet, guided_backprop
 from vis_callbacks.attribution.saliency import saliency
 from vis_callbacks.attribution.smoothgrad import smoothgrad
@@ -19,36 +18,40 @@ from vis_callbacks.attribution.smoothgrad import smoothgrad
 BY_NAME = {repr(technique): technique for technique in TECHNIQUES}
 
 
-@pytest.mark.parametrize(
-    ("name", "least", "options"),
-    [
-        ("saliency", 0.9, {}),
-        ("gradient_x_input", 0.95, {}),
-        ("integrated_gradients", 0.95, {"steps": 8}),
-        ("smoothgrad", 0.9, {"samples": 8, "noise_level": 0.05}),
-        ("guided_backprop", 0.95, {}),
-        ("guided_grad_cam", 0.95, {}),
-        ("grad_cam", 0.8, {}),
-        ("grad_cam_plus_plus", 0.8, {}),
-        ("hires_cam", 0.8, {}),
-        ("layer_cam", 0.8, {}),
-        ("xgrad_cam", 0.8, {}),
-        ("eigen_cam", 0.8, {}),
-        ("score_cam", 0.8, {}),
-        ("ablation_cam", 0.8, {}),
-    ],
-)
-def test_points_at_the_planted_cause(planted: Planted, name: str, least: float, options: dict[str, float]) -> None:
-    rate = planted.hit_rate(BY_NAME[name](planted.model, planted.images, planted.labels, **options))
+HIT_RATES = {
+    "ablation_cam": 0.8,
+    "eigen_cam": 0.8,
+    "grad_cam": 0.8,
+    "grad_cam_plus_plus": 0.8,
+    "gradient": 0.9,
+    "gradient_x_input": 0.95,
+    "guided_backprop": 0.95,
+    "guided_grad_cam": 0.95,
+    "hires_cam": 0.8,
+    "integrated_gradients": 0.95,
+    "layer_cam": 0.8,
+    "occlusion": 0.99,
+    "saliency": 0.9,
+    "score_cam": 0.8,
+    "smoothgrad": 0.9,
+    "xgrad_cam": 0.8,
+}
+"""How often each technique finds the cause at least; a guess finds it in 8 % of the images."""
+OPTIONS: dict[str, dict[str, float]] = {
+    "integrated_gradients": {"steps": 8},
+    "occlusion": {"window": 5, "stride": 2},
+    "smoothgrad": {"samples": 8, "noise_level": 0.05},
+}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=repr)
+def test_points_at_the_planted_cause(planted: Planted, technique: Technique) -> None:
+    name = repr(technique)
+    few = slice(100 if name == "occlusion" or name not in HIT_RATES else None)
+    shown = Planted(planted.model, planted.images[few], planted.labels[few], planted.corners[few])
+    rate = shown.hit_rate(technique.function(shown.model, shown.images, shown.labels, **OPTIONS.get(name, {})))
     print(f"{name}: {rate:.3f}")
-    assert rate >= least
-
-
-def test_occlusion_points_at_the_planted_cause(planted: Planted) -> None:
-    few = Planted(planted.model, planted.images[:100], planted.labels[:100], planted.corners[:100])
-    rate = few.hit_rate(occlusion(few.model, few.images, few.labels, window=5, stride=2))
-    print(f"occlusion: {rate:.3f}")
-    assert rate >= 0.99
+    assert rate >= HIT_RATES.get(name, 0.5)
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=repr)
@@ -59,8 +62,8 @@ def test_randomised_weights_change_the_map(planted: Planted, technique: Techniqu
         randomised = planted_net().eval()
     images, labels = planted.images[:16], planted.labels[:16]
     options = {"window": 5, "stride": 3} if repr(technique) == "occlusion" else {}
-    trained = technique(planted.model, images, labels, **options)
-    other = technique(randomised, images, labels, **options)
+    trained = technique.function(planted.model, images, labels, **options)
+    other = technique.function(randomised, images, labels, **options)
     correlations = [spearman(one, two) for one, two in zip(trained, other, strict=True)]
     median = torch.tensor(correlations).median().item()
     print(f"{technique!r}: {median:.2f}")
@@ -95,7 +98,7 @@ class TestIntegratedGradients:
         assert torch.equal(integrated_gradients(model, images, 1, baseline, 4), expected)
 
     def test_errors(self) -> None:
-        with pytest.raises(ValueError, match="steps=0: expected at least 1"):
+        with pytest.raises(ValueError, match="steps=0: expected a whole number from 1"):
             integrated_gradients(small_net(), random_images(1, height=8, width=8), steps=0)
         with pytest.raises(ValueError, match=r"baseline of shape \(2,\)"):
             integrated_gradients(small_net(), random_images(1, height=8, width=8), baseline=torch.zeros(2))

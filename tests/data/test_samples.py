@@ -367,7 +367,12 @@ def test_normalization_as_an_option_wins(tmp_path: Path) -> None:
 
 
 def test_callbacks_with_the_same_wish_share_images_and_others_do_not(tmp_path: Path) -> None:
-    takers = [Taker(samples=2), Taker(samples=2, name="b"), Taker(samples=3), Taker(samples=2, class_names="abcd")]
+    takers = [
+        Taker(samples=2),
+        Taker(samples=2, name="b"),
+        Taker(samples=3),
+        Taker(samples=2, class_names=[*"abcd"]),
+    ]
     fit(tmp_path, *takers, Report())
     first = [taker.taken[0] for taker in takers]
     assert torch.equal(first[0].images, first[1].images)

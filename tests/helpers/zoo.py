@@ -14,7 +14,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.techniques import attributions, few
 from vis_callbacks import functional
+from vis_callbacks.attribution.cam import CamCallback
 from vis_callbacks.model.features import feature_info
 
 # What small variants are called, from the smallest; the rest is decided by counting parameters.
@@ -27,8 +29,6 @@ CLASSES = 10
 
 # Few steps, samples and channels: what is asked here is whether a model can be looked at, not how it looks.
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "integrated_gradients": {"steps": 2},
-    "smoothgrad": {"samples": 2},
     "score_cam": {"top_k": 4},
     "deep_dream": {"octaves": 2, "steps": 1, "progress": False},
 }
@@ -51,10 +51,8 @@ _SPECIAL: dict[str, Callable[[Any, nn.Module, Tensor, str], Tensor]] = {
     )[layer],
     "fool": lambda function, model, images, layer: function(model, images, 1, steps=2, progress=False).images,
 }
-_ONE_CHANNEL = ("saliency", "occlusion", "cam")
 _OWN_SHAPE = ("filters", "activations", "maximal_patches")
-# Nothing positive is left of negative evidence: these maps may be zero everywhere.
-_MAY_BE_ZERO = ("cam", "grad_cam_plus_plus")
+_ATTRIBUTIONS = {one.function.__name__: one for one in attributions()}
 
 
 @dataclass
@@ -128,7 +126,8 @@ def try_model(model: nn.Module, images: Tensor) -> Outcome:
                 outcome.map = f"{layout.axes} {layout.size[0]}x{layout.size[1]}"
             result = _call(name, model, images, outcome.layer)
             problem = _problem(name, result, images)
-            if problem == "zero" and name.endswith(_MAY_BE_ZERO):
+            # Nothing positive is left of negative evidence: these maps may be zero everywhere.
+            if problem == "zero" and issubclass(_ATTRIBUTIONS.get(name, object), CamCallback):
                 outcome.zero.append(name)
             elif problem:
                 outcome.failures[name] = problem
@@ -180,13 +179,13 @@ def _call(name: str, model: nn.Module, images: Tensor, layer: str) -> Tensor:
     function = getattr(functional, name)
     if name in _SPECIAL:
         return _SPECIAL[name](function, model, images, layer)
-    result: Tensor = function(model, images, **_OPTIONS.get(name, {}))
+    result: Tensor = function(model, images, **{**few(function), **_OPTIONS.get(name, {})})
     return result
 
 
 def _problem(name: str, result: Tensor, images: Tensor) -> str:
     count, channels, height, width = images.shape
-    one = (name.endswith(_ONE_CHANNEL) and name != "guided_grad_cam") or name.startswith("grad_cam")
+    one = name in _ATTRIBUTIONS and _ATTRIBUTIONS[name].one_channel
     shape = (count, 1 if one else channels, height, width)
     if name not in _OWN_SHAPE and result.shape != shape:
         return f"shape {tuple(result.shape)} instead of {shape}"

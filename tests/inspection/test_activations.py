@@ -129,10 +129,7 @@ def test_signed_maps_diverge() -> None:
     assert all(tile.kind == "signed" for tile in tiles)
 
 
-def test_wrong_options_are_told_before_training() -> None:
-    for options in ({"channels": "weakest"}, {"scale": "log"}, {"depth": 0}, {"max_channels": 0}):
-        with pytest.raises(ConfigurationError, match=next(iter(options))):
-            Activations(**options)
+def test_a_wrong_layer_is_named() -> None:
     with pytest.raises(LayerError, match="no layer 'layer9'"):
         Activations("layer9").check(net())
     with pytest.raises(LayerError, match="no spatial map"):

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import vis_callbacks
 from tests.helpers import tiny
+from tests.helpers.techniques import callback_classes, few
 from vis_callbacks import Event, Panel, Report, Tile, VisualizationCallback
 
-CHEAP = {"steps": 2, "fresh_steps": 2, "octaves": 1, "passes": 2, "classes": [0, "star"], "layers": ["net.conv2"]}
-"""Arguments that make a callback fast, where it has them."""
+CHEAP = {"steps": 2, "octaves": 1, "classes": [0, "star"], "layers": ["net.conv2"]}
+"""Arguments that make a callback fast, where it has them; see also `few`."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,11 @@ def all_callbacks(**options: Any) -> list[Any]:
     return [*(cheap(one, **options) for one in callback_classes()), Report()]
 
 
-def callback_classes() -> list[type[VisualizationCallback]]:
-    exported = [getattr(vis_callbacks, name) for name in vis_callbacks.__all__]
-    classes = [one for one in exported if isinstance(one, type) and issubclass(one, VisualizationCallback)]
-    return [one for one in classes if not any(getattr(value, "__isabstractmethod__", False) for value in _members(one))]
-
-
-def _members(one: type) -> list[Any]:
-    return [getattr(one, name) for name in dir(one)]
-
-
 def cheap(callback: type[VisualizationCallback], **options: Any) -> VisualizationCallback:
     own = inspect.signature(callback.__init__).parameters
     given = {name: value for name, value in CHEAP.items() if name in own}
     # Most of the time would go into compressing large pictures, which is not what is tested here.
-    return callback(**{"samples": 2, "transform": corner, **given, **options})
+    return callback(**{"samples": 2, "transform": corner, **few(callback.__init__), **given, **options})
 
 
 def corner(picture: Tensor) -> Tensor:

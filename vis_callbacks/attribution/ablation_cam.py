@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.batching import in_chunks, is_out_of_memory, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets, logits_of, target_scores
 from vis_callbacks.model.features import feature_info, find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer, full_name
+from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, first_tensor, trace, with_first_tensor
 
@@ -36,7 +36,7 @@ def ablation_cam(
     """Sum a layer's channels, weighted by the drop of the target logit when each is set to zero; keep what is positive.
 
     A channel's weight is (y - y without it) / |y|: the paper's, which divides by y, with the sign kept where the logit
-    is negative. It needs no gradient, but one pass a channel through the part of the model behind the layer. Where a
+    is negative. It needs no gradient, but one pass per channel through the part of the model behind the layer. Where a
     channel has negative values the package grad-cam sets it to -1e7 instead of zero, so its weights differ there.
 
     Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
@@ -68,13 +68,13 @@ def ablation_cam(
 
 
 def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:
-    """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by a partial pass a channel."""
+    """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by one partial pass per channel."""
     activation = activation_from_trace(seen, layout)
     score = target_scores(seen.logits, seen.targets)
     without = score[:, None].repeat(1, layout.channels)
     # A channel that is zero everywhere leaves the logit as it is.
     live = layout.channels_first(seen.activations[layout.layer]).flatten(2).any(dim=2)
-    # A module that runs several times gave its map the last time.
+    # Of a module that runs several times, the last output is the map.
     runs = feature_info(model, seen.images).layer(layout.layer).runs
     ablation = partial(_ablation, model, layout, runs)
     repeatable = _is_repeatable(model, seen, ablation)
@@ -104,9 +104,9 @@ def _ablated_scores(
 
 
 def _is_repeatable(model: nn.Module, seen: Trace, ablation: Ablation) -> bool:
-    """Tell whether the part of the model before the layer can run once for many versions of the layer's output.
+    """Return whether the part of the model before the layer can run once for many versions of the layer's output.
 
-    It cannot where an output of one image is joined with the many by more than broadcasting, or where the model
+    It cannot if an output for one image is combined with those for many by more than broadcasting, or if the model
     remembers the size of its batch.
     """
     count = 3
@@ -116,7 +116,7 @@ def _is_repeatable(model: nn.Module, seen: Trace, ablation: Ablation) -> bool:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        # Whatever else is wrong with the model, the whole passes run into it again and say so.
+        # Any other error of the model comes up again in whole passes, which raise it.
         return False
     expected = seen.logits[:1].expand_as(logits)
     return torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
@@ -161,11 +161,8 @@ def _ablation(
 class AblationCAM(CamCallback):
     """Shows a layer's channels weighted by the drop of the logit without each. See `ablation_cam` and `CamCallback`."""
 
+    function = staticmethod(ablation_cam)
     split = "samples"
-
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation."""
-        return Needs(activations=(full_name(event.model, self.layer),))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.panel import Panel, Tile
 
@@ -27,12 +28,21 @@ Display = Literal["heatmap", "overlay", "gray", "color", "positive", "negative"]
 """
 
 
+class AttributionOptions(SharedOptions, total=False):
+    """The options of every callback and those of a map's display; they are explained at `AttributionCallback`."""
+
+    display: Display | Sequence[Display] | None
+    alpha: float
+
+
 class AttributionCallback(VisualizationCallback):
     """Shows which pixels mattered, beside each sample. A technique is a subclass with `attribute`.
 
     Attributes:
-        default_display: How maps are shown unless told otherwise.
+        function: The technique as a function of model, images and targets; the tests try it on many models.
+        default_display: How maps are shown unless `display` is given.
         signed: Whether maps may have values below zero: they are shown around zero, in every event.
+        one_channel: Whether maps have one channel; otherwise they have as many as the images.
 
     Args:
         display: How maps are shown, one way or several side by side, see `Display`.
@@ -43,8 +53,10 @@ class AttributionCallback(VisualizationCallback):
         ConfigurationError: If a display is unknown or `alpha` out of range.
     """
 
+    function: ClassVar[Callable[..., Tensor]]
     default_display: ClassVar[Display] = "heatmap"
     signed: ClassVar[bool] = True
+    one_channel: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -54,14 +66,10 @@ class AttributionCallback(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        display = display or self.default_display
-        self.display: tuple[Display, ...] = (display,) if isinstance(display, str) else tuple(display)
-        for mode in self.display:
-            if mode not in get_args(Display):
-                raise ConfigurationError(f"display={mode!r}: expected one of {', '.join(map(repr, get_args(Display)))}")
-        if not 0 <= alpha <= 1:
-            raise ConfigurationError(f"alpha={alpha}: expected a number from 0 to 1")
-        self.alpha = alpha
+        display = self.default_display if display is None else display
+        modes: Sequence[Display] = (display,) if isinstance(display, str) else display
+        self.display = checks.several("display", modes, partial(checks.one_of, words=Display), "one display or several")
+        self.alpha = checks.number("alpha", alpha, 0, 1)
 
     @abstractmethod
     def attribute(self, event: Event) -> Tensor:
@@ -78,7 +86,7 @@ class AttributionCallback(VisualizationCallback):
             yield event.sample_panel(index, *tiles, caption=self.caption(event, index))
 
     def caption(self, event: Event, index: int) -> str:
-        """Say which class's logit a map explains, where it is not the predicted one's."""
+        """Return the name of the class whose logit a map explains, if it is not the predicted class."""
         if event.trace.targets.ndim == 2:
             first, second = (event.samples.class_name(int(value)) for value in event.trace.targets[index])
             return f"for {first} against {second}"
@@ -91,7 +99,7 @@ def display_tile(values: Tensor, image: Tensor, mode: Display, alpha: float, *, 
 
     Args:
         values: ``(C, H, W)``.
-        image: What it is about, ``(1 or 3, H, W)`` in [0, 1], for overlays.
+        image: The image behind the map in an overlay, ``(1 or 3, H, W)`` in [0, 1].
         mode: See `Display`.
         alpha: Opacity in an overlay.
         signed: Whether values below zero are possible.

@@ -1,4 +1,4 @@
-"""What the class activation maps share: the layer, the maps of its channels, and the way up to the image's size."""
+"""Shared by the class activation maps: the layer, the maps of its channels, and resizing to the image's size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks.attribution.callback import AttributionCallback, Display
-from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions, Display
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
@@ -55,6 +55,9 @@ def to_image_size(maps: Tensor, images: Tensor) -> Tensor:
 class CamCallback(AttributionCallback):
     """Shows the class activation map of one layer.
 
+    Attributes:
+        reads_gradient: Whether the technique reads the layer's gradient, and not only its activation.
+
     Args:
         layer: The layer's name; None: the last one with a map that the logits depend on.
         options: See `AttributionCallback`.
@@ -62,26 +65,31 @@ class CamCallback(AttributionCallback):
 
     default_display: ClassVar[Display] = "overlay"
     signed = False
+    one_channel = True
+    reads_gradient: ClassVar[bool] = False
 
     def __init__(self, *, layer: str | None = None, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
-        self.layer = layer
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.layers: tuple[str | None, ...] = (self.layer,)
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if the layer is not found."""
+        """Raise a `LayerError` if a layer is not found."""
         super().check(model)
-        if self.layer is not None:
-            find_layer(model, self.layer)
+        for layer in filter(None, self.layers):
+            find_layer(model, layer)
+
+    def needs(self, event: Event) -> Needs:
+        """The layer's activation, and its gradient if the technique reads it."""
+        layers = tuple(full_name(event.model, layer) for layer in self.layers)
+        return Needs(gradients=layers) if self.reads_gradient else Needs(activations=layers)
 
 
 class GradientCamCallback(CamCallback):
     """Shows the class activation map of one layer by a rule that reads its activation and its gradient."""
 
     rule: CamRule
-
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation and gradient."""
-        return Needs(gradients=(full_name(event.model, self.layer),))
+    reads_gradient = True
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

@@ -1,4 +1,4 @@
-"""Eigen-CAM: the strongest pattern in a layer, whatever the class."""
+"""Eigen-CAM: the strongest pattern in a layer, independent of the class."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 
@@ -78,17 +77,15 @@ def _first_projection(values: Tensor) -> Tensor:
 
 
 class EigenCAM(CamCallback):
-    """Shows the strongest pattern in a layer, whatever the class. See `eigen_cam` and `CamCallback`."""
+    """Shows the strongest pattern in a layer, independent of the class. See `eigen_cam` and `CamCallback`."""
 
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation."""
-        return Needs(activations=(full_name(event.model, self.layer),))
+    function = staticmethod(eigen_cam)
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
         return eigen_cam_from_trace(event.trace, event.layout(self.layer))
 
     def caption(self, event: Event, index: int) -> str:
-        """Say nothing: no class is explained."""
+        """Return nothing: no class is explained."""
         del event, index
         return ""

@@ -51,4 +51,5 @@ def grad_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 class GradCAM(GradientCamCallback):
     """Shows a layer's channels weighted by their mean gradients. See `grad_cam` and `CamCallback`."""
 
+    function = staticmethod(grad_cam)
     rule = staticmethod(grad_cam_rule)

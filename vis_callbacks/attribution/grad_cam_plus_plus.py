@@ -54,4 +54,5 @@ def grad_cam_plus_plus_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 class GradCAMPlusPlus(GradientCamCallback):
     """Shows a layer's channels weighted by their positive gradients. See `grad_cam_plus_plus` and `CamCallback`."""
 
+    function = staticmethod(grad_cam_plus_plus)
     rule = staticmethod(grad_cam_plus_plus_rule)

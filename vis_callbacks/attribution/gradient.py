@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
@@ -81,29 +83,35 @@ def gradient_x_input_from_trace(seen: Trace) -> Tensor:
     return gradient_from_trace(seen) * seen.images.float()
 
 
-class Gradient(AttributionCallback):
+class InputGradientCallback(AttributionCallback):
+    """Shows what a rule makes of the gradient at the image, which all techniques of an event share.
+
+    Attributes:
+        from_trace: The rule, from a trace that has an input gradient to maps.
+    """
+
+    from_trace: Callable[[Trace], Tensor]
+
+    def needs(self, event: Event) -> Needs:
+        """The input gradient."""
+        del event
+        return Needs(input_gradient=True)
+
+    def attribute(self, event: Event) -> Tensor:
+        """Return a map for each sample: ``(N, 1 or C, H, W)``."""
+        return self.from_trace(event.trace)
+
+
+class Gradient(InputGradientCallback):
     """Shows the gradient of the target logit at the image. See `gradient` and `AttributionCallback`."""
 
+    function = staticmethod(gradient)
+    from_trace = staticmethod(gradient_from_trace)
     default_display = "color"
 
-    def needs(self, event: Event) -> Needs:
-        """The input gradient."""
-        del event
-        return Needs(input_gradient=True)
 
-    def attribute(self, event: Event) -> Tensor:
-        """Return ``(N, C, H, W)``, signed."""
-        return gradient_from_trace(event.trace)
-
-
-class GradientXInput(AttributionCallback):
+class GradientXInput(InputGradientCallback):
     """Shows the gradient of the target logit times the image. See `gradient_x_input` and `AttributionCallback`."""
 
-    def needs(self, event: Event) -> Needs:
-        """The input gradient."""
-        del event
-        return Needs(input_gradient=True)
-
-    def attribute(self, event: Event) -> Tensor:
-        """Return ``(N, C, H, W)``, signed."""
-        return gradient_x_input_from_trace(event.trace)
+    function = staticmethod(gradient_x_input)
+    from_trace = staticmethod(gradient_x_input_from_trace)

@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
 from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.relu_rules import guided_backprop
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 
@@ -55,12 +54,11 @@ def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout) ->
 class GuidedGradCAM(CamCallback):
     """Shows guided backpropagation where Grad-CAM sees the class. See `guided_grad_cam` and `CamCallback`."""
 
+    function = staticmethod(guided_grad_cam)
     default_display = "color"
     signed = True
-
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation and gradient."""
-        return Needs(gradients=(full_name(event.model, self.layer),))
+    one_channel = False
+    reads_gradient = True
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, C, H, W)``, signed."""

@@ -50,4 +50,5 @@ def hires_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 class HiResCAM(GradientCamCallback):
     """Shows a layer's activation times its gradient. See `hires_cam` and `CamCallback`."""
 
+    function = staticmethod(hires_cam)
     rule = staticmethod(hires_cam_rule)

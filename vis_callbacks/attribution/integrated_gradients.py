@@ -1,4 +1,4 @@
-"""Integrated gradients: the gradient averaged on the way from a baseline to the image."""
+"""Integrated gradients: the gradient averaged along the path from a baseline to the image."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import baseline_for, check_positive, fixed_targets
+from vis_callbacks.model.inputs import baseline_for, fixed_targets
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,11 +30,11 @@ def integrated_gradients(
     *,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Multiply the way from a baseline to the image by the mean gradient of the target logit along it.
+    """Multiply the difference from a baseline by the mean gradient of the target logit along the path.
 
     The values of an image sum to the logit at the image minus the logit at the baseline, up to the error of the
-    integration, whose nodes are the midpoints of equal steps. On a deep network the logit is jagged along the way: 32
-    steps show the picture, for the sum to agree within some percent it may take hundreds.
+    integration, whose nodes are the midpoints of equal steps. On a deep network the logit is jagged along the path: 32
+    steps show the picture; for the sum to agree within a few percent, hundreds may be needed.
 
     Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017, arXiv:1703.01365.
 
@@ -43,9 +43,9 @@ def integrated_gradients(
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
-        baseline: Where the way starts, in the model's input space: a number, or a tensor that broadcasts to the images.
+        baseline: Start of the path, in the model's input space: a number, or a tensor that broadcasts to the images.
             None: zero, for most models the mean colour.
-        steps: Gradients on the way.
+        steps: Points on the path.
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
@@ -61,42 +61,45 @@ def integrated_gradients(
         >>> torch.allclose(integrated_gradients(model, images, 4).sum((1, 2, 3)), rise, atol=1e-5)
         True
     """
-    check_positive("steps", steps)
+    steps = checks.whole("steps", steps)
     chosen = fixed_targets(model, images, targets)
     start = baseline_for(images, baseline)
-    way = images.float() - start
-    total = torch.zeros_like(way)
+    difference = images.float() - start
+    total = torch.zeros_like(difference)
 
     def gradients(items: Tensor) -> Tensor:
         rows, nodes = items // steps, (items % steps + 0.5) / steps
-        return gradients_of(model, start[rows] + nodes.to(way)[:, None, None, None] * way[rows], chosen[rows])
+        return gradients_of(
+            model, start[rows] + nodes.to(difference)[:, None, None, None] * difference[rows], chosen[rows]
+        )
 
     for items, found in in_chunks(
         gradients, len(images) * steps, pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
     ):
         add_by_row(total, items // steps, found)
-    return way * total / steps
+    return difference * total / steps
 
 
 class IntegratedGradients(AttributionCallback):
     """Shows integrated gradients from a baseline of zero in model space. See `integrated_gradients`.
 
     Args:
-        steps: Gradients on the way.
+        steps: Points on the path.
         options: See `AttributionCallback`.
 
     Raises:
         ConfigurationError: If there are no steps.
     """
 
+    function = staticmethod(integrated_gradients)
     split = "samples"
 
     def __init__(self, *, steps: int = 32, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
-        self.steps = check_positive("steps", steps)
+        self.steps = checks.whole("steps", steps)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
-        """One a step."""
+        """One per step."""
         return self.steps * len(samples)
 
     def attribute(self, event: Event) -> Tensor:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.cam import cam_from_trace
-from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionOptions
+from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer, full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 
@@ -81,35 +80,33 @@ def _scaled_rule(activation: Tensor, gradient: Tensor) -> Tensor:
     return torch.tanh(2 * maps / torch.where(largest == 0, 1, largest))
 
 
-class LayerCAM(AttributionCallback):
+class LayerCAM(CamCallback):
     """Shows activation times positive gradient of one layer, or of several joined. See `layer_cam`.
 
     Args:
         layers: Name of a layer, or names of several; None: the last one with a map that the logits depend on.
+        layer: The same, as `layer_cam` calls it.
         options: See `AttributionCallback`.
 
     Raises:
-        ConfigurationError: If the list of layers is empty.
+        ConfigurationError: If the list of layers is empty, or both `layers` and `layer` are given.
     """
 
-    default_display = "overlay"
-    signed = False
+    function = staticmethod(layer_cam)
+    reads_gradient = True
 
-    def __init__(self, *, layers: str | Sequence[str] | None = None, **options: Unpack[AttributionOptions]) -> None:
+    def __init__(
+        self,
+        *,
+        layers: str | Sequence[str] | None = None,
+        layer: str | Sequence[str] | None = None,
+        **options: Unpack[AttributionOptions],
+    ) -> None:
         super().__init__(**options)
-        self.layers = (layers,) if layers is None or isinstance(layers, str) else tuple(layers)
-        if not self.layers:
-            raise ConfigurationError("layers=[]: name at least one, or None for the default")
-
-    def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if a layer is not found."""
-        super().check(model)
-        for layer in filter(None, self.layers):
-            find_layer(model, layer)
-
-    def needs(self, event: Event) -> Needs:
-        """The layers' activations and gradients."""
-        return Needs(gradients=tuple(full_name(event.model, layer) for layer in self.layers))
+        if layers is not None and layer is not None:
+            raise ConfigurationError(f"LayerCAM has layers={layers!r} and layer={layer!r}: give one of the two")
+        named = checks.optional(checks.layer_names, "layers", layers)
+        self.layers = named or checks.optional(checks.layer_names, "layer", layer) or (None,)
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, get_args
+import operator
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.batching import in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import baseline_for, both_sides, check_images
+from vis_callbacks.model.inputs import baseline_for, check_images
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,8 +51,8 @@ def occlusion(
             None for those predicted for the whole images.
         window: Height and width in pixels, or one number for both; None: an eighth of the image's.
         stride: Pixels between windows, down and across, or one number for both; None: half a window.
-        baseline: What covers, in the model's input space: a number, or a tensor that broadcasts to the images. None:
-            zero, for most models the mean colour.
+        baseline: Value that replaces covered pixels, in the model's input space: a number, or a tensor that broadcasts
+            to the images. None: zero, for most models the mean colour.
         score: ``"logit"``, or ``"probability"`` for drops of the target's probability.
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
@@ -68,7 +69,7 @@ def occlusion(
         torch.Size([2, 1, 4, 4])
     """
     check_images(images)
-    _checked(score)
+    checks.one_of("score", score, Score)
     rows, columns = (side.to(images.device) for side in _windows(images, window, stride))
     cover = baseline_for(images, baseline)
     per_image = len(rows) * len(columns)
@@ -99,16 +100,17 @@ def _windows(
 ) -> tuple[Tensor, Tensor]:
     """Return which rows each row of windows covers, ``(n, H)``, and the same of the columns, ``(m, W)``."""
     height, width = images.shape[-2:]
-    windows = (max(1, height // 8), max(1, width // 8)) if window is None else both_sides(window)
-    strides = (math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)) if stride is None else both_sides(stride)
+    windows = checks.optional(checks.sides, "window", window) or (max(1, height // 8), max(1, width // 8))
+    halves = math.ceil(windows[0] / 2), math.ceil(windows[1] / 2)
+    strides = checks.optional(checks.sides, "stride", stride) or halves
     return _covered(height, windows[0], strides[0], "height"), _covered(width, windows[1], strides[1], "width")
 
 
 def _covered(length: int, window: int, stride: int, side: str) -> Tensor:
     """Return which pixels of one side each window covers, ``(windows, length)``."""
-    if not 1 <= window <= length:
+    if window > length:
         raise ConfigurationError(f"window of {window} pixels: expected 1 to {length}, the image's {side}")
-    if not 1 <= stride <= window:
+    if stride > window:
         raise ConfigurationError(
             f"stride of {stride} pixels: expected 1 to {window}, the window's {side}, or pixels stay uncovered"
         )
@@ -123,7 +125,7 @@ class Occlusion(AttributionCallback):
     Args:
         window: Height and width in pixels, or one number for both; None: an eighth of the image's.
         stride: Pixels between windows, down and across, or one number for both; None: half a window.
-        pixel: The pixel value that covers, in [0, 1]; None: zero in model space, for most models the mean colour.
+        pixel: Value of covered pixels, in [0, 1]; None: zero in model space, for most models the mean colour.
         score: ``"logit"`` or ``"probability"``.
         options: See `AttributionCallback`.
 
@@ -131,6 +133,8 @@ class Occlusion(AttributionCallback):
         ConfigurationError: If the score is unknown or the pixel value out of range.
     """
 
+    function = staticmethod(occlusion)
+    one_channel = True
     split = "samples"
 
     def __init__(
@@ -143,15 +147,15 @@ class Occlusion(AttributionCallback):
         **options: Unpack[AttributionOptions],
     ) -> None:
         super().__init__(**options)
-        if pixel is not None and not 0 <= pixel <= 1:
-            raise ConfigurationError(f"pixel={pixel}: expected a number from 0 to 1")
-        self.window = window
-        self.stride = stride
-        self.pixel = pixel
-        self.score = _checked(score)
+        self.window = checks.optional(checks.sides, "window", window)
+        self.stride = checks.optional(checks.sides, "stride", stride)
+        self.pixel = checks.optional(checks.number, "pixel", pixel, 0, 1)
+        self.score = checks.one_of("score", score, Score)
+        if self.window and self.stride and any(map(operator.gt, self.stride, self.window)):
+            raise checks.refused("stride", stride, f"at most the window's {window}, or pixels stay uncovered")
 
     def passes(self, moment: Moment, samples: Samples) -> int:
-        """A forward, about a third of a pass, for each window."""
+        """One forward, about a third of a pass, per window."""
         rows, columns = _windows(samples.images, self.window, self.stride)
         return len(rows) * len(columns) * len(samples) // 3
 
@@ -164,9 +168,3 @@ class Occlusion(AttributionCallback):
         return occlusion(
             event.model, samples.images, event.trace.targets, self.window, self.stride, baseline, score=self.score
         )
-
-
-def _checked(score: Score) -> Score:
-    if score not in get_args(Score):
-        raise ConfigurationError(f"score={score!r}: expected one of {', '.join(map(repr, get_args(Score)))}")
-    return score

@@ -1,4 +1,4 @@
-"""Guided backpropagation and deconvnet: gradients whose way back through a ReLU follows another rule."""
+"""Guided backpropagation and deconvnet: gradients that follow another rule at each ReLU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.callback import AttributionCallback
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions
 from vis_callbacks.attribution.gradient import gradient_from_trace
-from vis_callbacks.attribution.options import AttributionOptions
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import Targets, logits_of
@@ -35,13 +35,13 @@ class ReluRule(FunctionMode):
     * ``guided``: the gradient passes where both it and the activation's input are positive.
     * ``deconv``: the gradient passes where it is positive, whatever the input was.
 
-    Activations inside of compiled C++ or scripted code are not seen.
+    Activations inside compiled C++ or scripted code are not affected.
 
     Args:
         rule: The rule.
 
     Attributes:
-        others: Names of the activations met that are no rectifiers, for which the rules were not made.
+        others: Names of the activations that ran and are no rectifiers; the rules were not made for them.
 
     Example:
         >>> from torch.nn import functional as F
@@ -66,7 +66,7 @@ class ReluRule(FunctionMode):
             return function(input, *args, **kwargs)
         if self.rule == "deconv":
             return _Deconvolved.apply(input, lambda values: function(values, *args, **kwargs))
-        # A rectifier itself stops the gradient where its input is not positive. Read first: it may work in place.
+        # A rectifier itself stops the gradient where its input is not positive. Compared first: it may work in place.
         passing = None if rectifies else input.detach() > 0
         outputs = function(input, *args, **kwargs)
         outputs.register_hook(partial(_positive, passing=passing))
@@ -197,10 +197,10 @@ class _RuleCallback(AttributionCallback):
         self, *, layer: str | None = None, channel: int | None = None, **options: Unpack[AttributionOptions]
     ) -> None:
         super().__init__(**options)
-        if channel is not None and (layer is None or channel < 0):
-            raise ConfigurationError(f"channel={channel} with layer={layer!r}: expected a layer and a channel from 0")
-        self.layer = layer
-        self.channel = channel
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.channel = checks.optional(checks.whole, "channel", channel, 0)
+        if self.channel is not None and self.layer is None:
+            raise ConfigurationError(f"channel={channel} without a layer: expected the layer's name too")
 
     def check(self, model: nn.Module) -> None:
         """Raise a `LayerError` if the layer is not found."""
@@ -214,7 +214,7 @@ class _RuleCallback(AttributionCallback):
         return _by_rule(self.rule, event.model, images, event.trace.targets, self.layer, self.channel)
 
     def caption(self, event: Event, index: int) -> str:
-        """Say what is explained, where it is not the predicted class."""
+        """Return what is explained, if it is not the predicted class."""
         if self.layer is None:
             return super().caption(event, index)
         return f"for {self.layer}" if self.channel is None else f"for channel {self.channel} of {self.layer}"
@@ -223,12 +223,14 @@ class _RuleCallback(AttributionCallback):
 class GuidedBackprop(_RuleCallback):
     """Shows guided backpropagation of the target logit, or of one channel of a layer. See `guided_backprop`."""
 
+    function = staticmethod(guided_backprop)
     rule = "guided"
 
 
 class Deconvnet(_RuleCallback):
     """Shows the deconvnet's gradient of the target logit, or of one channel of a layer. See `deconvnet`."""
 
+    function = staticmethod(deconvnet)
     rule = "deconv"
 
 
@@ -254,7 +256,7 @@ def _by_rule(
 def _channel_reader(
     model: nn.Module, images: Tensor, layer: str, channel: int | None
 ) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Return a layer's full name, and what takes a channel from its output."""
+    """Return a layer's full name, and a function that selects the channel from its output."""
     if channel is None:
         return find_layer(model, layer)[0], lambda output: output
     layout = find_layout(model, images, layer)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.gradient import gradient_from_trace
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.attribution.gradient import InputGradientCallback, gradient_from_trace
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.trace import Trace, trace
@@ -45,16 +43,10 @@ def saliency_from_trace(seen: Trace) -> Tensor:
     return gradient_from_trace(seen).abs().amax(dim=1, keepdim=True)
 
 
-class Saliency(AttributionCallback):
+class Saliency(InputGradientCallback):
     """Shows which pixels the target logit is most sensitive to. See `saliency` and `AttributionCallback`."""
 
+    function = staticmethod(saliency)
+    from_trace = staticmethod(saliency_from_trace)
     signed = False
-
-    def needs(self, event: Event) -> Needs:
-        """The input gradient."""
-        del event
-        return Needs(input_gradient=True)
-
-    def attribute(self, event: Event) -> Tensor:
-        """Return ``(N, 1, H, W)``, at least 0."""
-        return saliency_from_trace(event.trace)
+    one_channel = True

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionOptions
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
-from vis_callbacks.attribution.options import AttributionOptions
-from vis_callbacks.event import Event, Needs
+from vis_callbacks.event import Event
 from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import check_positive
-from vis_callbacks.model.layers import full_name
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, trace
 
@@ -37,7 +36,7 @@ def score_cam(
 
     Each channel, resized to the image and scaled to [0, 1], masks the image; the weights are the softmax over the
     channels of the masked images' target logits, which is that of their gains over any baseline image. Channels that
-    are the same at every position mask nothing and get no weight. It needs no gradient, but one forward pass a channel.
+    are the same at every position mask nothing and get no weight. It needs no gradient, but a forward pass per channel.
     The package grad-cam resizes the masks with aligned corners, so its weights differ a little.
 
     Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM: Score-Weighted Visual Explanations for Convolutional
@@ -74,7 +73,7 @@ def score_cam(
 def score_cam_from_trace(
     model: nn.Module, seen: Trace, layout: Layout, top_k: int | None = None, chunk_size: int | None = None
 ) -> Tensor:
-    """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by a forward pass a channel."""
+    """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation, by one forward pass per channel."""
     activation, images = activation_from_trace(seen, layout), seen.images.float()
     rows, channels = _varying(activation, top_k).nonzero(as_tuple=True)
     scores = activation.new_full(activation.shape[:2], -torch.inf)
@@ -88,7 +87,7 @@ def score_cam_from_trace(
         masked_scores, len(rows), pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
     ):
         scores[rows[items], channels[items]] = found
-    # Where every channel is constant the softmax over nothing is no number.
+    # The softmax is NaN where every channel is constant.
     weights = scores.softmax(dim=1).nan_to_num(0)
     return to_image_size(weighted_sum(activation, weights), images)
 
@@ -99,7 +98,7 @@ def _varying(activation: Tensor, top_k: int | None) -> Tensor:
     varying = values.amax(dim=2) > values.amin(dim=2)
     if top_k is None:
         return varying
-    top = values.var(dim=2, correction=0).topk(min(check_positive("top_k", top_k), values.shape[1]), dim=1).indices
+    top = values.var(dim=2, correction=0).topk(min(checks.whole("top_k", top_k), values.shape[1]), dim=1).indices
     return varying & torch.zeros_like(varying).scatter(1, top, True)
 
 
@@ -120,17 +119,14 @@ class ScoreCAM(CamCallback):
         ConfigurationError: If `top_k` is below 1.
     """
 
+    function = staticmethod(score_cam)
     split = "samples"
 
     def __init__(
         self, *, top_k: int | None = 32, layer: str | None = None, **options: Unpack[AttributionOptions]
     ) -> None:
         super().__init__(layer=layer, **options)
-        self.top_k = None if top_k is None else check_positive("top_k", top_k)
-
-    def needs(self, event: Event) -> Needs:
-        """The layer's activation."""
-        return Needs(activations=(full_name(event.model, self.layer),))
+        self.top_k = checks.optional(checks.whole, "top_k", top_k)
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.callback import AttributionCallback
-from vis_callbacks.attribution.options import AttributionOptions
+from vis_callbacks import checks
+from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, pixels_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import check_positive, fixed_targets
+from vis_callbacks.model.inputs import fixed_targets
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,8 +59,7 @@ def smoothgrad(
         >>> smoothgrad(model, torch.rand(2, 3, 2, 2), targets=4).shape
         torch.Size([2, 3, 2, 2])
     """
-    check_positive("samples", samples)
-    _check_level(noise_level)
+    samples, noise_level = checks.whole("samples", samples), checks.number("noise_level", noise_level, 0)
     chosen = fixed_targets(model, images, targets)
     clean = images.float()
     sigma = noise_level * (clean.amax((1, 2, 3), keepdim=True) - clean.amin((1, 2, 3), keepdim=True))
@@ -92,17 +90,18 @@ class SmoothGrad(AttributionCallback):
         ConfigurationError: If there are no copies, or the noise level is negative.
     """
 
+    function = staticmethod(smoothgrad)
     split = "samples"
 
     def __init__(
         self, *, noisy_samples: int = 25, noise_level: float = 0.15, **options: Unpack[AttributionOptions]
     ) -> None:
         super().__init__(**options)
-        self.noisy_samples = check_positive("noisy_samples", noisy_samples)
-        self.noise_level = _check_level(noise_level)
+        self.noisy_samples = checks.whole("noisy_samples", noisy_samples)
+        self.noise_level = checks.number("noise_level", noise_level, 0)
 
     def passes(self, moment: Moment, samples: Samples) -> int:
-        """One a noisy copy."""
+        """One per noisy copy."""
         return self.noisy_samples * len(samples)
 
     def attribute(self, event: Event) -> Tensor:
@@ -110,9 +109,3 @@ class SmoothGrad(AttributionCallback):
         return smoothgrad(
             event.model, event.samples.images, event.trace.targets, self.noisy_samples, self.noise_level, event.seed
         )
-
-
-def _check_level(level: float) -> float:
-    if level < 0:
-        raise ConfigurationError(f"noise_level={level}: expected 0 or above")
-    return level

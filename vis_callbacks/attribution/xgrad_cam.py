@@ -45,7 +45,7 @@ def xgrad_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: 
 def xgrad_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
     """Return the map ``(N, 1, h, w)`` of an activation and its gradient, both ``(N, C, h, w)``."""
     total = activation.sum(dim=(2, 3))
-    # A sum below rounding error is none: dividing by it would blow up a channel that cancels out.
+    # A sum below rounding error counts as zero: dividing by it would blow up a channel that cancels out.
     empty = total.abs() <= torch.finfo(total.dtype).eps * activation.abs().sum(dim=(2, 3))
     weights = torch.where(empty, 0, (activation * gradient).sum(dim=(2, 3)) / torch.where(empty, 1, total))
     return weighted_sum(activation, weights)
@@ -54,4 +54,5 @@ def xgrad_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 class XGradCAM(GradientCamCallback):
     """Shows a layer's channels weighted by their activation-weighted gradients. See `xgrad_cam` and `CamCallback`."""
 
+    function = staticmethod(xgrad_cam)
     rule = staticmethod(xgrad_cam_rule)

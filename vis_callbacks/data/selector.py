@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.data.batches import BatchToImages, images_and_labels, load_images, read_batch
 from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.normalization import (
@@ -56,16 +58,14 @@ class SampleRequest:
                 raise ConfigurationError(
                     f"samples: found a {source.dtype} tensor {tuple(source.shape)}, expected floating (N, C, H, W)"
                 )
-        elif isinstance(source, bool) or (isinstance(source, int) and source < 1):
-            raise ConfigurationError(f"samples={source!r}: expected a number from 1")
-        elif isinstance(source, str) and source != "per_class":
-            raise ConfigurationError(
-                f"samples={source!r}: expected a number, 'per_class', a tensor (N, C, H, W) or a list of image files"
-            )
-        elif not isinstance(source, (int, str)):
-            missing = [str(path) for path in source if not Path(path).is_file()]
-            if missing or not source:
-                raise ConfigurationError(f"samples: no file {missing[0]!r}" if missing else "samples: an empty list")
+        elif isinstance(source, Integral):
+            object.__setattr__(self, "source", checks.whole("samples", source))
+        elif not isinstance(source, str) or source != "per_class":
+            expected = "a whole number from 1, 'per_class', a tensor (N, C, H, W) or a list of image files"
+            if not isinstance(source, Sequence):
+                raise checks.refused("samples", source, expected)
+            checks.several("samples", source, _image_file, expected)
+        checks.optional(checks.function, "batch_to_images", self.batch_to_images)
 
     @cached_property
     def key(self) -> str:
@@ -77,6 +77,14 @@ class SampleRequest:
         if isinstance(source, (int, str)):
             return f"{source}{reader}"
         return "files " + ", ".join(map(str, source))
+
+
+def _image_file(name: str, path: Any) -> str | Path:
+    if not isinstance(path, (str, Path)):
+        raise checks.refused(name, path, "an image file")
+    if not Path(path).is_file():
+        raise ConfigurationError(f"{name}: no file {str(path)!r}")
+    return path
 
 
 def fingerprint(tensor: Tensor) -> str:

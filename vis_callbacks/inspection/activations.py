@@ -1,14 +1,15 @@
-"""Activations: what the channels of a layer give for an image."""
+"""Activations: the outputs of a layer's channels for an image."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
@@ -28,16 +29,16 @@ Channels: TypeAlias = Literal["strongest", "random"] | Sequence[int]
 """Which channels are looked at: those of largest mean magnitude over the images, a random subset, or listed ones."""
 
 ActivationScale = Literal["fixed", "layer", "channel"]
-"""What the end of the colour scale is: twice the layer's largest value of the first event after training began (so that
-change is change), its largest value for the image now, or each channel's."""
+"""The end of the colour scale: twice the layer's largest value at the first event after training began, so that change
+shows (``fixed``), its largest value for the image now (``layer``), or each channel's largest value (``channel``)."""
 
 _KEPT = ("chosen", "limits", "negative", "settled")
-"""What is the same all through a training, by layer."""
+"""State that stays the same during a fit, by layer."""
 
 
 @guarded
 def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
-    """Return what a layer gives for images, as maps.
+    """Return the output of a layer for images, as maps.
 
     Yosinski et al., "Understanding Neural Networks Through Deep Visualization", 2015, arXiv:1506.06579.
 
@@ -60,19 +61,19 @@ def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> T
         torch.Size([2, 8, 14, 14])
     """
     layout = find_layout(model, images, layer)
-    # Gradients are of no use here, and without them the outputs need not be kept.
+    # Without gradients the outputs of other layers are not kept.
     with torch.no_grad():
         seen = trace(model, images, activations=[layout.layer])
     return layout.to_map(seen.activations[layout.layer])
 
 
 def choose_channels(maps: Tensor, channels: Channels, most: int, *, seed: int = 0) -> list[int]:
-    """Return at most so many channels, by number.
+    """Choose channels, by number.
 
     Args:
         maps: ``(N, C, h, w)``.
         channels: Which, see `Channels`. The strongest come first, others in order.
-        most: At most so many; all that are listed are kept.
+        most: Largest number of channels; listed ones are all kept.
         seed: Of the random subset.
 
     Raises:
@@ -95,19 +96,26 @@ def choose_channels(maps: Tensor, channels: Channels, most: int, *, seed: int = 
     return chosen
 
 
+def check_channels(channels: Channels) -> Channels:
+    """Return which channels are looked at, or raise a `ConfigurationError` if the value is wrong."""
+    if isinstance(channels, str) and channels in ("strongest", "random"):
+        return channels
+    return checks.channel_numbers("channels", channels, "'strongest', 'random' or a list of channel numbers")
+
+
 class Activations(VisualizationCallback):
-    """Shows what the channels of some layers give for each sample: the same channels on the same scale all through.
+    """Shows the outputs of some layers' channels for each sample: the same channels on the same scale at every event.
 
     Args:
         layers: Names of layers; None: ends of stages over the depth.
-        depth: How many layers are chosen where none are named.
-        max_channels: At most so many channels of a layer are shown.
+        depth: How many layers are chosen if none are named.
+        max_channels: Largest number of channels shown per layer.
         channels: Which channels, see `Channels`; the strongest are found at the first event.
         scale: See `ActivationScale`.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Raises:
-        ConfigurationError: If an argument cannot be meant; at `setup`, if a layer is not there.
+        ConfigurationError: If an option has a wrong value; at `setup`, if a layer is not found.
     """
 
     def __init__(
@@ -121,30 +129,23 @@ class Activations(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        if isinstance(channels, str) and channels not in ("strongest", "random"):
-            raise ConfigurationError(f"channels={channels!r}: expected 'strongest', 'random' or a list of numbers")
-        if scale not in get_args(ActivationScale):
-            raise ConfigurationError(f"scale={scale!r}: expected one of {', '.join(get_args(ActivationScale))}")
-        for name, value in (("depth", depth), ("max_channels", max_channels)):
-            if value < 1:
-                raise ConfigurationError(f"{name}={value}: expected a number from 1")
-        self.layers = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
-        self.depth = depth
-        self.max_channels = max_channels
-        self.channels = channels
-        self.scale = scale
+        self.layers = checks.optional(checks.layer_names, "layers", layers)
+        self.depth = checks.whole("depth", depth)
+        self.max_channels = checks.whole("max_channels", max_channels)
+        self.channels = check_channels(channels)
+        self.scale = checks.one_of("scale", scale, ActivationScale)
         self.chosen: dict[str, list[int]] = {}
         self.limits: dict[str, float] = {}
         self.negative: dict[str, bool] = {}
         self.settled: dict[str, bool] = {}
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if a layer was named and is not there."""
+        """Raise a `LayerError` if a named layer is not found."""
         for layer in self.layers or ():
             find_layer(model, layer)
 
     def needs(self, event: Event) -> Needs:
-        """Ask for the layers' outputs."""
+        """The layers' outputs."""
         if self.layers is None:
             return Needs(activations=(AcrossDepth(self.depth),))
         return Needs(activations=tuple(full_name(event.model, name) for name in self.layers))
@@ -162,9 +163,9 @@ class Activations(VisualizationCallback):
                 self.chosen[name] = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
             if not self.settled.get(name, False):
                 self.limits[name] = 2 * max(float(maps.abs().max()), 1e-12)
-                # What an untrained network gives says nothing about the range that is to come.
+                # The outputs of an untrained network do not show the range of later ones.
                 self.settled[name] = event.moment.epoch > 0
-            # A scale around zero stays one.
+            # Once a scale is around zero it stays so.
             self.negative[name] = self.negative.get(name, False) or bool((maps < 0).any())
             channels = self.chosen[name]
             for index in range(len(event.samples)):

@@ -1,4 +1,4 @@
-"""For the channels of a layer, the crops of the images seen so far that excite them most."""
+"""The crops of images that excite the channels of a layer most."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.inputs import Sides, both_sides
+from vis_callbacks import checks
+from vis_callbacks.model.inputs import Sides
 from vis_callbacks.model.receptive_field import ReceptiveField
 
 
 class ChannelPatches:
-    """The crops that excite the channels of a layer most, of all images seen so far: at most one an image and channel.
+    """The crops that excite the channels of a layer most, of all images seen so far: at most one per image and channel.
 
-    Crops have one size, the receptive field of a unit, moved inside the image where it begins or ends outside. Memory
-    is bounded: the best crops of each channel are all that is kept, as tensors.
+    Crops have one size, the receptive field of a unit, and are moved inside the image at its borders. Only the
+    best crops of each channel are kept, as tensors.
 
     Args:
         channels: Numbers of the channels that are followed.
@@ -42,11 +42,10 @@ class ChannelPatches:
     def __init__(
         self, channels: Sequence[int], top: int = 5, *, field: ReceptiveField | None = None, patch: Sides | None = None
     ) -> None:
-        if top < 1:
-            raise ConfigurationError(f"top={top}: expected a number from 1")
+        top = checks.whole("top", top)
         self._channels = torch.tensor(list(channels))
         self._field = field
-        self._patch = patch
+        self._patch = checks.optional(checks.sides, "patch", patch)
         self._seen = 0
         self.scores = torch.full((len(channels), top), -math.inf)
         self.images = torch.full((len(channels), top), -1)
@@ -58,7 +57,7 @@ class ChannelPatches:
 
         Args:
             images: ``(N, C, H, W)``, all of one size over all updates.
-            maps: What the layer gave for them, ``(N, C, h, w)``.
+            maps: The layer's output for them, ``(N, C, h, w)``.
         """
         height, width = images.shape[-2:]
         rows, columns = maps.shape[-2:]
@@ -122,7 +121,7 @@ def unit_boxes(
         else:
             middle = window.offset + places * window.stride + window.size / 2
             size = window.size
-        size = min(size if patch is None else both_sides(patch)[side], length)
+        size = min(size if patch is None else checks.sides("patch", patch)[side], length)
         start = (middle - size / 2).floor().long().clamp(0, length - size)
         sides.append(torch.stack([start, start + size], dim=1))
     return boxes_of(*sides)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.layers import filter_weight, find_filter_layer
 from vis_callbacks.panel import Panel, Tile
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 FilterDisplay = Literal["auto", "rgb", "channels", "collated"]
 """``rgb``: each filter as one colour picture (3 input channels). ``channels``: each input channel of each filter as a
-picture of its own. ``collated``: all of them in one picture, a row a filter, a column an input channel. ``auto``:
+picture of its own. ``collated``: all of them in one picture, a row per filter, a column per input channel. ``auto``:
 ``rgb`` where it can be, ``collated`` for filters of one pixel, else ``channels``."""
 
 FilterScale = Literal["fixed", "layer", "filter"]
-"""What the ends of the colour scale are: the largest weight of the first event (so that change is change), of the layer
-now, or of each filter."""
+"""The ends of the colour scale: the largest weight of the first event, so that change shows (``fixed``), of the layer
+now (``layer``), or of each filter (``filter``)."""
 
 
 def filters(model: nn.Module, layer: str | None = None) -> Tensor:
@@ -85,13 +85,13 @@ class Filters(VisualizationCallback):
 
     Args:
         layer: Name of the layer; None: the first that has filters.
-        max_filters: At most so many are shown: a random subset, the same all through.
+        max_filters: Largest number of filters shown: a random subset, the same at every event.
         display: See `FilterDisplay`.
         scale: See `FilterScale`.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Raises:
-        ConfigurationError: If an argument cannot be meant; at `setup`, if the layer is not there or has no filters.
+        ConfigurationError: If an option has a wrong value; at `setup`, if the layer is not found or has no filters.
     """
 
     uses_samples = False
@@ -106,20 +106,14 @@ class Filters(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        if display not in get_args(FilterDisplay):
-            raise ConfigurationError(f"display={display!r}: expected one of {', '.join(get_args(FilterDisplay))}")
-        if scale not in get_args(FilterScale):
-            raise ConfigurationError(f"scale={scale!r}: expected one of {', '.join(get_args(FilterScale))}")
-        if max_filters < 1:
-            raise ConfigurationError(f"max_filters={max_filters}: expected a number from 1")
-        self.layer = layer
-        self.max_filters = max_filters
-        self.display = display
-        self.scale = scale
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.max_filters = checks.whole("max_filters", max_filters)
+        self.display = checks.one_of("display", display, FilterDisplay)
+        self.scale = checks.one_of("scale", scale, FilterScale)
         self.limit: float | None = None
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if a layer was named and has no filters."""
+        """Raise a `LayerError` if a named layer is not found or has no filters."""
         if self.layer is not None:
             find_filter_layer(model, self.layer)
 
@@ -153,7 +147,7 @@ class Filters(VisualizationCallback):
 
     def _mode(self, shown: Tensor) -> FilterDisplay:
         if self.display == "auto" and shown.shape[1] > 3 and shown[0, 0].numel() == 1:
-            return "collated"  # pictures of one pixel say nothing
+            return "collated"  # pictures of one pixel show nothing
         if self.display == "auto" or (self.display == "rgb" and shown.shape[1] != 3):
             return "rgb" if shown.shape[1] == 3 else "channels"
         return self.display
@@ -188,7 +182,7 @@ class Filters(VisualizationCallback):
 
 
 def seeded_subset(count: int, most: int, seed: int) -> list[int]:
-    """Return at most so many of the first numbers, in order: all, or a random subset that the seed determines.
+    """Return at most `most` of the numbers below `count`, in order: all, or a random subset that the seed determines.
 
     Example:
         >>> seeded_subset(3, 5, seed=0)
@@ -199,7 +193,7 @@ def seeded_subset(count: int, most: int, seed: int) -> list[int]:
 
 
 def columns_for(count: int, multiple_of: int = 1) -> int:
-    """Return how many of so many small pictures stand in a row: about a square, whole groups a row.
+    """Return how many of `count` small pictures stand in a row: about a square, with whole groups in each row.
 
     Example:
         >>> columns_for(64), columns_for(10, 3)

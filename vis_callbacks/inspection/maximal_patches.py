@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.data.selector import Collector
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
-from vis_callbacks.inspection.activations import Channels, choose_channels
+from vis_callbacks.inspection.activations import Channels, check_channels, choose_channels
 from vis_callbacks.inspection.channel_patches import ChannelPatches, boxes_of
 from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import Sides, baseline_for, both_sides, check_images, fixed_targets
+from vis_callbacks.model.inputs import Sides, baseline_for, check_images, fixed_targets
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.receptive_field import ReceptiveField, receptive_field
@@ -51,7 +51,7 @@ def maximal_patches(
     """Find the patches of each image whose occlusion lowers the target's logit most.
 
     Patches start at every stride from the top left, and one more ends at the right and the lower edge where the stride
-    leaves a rest, so that each lies inside the image and every pixel that a stride does not skip is covered.
+    leaves a remainder, so that each lies inside the image and every pixel that a stride does not skip is covered.
 
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2013, arXiv:1311.2901.
 
@@ -62,9 +62,9 @@ def maximal_patches(
             None for the predicted ones.
         patch: Size of a patch; cut to the image's where it is larger. None: a quarter of the image's sides.
         stride: Pixels between patches. None: half a patch.
-        top: How many patches; fewer where the image does not hold so many.
-        baseline: What covers, in the model's input space: a number, or a tensor that broadcasts to the images. None:
-            zero, for most models the mean colour.
+        top: How many patches; fewer if the image has fewer.
+        baseline: Value that replaces covered pixels, in the model's input space: a number, or a tensor that broadcasts
+            to the images. None: zero, for most models the mean colour.
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
@@ -81,8 +81,7 @@ def maximal_patches(
         (torch.Size([2, 3, 4]), torch.Size([2, 3]))
     """
     check_images(images)
-    if top < 1:
-        raise ConfigurationError(f"top={top}: expected a number from 1")
+    top = checks.whole("top", top)
     height, width = images.shape[-2:]
     boxes = patch_boxes((height, width), patch, stride).to(images.device)
     cover = baseline_for(images, baseline)
@@ -120,11 +119,8 @@ def patch_boxes(image_size: tuple[int, int], patch: Sides | None = None, stride:
         >>> patch_boxes((4, 5), patch=4, stride=4).tolist()
         [[0, 0, 4, 4], [1, 0, 5, 4]]
     """
-    patches = tuple(math.ceil(length / 4) for length in image_size) if patch is None else both_sides(patch)
-    strides = tuple(math.ceil(length / 2) for length in patches) if stride is None else both_sides(stride)
-    for name, values in (("patch", patches), ("stride", strides)):
-        if min(values) < 1:
-            raise ConfigurationError(f"{name} of {values} pixels: expected sizes from 1")
+    patches = checks.optional(checks.sides, "patch", patch) or tuple(math.ceil(length / 4) for length in image_size)
+    strides = checks.optional(checks.sides, "stride", stride) or tuple(math.ceil(length / 2) for length in patches)
     sides = []
     for length, size, step in zip(image_size, patches, strides, strict=True):
         last = max(length - size, 0)
@@ -137,7 +133,7 @@ class MaximalPatches(VisualizationCallback):
     """Shows the patches of each sample that matter most to its class, or those that excite a layer's channels most.
 
     Without a layer or channels, patches of each sample are found by occlusion, see `maximal_patches`. With either,
-    crops of validation images are shown, a row a channel, cut at the channel's receptive field, see `ChannelPatches`.
+    crops of validation images are shown, a row per channel, cut at the channel's receptive field, see `ChannelPatches`.
 
     Args:
         patch: Size of a patch, one number or height and width. None: a quarter of the image's sides; in rows of
@@ -146,12 +142,12 @@ class MaximalPatches(VisualizationCallback):
         top: How many patches of each sample or channel.
         layer: Name of a layer to show the channels of. None: with channels, the last one that gives a map.
         channels: Which channels, see `Channels`; the strongest are found at the first event.
-        max_channels: At most so many channels.
-        images: How many validation images are searched for crops: the first that pass by, kept in memory.
+        max_channels: Largest number of channels.
+        images: How many validation images are searched for crops: the first ones, kept in memory.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Raises:
-        ConfigurationError: If an argument cannot be meant; at `setup`, if the layer is not there.
+        ConfigurationError: If an option has a wrong value; at `setup`, if the layer is not found.
     """
 
     def __init__(
@@ -167,27 +163,21 @@ class MaximalPatches(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        for name, value in (("top", top), ("max_channels", max_channels), ("images", images)):
-            if value < 1:
-                raise ConfigurationError(f"{name}={value}: expected a number from 1")
-        for name, sides in (("patch", patch), ("stride", stride)):
-            if sides is not None and min(both_sides(sides)) < 1:
-                raise ConfigurationError(f"{name}={sides}: expected sizes from 1")
-        self.patch = patch
-        self.stride = stride
-        self.top = top
-        self.layer = layer
-        self.channels: Channels = "strongest" if channels is None else channels
-        self.max_channels = max_channels
+        self.patch = checks.optional(checks.sides, "patch", patch)
+        self.stride = checks.optional(checks.sides, "stride", stride)
+        self.top = checks.whole("top", top)
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.channels: Channels = "strongest" if channels is None else check_channels(channels)
+        self.max_channels = checks.whole("max_channels", max_channels)
         self.by_channel = layer is not None or channels is not None
         self.split = None if self.by_channel else "samples"
         self.chosen: list[int] | None = None
         self._found: tuple[Layout, ReceptiveField | None] | None = None
-        self._images = images
+        self._images = checks.whole("images", images)
         self._seen = self._new_collector()
 
     def check(self, model: nn.Module) -> None:
-        """Raise a `LayerError` if a layer was named and is not there."""
+        """Raise a `LayerError` if a named layer is not found."""
         if self.layer is not None:
             find_layer(model, self.layer)
 
@@ -200,7 +190,7 @@ class MaximalPatches(VisualizationCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep images to search, and hand on."""
+        """Keep images to search, then call the run's hook."""
         if self.by_channel and trainer.is_global_zero and dataloader_idx == 0 and not self._seen.complete:
             try:
                 self._seen.observe(batch)

@@ -10,9 +10,7 @@ from vis_callbacks.model.guard import device_of, guarded, undisturbed
 from vis_callbacks.model.inputs import (
     Sides,
     baseline_for,
-    both_sides,
     check_images,
-    check_positive,
     fixed_targets,
 )
 from vis_callbacks.model.layers import filter_layers, filter_weight, find_layer, full_name, named_layers
@@ -26,10 +24,8 @@ __all__ = [
     "Trace",
     "add_by_row",
     "baseline_for",
-    "both_sides",
     "captured",
     "check_images",
-    "check_positive",
     "default_layer",
     "device_of",
     "filter_layers",

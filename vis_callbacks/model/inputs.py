@@ -25,18 +25,6 @@ def check_images(images: Tensor) -> None:
         raise ConfigurationError(f"images of dtype {images.dtype}: expected floating point, in the model's input space")
 
 
-def both_sides(value: Sides) -> tuple[int, int]:
-    """Return height and width."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def check_positive(name: str, value: int) -> int:
-    """Return a count, or raise a `ConfigurationError` if it is below 1."""
-    if value < 1:
-        raise ConfigurationError(f"{name}={value}: expected at least 1")
-    return value
-
-
 def fixed_targets(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
     """Return the targets of images before other passes, with a forward only if they depend on the logits.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks import checks
 
 
 class Budget:
@@ -106,9 +106,8 @@ def check_share(budget: float | None) -> float | None:
         >>> check_share(0.05)
         0.05
     """
-    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= 1):
-        raise ConfigurationError(f"budget={budget!r}: expected a share of the training time, above 0 and up to 1")
-    return budget
+    what = "a share of the training time"
+    return checks.optional(checks.number, "budget", budget, 0, 1, above=True, what=what)
 
 
 def left_out(name: str, epochs: Sequence[int], share: float) -> str:

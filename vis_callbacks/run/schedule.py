@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Literal
 
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks import checks
 
 Stage = Literal["train", "validation", "test"]
 
@@ -26,7 +27,7 @@ class Schedule:
         ConfigurationError: If a stage is unknown or a number is not positive.
     """
 
-    on: tuple[Stage, ...] = ("validation",)
+    on: Sequence[Stage] = ("validation",)
     every_n_epochs: int | None = 1
     every_n_steps: int | None = None
     last_epoch: int = -1
@@ -37,16 +38,12 @@ class Schedule:
         """Return the schedule for a callback's arguments: every epoch if both numbers are None."""
         if every_n_epochs is None and every_n_steps is None:
             every_n_epochs = 1
-        return cls((on,) if isinstance(on, str) else tuple(on), every_n_epochs, every_n_steps)
+        return cls((on,) if isinstance(on, str) else on, every_n_epochs, every_n_steps)
 
     def __post_init__(self) -> None:
-        for stage in self.on:
-            if stage not in get_args(Stage):
-                raise ConfigurationError(f"on={stage!r}: expected one of {', '.join(map(repr, get_args(Stage)))}")
-        for name in ("every_n_epochs", "every_n_steps"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigurationError(f"{name}={value!r}: expected a whole number from 1")
+        self.on = checks.several("on", self.on, partial(checks.one_of, words=Stage), "'train', 'validation' or 'test'")
+        self.every_n_epochs = checks.optional(checks.whole, "every_n_epochs", self.every_n_epochs)
+        self.every_n_steps = checks.optional(checks.whole, "every_n_steps", self.every_n_steps)
 
     @property
     def before_training(self) -> bool:

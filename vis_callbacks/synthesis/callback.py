@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import Collector
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.run.run import Run
 from vis_callbacks.synthesis.optimization.feature_prior import (
@@ -59,12 +60,10 @@ class SynthesisCallback(VisualizationCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(**options)
-        if steps < 1:
-            raise ConfigurationError(f"steps={steps}: expected a number from 1")
-        self.steps = steps
-        self.image_size = image_size
-        self.optimizer = optimizer
-        self.progress = progress
+        self.steps = checks.whole("steps", steps)
+        self.image_size = checks.optional(_check_image_size, "image_size", image_size)
+        self.optimizer = checks.optional(checks.function, "optimizer", optimizer)
+        self.progress = checks.switch("progress", progress)
         self._statistics: ImageStatistics | None = None
         self._pool_size = POOL
         self._pool = self._new_pool()
@@ -149,6 +148,16 @@ class SynthesisCallback(VisualizationCallback):
 
     def _new_pool(self) -> Collector:
         return Collector(self._pool_size, batch_to_images=self.sample_request.batch_to_images)
+
+
+def _check_image_size(name: str, value: Any) -> int | tuple[int, ...]:
+    if isinstance(value, Integral):
+        return checks.whole(name, value)
+    expected = "a whole number from 1, (H, W) or (C, H, W)"
+    found = checks.several(name, value, checks.whole, expected, least=2)
+    if len(found) > 3:
+        raise checks.refused(name, value, expected)
+    return found
 
 
 def psnr(found: Tensor, wanted: Tensor) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
@@ -222,19 +223,14 @@ class ClassAppearance(SynthesisCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(steps=steps, image_size=image_size, optimizer=optimizer, progress=progress, **options)
-        for label, value in (("count", count), ("fresh_steps", fresh_steps), ("restart_every", restart_every)):
-            if value < 1:
-                raise ConfigurationError(f"{label}={value}: expected a number from 1")
-        if isinstance(classes, str) and classes not in ("rotating", "worst"):
-            raise ConfigurationError(f"classes={classes!r}: expected 'rotating', 'worst', or a list of classes")
         find_recipe(recipe)
-        self.classes = classes if classes is None or isinstance(classes, str) else tuple(classes)
-        self.count = count
-        self.fresh_steps = fresh_steps
-        self.restart_every = restart_every
+        self.classes = checks.optional(_check_classes, "classes", classes)
+        self.count = checks.whole("count", count)
+        self.fresh_steps = checks.whole("fresh_steps", fresh_steps)
+        self.restart_every = checks.whole("restart_every", restart_every)
         self.recipe = recipe
-        self.decay = decay
-        self.warm_start = warm_start
+        self.decay = checks.optional(checks.number, "decay", decay, low=0)
+        self.warm_start = checks.switch("warm_start", warm_start)
         if classes == "worst":
             self._pool_size = _WORST_POOL
             self._pool = self._new_pool()
@@ -367,6 +363,12 @@ class ClassAppearance(SynthesisCallback):
         # Classes without a real image come last.
         means = [own[labels == index].mean().nan_to_num(2.0) for index in range(known)]
         return torch.stack(means).argsort(stable=True).tolist()
+
+
+def _check_classes(name: str, value: Any) -> Literal["rotating", "worst"] | tuple[int | str, ...]:
+    if isinstance(value, str) and value in ("rotating", "worst"):
+        return cast('Literal["rotating", "worst"]', value)
+    return checks.several(name, value, checks.class_spec, "'rotating', 'worst' or a list of classes")
 
 
 def _is_early(moment: Moment) -> bool:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.features import middle_layer, output_layout
 from vis_callbacks.model.guard import guarded
@@ -78,8 +78,7 @@ def deep_dream(
         >>> deep_dream(model, torch.rand(1, 3, 15, 20), "1", octaves=2, steps=2).shape
         torch.Size([1, 3, 15, 20])
     """
-    if octaves < 1 or octave_scale <= 1:
-        raise ConfigurationError(f"octaves={octaves}, octave_scale={octave_scale}: expected at least 1 and above 1")
+    octaves, octave_scale = checks.whole("octaves", octaves), checks.number("octave_scale", octave_scale, 1, above=True)
     name = middle_layer(model, images) if layer is None else find_layer(model, layer)[0]
     objective = activation_norm(output_layout(model, images, name), channel)
     normalization = normalization_for(model, images.shape[1], normalization)
@@ -163,12 +162,10 @@ class DeepDream(SynthesisCallback):
         # Each sample needs many passes.
         options.setdefault("samples", 2)
         super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
-        if octaves < 1 or octave_scale <= 1:
-            raise ConfigurationError(f"octaves={octaves}, octave_scale={octave_scale}: expected at least 1 and above 1")
-        self.layer = layer
-        self.channel = channel
-        self.octaves = octaves
-        self.octave_scale = octave_scale
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.channel = checks.optional(checks.whole, "channel", channel, 0)
+        self.octaves = checks.whole("octaves", octaves)
+        self.octave_scale = checks.number("octave_scale", octave_scale, 1, above=True)
 
     def check(self, model: nn.Module) -> None:
         """Raise a `LayerError` if there is no such layer."""

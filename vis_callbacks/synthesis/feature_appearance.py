@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model.features import middle_layer, output_layout
 from vis_callbacks.model.guard import device_of, guarded
@@ -155,15 +156,13 @@ class FeatureAppearance(SynthesisCallback):
         **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(steps=steps, image_size=image_size, optimizer=optimizer, progress=progress, **options)
-        if images < 1 or real < 0:
-            raise ConfigurationError(f"images={images}, real={real}: expected at least 1 and 0")
         find_recipe(recipe)
-        self.layer = layer
-        self.channels = None if channels is None else tuple(channels)
-        self.images = images
-        self.real = real
-        self.position = position
-        self.diversity = diversity
+        self.layer = checks.optional(checks.layer_name, "layer", layer)
+        self.channels = checks.optional(checks.channel_numbers, "channels", channels)
+        self.images = checks.whole("images", images)
+        self.real = checks.whole("real", real, 0)
+        self.position = _check_position(position)
+        self.diversity = checks.number("diversity", diversity, 0)
         self.recipe = recipe
 
     def check(self, model: nn.Module) -> None:
@@ -221,6 +220,18 @@ class FeatureAppearance(SynthesisCallback):
                 caption=f"channel {index} of {layer}, mean activation",
                 scalars={"activation": float(values.max())},
             )
+
+
+def _check_position(
+    position: Literal["all", "center"] | tuple[int, int],
+) -> Literal["all", "center"] | tuple[int, int]:
+    if isinstance(position, str) and position in ("all", "center"):
+        return position
+    expected = "'all', 'center' or a unit's row and column"
+    found = checks.several("position", position, partial(checks.whole, least=0), expected)
+    if len(found) != 2:
+        raise checks.refused("position", position, expected)
+    return found[0], found[1]
 
 
 def _mean_activations(model: nn.Module, images: Tensor, layout: Layout) -> Tensor:

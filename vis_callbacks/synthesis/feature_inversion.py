@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
@@ -135,7 +136,7 @@ class FeatureInversion(SynthesisCallback):
 
     def __init__(
         self,
-        layers: Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
         *,
         steps: int = 64,
         optimizer: OptimizerFactory | None = None,
@@ -145,7 +146,7 @@ class FeatureInversion(SynthesisCallback):
         # Each sample needs many passes.
         options.setdefault("samples", 2)
         super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
-        self.layers = None if layers is None else tuple(layers)
+        self.layers = checks.optional(checks.layer_names, "layers", layers)
 
     def check(self, model: nn.Module) -> None:
         """Raise a `LayerError` if there is no such layer."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import displayable
 from vis_callbacks.data.targets import choose_targets, class_index
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets
 from vis_callbacks.model.guard import guarded
@@ -96,8 +96,7 @@ def fool(
         True
     """
     for label, bound in (("linf", linf), ("l2", l2)):
-        if bound is not None and bound <= 0:
-            raise ConfigurationError(f"{label}={bound}: expected a bound above 0, in pixel units, or None")
+        checks.optional(_check_bound, label, bound)
     normalization = normalization_for(model, images.shape[1], normalization)
     start = normalization.to_pixels(images.detach().float()).clamp(0, 1)
     with torch.no_grad():
@@ -132,6 +131,10 @@ def fool(
         change.norm(dim=1),
         change.abs().amax(dim=1),
     )
+
+
+def _check_bound(name: str, value: Any) -> float:
+    return checks.number(name, value, 0, above=True, what="a number of pixel units")
 
 
 def _as_targets(targets: int | Sequence[int] | Tensor) -> Tensor | int:
@@ -172,10 +175,10 @@ class FoolModel(SynthesisCallback):
         # Each sample needs many passes.
         options.setdefault("samples", 4)
         super().__init__(steps=steps, optimizer=optimizer, progress=progress, **options)
-        self.target = target
-        self.min_probability = min_probability
-        self.linf = linf
-        self.l2 = l2
+        self.target = checks.optional(checks.class_spec, "target", target)
+        self.min_probability = checks.number("min_probability", min_probability, 0, 1)
+        self.linf = checks.optional(_check_bound, "linf", linf)
+        self.l2 = checks.optional(_check_bound, "l2", l2)
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
         """Raise a `ConfigurationError` if the target is unknown."""

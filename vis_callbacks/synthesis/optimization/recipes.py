@@ -10,7 +10,8 @@ from functools import partial
 from torch.optim import SGD, Adam, NAdam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
-from vis_callbacks.errors import ConfigurationError, nearest
+from vis_callbacks.checks import refused
+from vis_callbacks.errors import nearest
 from vis_callbacks.synthesis.optimization.loop import OptimizerFactory, SchedulerFactory
 from vis_callbacks.synthesis.optimization.objectives import Objective
 from vis_callbacks.synthesis.optimization.parameterizations import (
@@ -154,6 +155,10 @@ def find_recipe(recipe: str | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
+    if not isinstance(recipe, str):
+        raise refused("recipe", recipe, "the name of a recipe, or a Recipe")
     if recipe not in RECIPES:
-        raise ConfigurationError(f"no recipe {recipe!r}; {nearest(recipe, RECIPES, most=len(RECIPES))}")
+        raise refused(
+            "recipe", recipe, f"the name of a recipe, or a Recipe; {nearest(recipe, RECIPES, most=len(RECIPES))}"
+        )
     return RECIPES[recipe]
