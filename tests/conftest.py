@@ -33,6 +33,17 @@ _WELL_KNOWN = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--change-filesystems", action="store_true", help="also run tests that mount a disk or change file attributes"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("changes_filesystems") and not item.config.getoption("--change-filesystems"):
+        pytest.skip("mounts a disk or changes file attributes: ask for it with --change-filesystems")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -352,6 +352,11 @@ FAULTS = {
     ),
 }
 
+CHANGES_FILESYSTEMS = ("a full disk", "a read-only folder")
+ROWS = [
+    pytest.param(name, marks=[pytest.mark.changes_filesystems] * (name in CHANGES_FILESYSTEMS)) for name in FAULTS
+]
+
 
 def outcome(fault: Fault, folder: Path, callbacks: Sequence[Any]) -> dict[str, str]:
     """Train, and return all that must be the same with the pictures: how it ends, the weights, the metrics."""
@@ -393,13 +398,15 @@ def signals() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """Where the pictures go; whatever disk it is, it is an ordinary folder again afterwards."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     path = tmp_path / "with"
     path.mkdir()
     yield path
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    if not request.node.get_closest_marker("changes_filesystems"):
+        return
     if path.is_mount():
         subprocess.run(["umount", "--lazy", path], check=True)
     elif not os.geteuid():
@@ -428,7 +435,7 @@ def opened(chromium: Browser | None, report: Path) -> str:
         return seen.page.content()
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", ROWS)
 def test_training_ends_as_it_would_and_the_report_opens(
     name: str, folder: Path, tmp_path: Path, chromium: Browser | None
 ) -> None:
