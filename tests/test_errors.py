@@ -178,7 +178,9 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "options", "said"), WRONG, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("kind", "options", "said"), WRONG, ids=lambda value: str(getattr(value, "__name__", value))[:40]
+)
 def test_a_wrong_option_is_refused_at_construction(kind: type, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(said)) as raised:
         kind(**options)

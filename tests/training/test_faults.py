@@ -353,9 +353,7 @@ FAULTS = {
 }
 
 CHANGES_FILESYSTEMS = ("a full disk", "a read-only folder")
-ROWS = [
-    pytest.param(name, marks=[pytest.mark.changes_filesystems] * (name in CHANGES_FILESYSTEMS)) for name in FAULTS
-]
+ROWS = [pytest.param(name, marks=[pytest.mark.changes_filesystems] * (name in CHANGES_FILESYSTEMS)) for name in FAULTS]
 
 
 def outcome(fault: Fault, folder: Path, callbacks: Sequence[Any]) -> dict[str, str]:

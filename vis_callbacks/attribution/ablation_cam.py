@@ -12,13 +12,23 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
 from vis_callbacks.event import Event
-from vis_callbacks.model.batching import in_chunks, is_out_of_memory, pixels_of, scores_of
-from vis_callbacks.model.classifier import Targets, logits_of, target_scores
-from vis_callbacks.model.features import feature_info, find_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, first_tensor, trace, with_first_tensor
+from vis_callbacks.model import (
+    Layout,
+    Targets,
+    Trace,
+    find_layer,
+    find_layout,
+    guarded,
+    in_chunks,
+    logits_of,
+    pixels_of,
+    scores_of,
+    target_scores,
+    trace,
+)
+from vis_callbacks.model.batching import is_out_of_memory
+from vis_callbacks.model.features import feature_info
+from vis_callbacks.model.trace import first_tensor, with_first_tensor
 
 Ablation = Callable[..., AbstractContextManager[None]]
 """Sets some channels to zero inside, see `_ablation`."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.event import Event
 from vis_callbacks.panel import Panel, Tile
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Display = Literal["heatmap", "overlay", "gray", "color", "positive", "negative"]
 """How a map is shown.

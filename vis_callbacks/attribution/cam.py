@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions, Display
 from vis_callbacks.event import Event, Needs
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.layers import find_layer, full_name
-from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, trace
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from vis_callbacks.model import Layout, Targets, Trace, find_layer, find_layout, full_name, trace
 
 CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""

@@ -7,10 +7,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size
 from vis_callbacks.event import Event
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model import Layout, Trace, find_layout, guarded, trace
 
 
 @guarded

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam, weighted_sum
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.guard import guarded
+from vis_callbacks.model import Targets, guarded
 
 
 @guarded

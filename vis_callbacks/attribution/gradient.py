@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.event import Event, Needs
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model import Targets, Trace, guarded, trace
 
 
 @guarded

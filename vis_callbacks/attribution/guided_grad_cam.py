@@ -8,11 +8,7 @@ from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
 from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.relu_rules import guided_backprop
 from vis_callbacks.event import Event
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, trace
 
 
 @guarded

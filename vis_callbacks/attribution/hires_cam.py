@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.guard import guarded
+from vis_callbacks.model import Targets, guarded
 
 
 @guarded

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, pixels_of
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import baseline_for, fixed_targets
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from vis_callbacks.model import (
+    Targets,
+    add_by_row,
+    baseline_for,
+    fixed_targets,
+    gradients_of,
+    guarded,
+    in_chunks,
+    pixels_of,
+)
 
 
 @guarded

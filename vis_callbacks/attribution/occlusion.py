@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.batching import in_chunks, pixels_of
-from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import baseline_for, check_images
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from vis_callbacks.model import (
+    Targets,
+    baseline_for,
+    check_images,
+    guarded,
+    in_chunks,
+    logits_of,
+    pixels_of,
+    probabilities,
+    resolve_targets,
+    target_scores,
+)
 
 Score = Literal["logit", "probability"]
 

@@ -5,26 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions
 from vis_callbacks.attribution.gradient import gradient_from_trace
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
-from vis_callbacks.model.classifier import Targets, logits_of
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import check_images
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model import Targets, captured, check_images, find_layer, find_layout, guarded, logits_of, trace
 from vis_callbacks.model.torch_functions import CLIPPED, OTHER_ACTIVATIONS, RELUS, Function, FunctionMode, is_rectifier
-from vis_callbacks.model.trace import captured, trace
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Rule = Literal["guided", "deconv"]
 

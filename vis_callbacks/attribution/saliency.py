@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.gradient import InputGradientCallback, gradient_from_trace
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.trace import Trace, trace
+from vis_callbacks.model import Targets, Trace, guarded, trace
 
 
 @guarded

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionOptions
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
 from vis_callbacks.event import Event
-from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, trace
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, in_chunks, pixels_of, scores_of, trace
 
 
 @guarded

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.inspection.filters import columns_for, seeded_subset
+from vis_callbacks.model import Layout, find_layer, find_layout, full_name, guarded, trace
 from vis_callbacks.model.feature_info import AcrossDepth
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer, full_name
-from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import trace
 from vis_callbacks.panel import Panel, Tile
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Channels: TypeAlias = Literal["strongest", "random"] | Sequence[int]
 """Which channels are looked at: those of largest mean magnitude over the images, a random subset, or listed ones."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vis_callbacks import checks
-from vis_callbacks.model.inputs import Sides
+from vis_callbacks.model import Sides
 from vis_callbacks.model.receptive_field import ReceptiveField
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.event import Event
-from vis_callbacks.model.layers import filter_weight, find_filter_layer
+from vis_callbacks.model import filter_weight
+from vis_callbacks.model.layers import find_filter_layer
 from vis_callbacks.panel import Panel, Tile
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 FilterDisplay = Literal["auto", "rgb", "channels", "collated"]
 """``rgb``: each filter as one colour picture (3 input channels). ``channels``: each input channel of each filter as a

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
@@ -17,20 +18,24 @@ from vis_callbacks.data.selector import Collector
 from vis_callbacks.event import Event
 from vis_callbacks.inspection.activations import Channels, check_channels, choose_channels
 from vis_callbacks.inspection.channel_patches import ChannelPatches, boxes_of
-from vis_callbacks.model.batching import in_chunks, pixels_of, scores_of
-from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.features import find_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.inputs import Sides, baseline_for, check_images, fixed_targets
-from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.layout import Layout
+from vis_callbacks.model import (
+    Layout,
+    Sides,
+    Targets,
+    baseline_for,
+    check_images,
+    find_layer,
+    find_layout,
+    fixed_targets,
+    guarded,
+    in_chunks,
+    pixels_of,
+    scores_of,
+    trace,
+)
 from vis_callbacks.model.receptive_field import ReceptiveField, receptive_field
-from vis_callbacks.model.trace import trace
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.run.run import Run
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _CHOOSING_IMAGES = 32
 """Number of images among which the strongest channels are found."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
@@ -22,9 +23,6 @@ from vis_callbacks.synthesis.optimization.feature_prior import (
 )
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import OptimizerFactory
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 POOL = 64
 """Number of real images kept for statistics."""

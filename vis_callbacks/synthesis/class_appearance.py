@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
@@ -16,9 +17,7 @@ from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.data.targets import class_index
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.batching import in_chunks, in_small_chunks, pixels_of
-from vis_callbacks.model.classifier import logits_of, probabilities
-from vis_callbacks.model.guard import guarded
+from vis_callbacks.model import guarded, in_chunks, in_small_chunks, logits_of, pixels_of, probabilities
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback
 from vis_callbacks.synthesis.optimization.feature_prior import FeatureStatistics
@@ -28,9 +27,6 @@ from vis_callbacks.synthesis.optimization.loop import Goal, OptimizerFactory, Sc
 from vis_callbacks.synthesis.optimization.objectives import logit
 from vis_callbacks.synthesis.optimization.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.optimization.robustness import Robustness, robustness
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _EARLY = 1
 """Last epoch whose images are marked as early."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.features import middle_layer, output_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model import find_layer, guarded, middle_layer, output_layout
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback
 from vis_callbacks.synthesis.optimization.generate import accepts_shape, normalization_for
@@ -27,9 +25,6 @@ from vis_callbacks.synthesis.optimization.objectives import activation_norm
 from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec, Pixels
 from vis_callbacks.synthesis.optimization.regularizers import GradientScaling
 from vis_callbacks.synthesis.optimization.transforms import Jitter, Resize, Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @guarded

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.features import middle_layer, output_layout
-from vis_callbacks.model.guard import device_of, guarded
-from vis_callbacks.model.layers import find_layer
-from vis_callbacks.model.layout import Layout
+from vis_callbacks.model import Layout, device_of, find_layer, guarded, middle_layer, output_layout
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback
 from vis_callbacks.synthesis.optimization.generate import generate, image_shape
@@ -27,9 +25,6 @@ from vis_callbacks.synthesis.optimization.objectives import Objective, channel, 
 from vis_callbacks.synthesis.optimization.readout import read_layers
 from vis_callbacks.synthesis.optimization.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.optimization.redirected_relu import RedirectedGradients
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _CHANNELS = 6
 """Number of channels shown by default."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import Samples, displayable
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.features import layers_across_depth, output_layout
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model import find_layer, guarded, layers_across_depth, output_layout
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback, psnr
 from vis_callbacks.synthesis.optimization.generate import normalization_for
@@ -28,9 +26,6 @@ from vis_callbacks.synthesis.optimization.parameterizations import Fourier, Imag
 from vis_callbacks.synthesis.optimization.readout import read_layers
 from vis_callbacks.synthesis.optimization.recipes import warm_hold_cosine
 from vis_callbacks.synthesis.optimization.regularizers import alpha_norm, total_variation
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _SPECTRUM_SHARE = 0.6
 """Fraction of the steps taken in the Fourier spectrum."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
@@ -16,8 +17,7 @@ from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import displayable
 from vis_callbacks.data.targets import choose_targets, class_index
 from vis_callbacks.event import Event
-from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets
-from vis_callbacks.model.guard import guarded
+from vis_callbacks.model import guarded, logits_of, probabilities, resolve_targets
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback
 from vis_callbacks.synthesis.optimization.generate import normalization_for
@@ -26,9 +26,6 @@ from vis_callbacks.synthesis.optimization.loop import Goal, Method, OptimizerFac
 from vis_callbacks.synthesis.optimization.objectives import logit
 from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec, NearPixels
 from vis_callbacks.synthesis.optimization.recipes import stepwise
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Fooled(NamedTuple):

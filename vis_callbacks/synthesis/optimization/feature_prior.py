@@ -10,10 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.model.batching import pixels_of, small_chunk_size
-from vis_callbacks.model.classifier import logits_of
-from vis_callbacks.model.guard import guarded
-from vis_callbacks.model.layers import filter_layers, named_layers
+from vis_callbacks.model import filter_layers, guarded, logits_of, named_layers, pixels_of
+from vis_callbacks.model.batching import small_chunk_size
 from vis_callbacks.synthesis.optimization.objectives import Objective, View
 
 

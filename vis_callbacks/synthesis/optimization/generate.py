@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.data.normalization import Normalization, normalization_of
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.classifier import logits_of
-from vis_callbacks.model.guard import device_of
-from vis_callbacks.model.layers import filter_layers, filter_weight
+from vis_callbacks.model import device_of, filter_layers, filter_weight, logits_of
 from vis_callbacks.synthesis.optimization.feature_prior import (
     FeatureStatistics,
     batchnorm_statistics,

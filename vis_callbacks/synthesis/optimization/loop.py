@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.classifier import probabilities
+from vis_callbacks.model import probabilities
 from vis_callbacks.synthesis.optimization.objectives import Objective, View
 from vis_callbacks.synthesis.optimization.parameterizations import Parameterization
 from vis_callbacks.synthesis.optimization.readout import read_layers

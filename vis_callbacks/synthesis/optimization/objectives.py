@@ -12,8 +12,7 @@ from torch import Tensor
 
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.classifier import resolve_targets, target_scores
-from vis_callbacks.model.layout import Layout
+from vis_callbacks.model import Layout, resolve_targets, target_scores
 
 
 @dataclass(frozen=True)

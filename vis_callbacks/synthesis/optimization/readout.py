@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
-from vis_callbacks.model.classifier import logits_of
-from vis_callbacks.model.layers import named_layers
-from vis_callbacks.model.trace import captured
+from vis_callbacks.model import captured, logits_of, named_layers
 from vis_callbacks.synthesis.optimization.objectives import Objective
 
 

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.model.batching import in_chunks, pixels_of
-from vis_callbacks.model.classifier import logits_of, probabilities, resolve_targets, target_scores
-from vis_callbacks.model.guard import guarded
+from vis_callbacks.model import guarded, in_chunks, logits_of, pixels_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.synthesis.optimization.generate import normalization_for
 from vis_callbacks.synthesis.optimization.regularizers import gaussian_blur
 from vis_callbacks.synthesis.optimization.transforms import gray
