@@ -22,7 +22,7 @@ ORDER = (
     ("data", "output"),
     ("model",),
     ("panel",),
-    ("checks", "_lightning"),
+    ("checks", "_lightning", "_lazy"),
     ("errors",),
 )
 ROW = {part: row for row, parts in enumerate(ORDER) for part in parts}

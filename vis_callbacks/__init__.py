@@ -10,15 +10,13 @@ if TYPE_CHECKING:
     from vis_callbacks.attribution.eigen_cam import EigenCAM as EigenCAM
     from vis_callbacks.attribution.grad_cam import GradCAM as GradCAM
     from vis_callbacks.attribution.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
-    from vis_callbacks.attribution.gradient import Gradient as Gradient
-    from vis_callbacks.attribution.gradient import GradientXInput as GradientXInput
+    from vis_callbacks.attribution.gradient import Gradient as Gradient, GradientXInput as GradientXInput
     from vis_callbacks.attribution.guided_grad_cam import GuidedGradCAM as GuidedGradCAM
     from vis_callbacks.attribution.hires_cam import HiResCAM as HiResCAM
     from vis_callbacks.attribution.integrated_gradients import IntegratedGradients as IntegratedGradients
     from vis_callbacks.attribution.layer_cam import LayerCAM as LayerCAM
     from vis_callbacks.attribution.occlusion import Occlusion as Occlusion
-    from vis_callbacks.attribution.relu_rules import Deconvnet as Deconvnet
-    from vis_callbacks.attribution.relu_rules import GuidedBackprop as GuidedBackprop
+    from vis_callbacks.attribution.relu_rules import Deconvnet as Deconvnet, GuidedBackprop as GuidedBackprop
     from vis_callbacks.attribution.saliency import Saliency as Saliency
     from vis_callbacks.attribution.score_cam import ScoreCAM as ScoreCAM
     from vis_callbacks.attribution.smoothgrad import SmoothGrad as SmoothGrad
@@ -26,25 +24,23 @@ if TYPE_CHECKING:
     from vis_callbacks.callback import VisualizationCallback as VisualizationCallback
     from vis_callbacks.data.normalization import Normalization as Normalization
     from vis_callbacks.data.samples import Samples as Samples
-    from vis_callbacks.errors import ConfigurationError as ConfigurationError
-    from vis_callbacks.errors import LayerError as LayerError
-    from vis_callbacks.errors import VisualizationWarning as VisualizationWarning
-    from vis_callbacks.event import Event as Event
-    from vis_callbacks.event import Moment as Moment
-    from vis_callbacks.event import Needs as Needs
+    from vis_callbacks.errors import (
+        ConfigurationError as ConfigurationError,
+        LayerError as LayerError,
+        VisualizationWarning as VisualizationWarning,
+    )
+    from vis_callbacks.event import Event as Event, Moment as Moment, Needs as Needs
     from vis_callbacks.inspection.activations import Activations as Activations
     from vis_callbacks.inspection.filters import Filters as Filters
     from vis_callbacks.inspection.maximal_patches import MaximalPatches as MaximalPatches
-    from vis_callbacks.panel import Panel as Panel
-    from vis_callbacks.panel import Tile as Tile
+    from vis_callbacks.panel import Panel as Panel, Tile as Tile
     from vis_callbacks.report.callback import Report as Report
     from vis_callbacks.suite import default_suite as default_suite
     from vis_callbacks.synthesis.class_appearance import ClassAppearance as ClassAppearance
     from vis_callbacks.synthesis.deep_dream import DeepDream as DeepDream
     from vis_callbacks.synthesis.feature_appearance import FeatureAppearance as FeatureAppearance
     from vis_callbacks.synthesis.feature_inversion import FeatureInversion as FeatureInversion
-    from vis_callbacks.synthesis.fool import Fooled as Fooled
-    from vis_callbacks.synthesis.fool import FoolModel as FoolModel
+    from vis_callbacks.synthesis.fool import Fooled as Fooled, FoolModel as FoolModel
     from vis_callbacks.synthesis.optimization.feature_prior import collect_statistics as collect_statistics
     from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics as ImageStatistics
     from vis_callbacks.synthesis.optimization.recipes import Recipe as Recipe

@@ -1,15 +1,12 @@
 """Everything that depends on Lightning, private Trainer state included."""
 
-from __future__ import annotations
-
 import logging
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback as LightningCallback
-    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning import Callback as LightningCallback, LightningModule, Trainer
 else:
     LightningModule = Trainer = Any
     # The two packages' callbacks are unrelated classes, and each Trainer accepts its own alone: inherit from both.
@@ -20,20 +17,7 @@ else:
         {"__module__": __name__, "__doc__": "A callback for the Trainer of every Lightning package that is installed."},
     )
 
-__all__ = [
-    "LightningCallback",
-    "LightningModule",
-    "Trainer",
-    "builds_model_late",
-    "data_holders",
-    "has_validation",
-    "is_fitting",
-    "log_dir",
-    "logger_of",
-    "metric_step",
-    "sharded_strategy",
-    "stage_of",
-]
+__all__ = ["LightningCallback", "LightningModule", "Trainer"]
 
 
 def is_fitting(trainer: Trainer) -> bool:

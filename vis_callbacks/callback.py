@@ -1,15 +1,14 @@
 """The base class of every callback that makes pictures: options, contract, chain, and Lightning's state."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypedDict
+from typing import Any, ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer, builds_model_late
@@ -27,9 +26,6 @@ from vis_callbacks.run.budget import check_share
 from vis_callbacks.run.hooks import RunHooks
 from vis_callbacks.run.run import Run
 from vis_callbacks.run.schedule import Schedule, Stage
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class SharedOptions(TypedDict, total=False):

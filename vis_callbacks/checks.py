@@ -1,7 +1,5 @@
 """Checks of options in one wording: the option, its value, and what was expected."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real

@@ -1,7 +1,5 @@
 """The command ``vis-callbacks``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -38,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "report",
         help="write the HTML report of a run, even of one that was killed",
@@ -60,7 +58,7 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "layers",
         help="list the layers of a model, to choose one by name",
@@ -87,7 +85,7 @@ def _layers(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build(name: str) -> nn.Module:
+def _build(name: str) -> "nn.Module":
     package, _, maker = name.partition(":")
     if not maker:
         raise ValueError(f"model {name!r}: expected timm:NAME, torchvision:NAME or package.module:function")

@@ -1,7 +1,5 @@
 """Errors and warnings. Each names what was found, what was expected and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

@@ -1,7 +1,5 @@
 """One moment at which pictures are made, as a technique sees it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -101,7 +99,7 @@ class SharedPass:
         if "trace" in vars(self) and all(others == Needs() for others in self._needs):
             self.trace = dataclasses.replace(self.trace, input_gradient=None, activations={}, gradients={})
 
-    def part(self, items: Tensor) -> SharedPass:
+    def part(self, items: Tensor) -> "SharedPass":
         """Return the pass of the samples with the numbers `items` ``(n,)``."""
         if len(items) == len(self.samples):
             return self
@@ -199,7 +197,7 @@ class Event:
         found = feature_info(self.model, self.samples.images)
         return [found.layout(name) for name in found.across_depth(count)]
 
-    def in_pieces(self, work: Callable[[Event], Tensor]) -> Tensor:
+    def in_pieces(self, work: Callable[["Event"], Tensor]) -> Tensor:
         """Return the output of `work` for all samples ``(N, ...)``, computed in smaller pieces if memory runs out."""
 
         def piece(items: Tensor) -> Tensor:

@@ -9,15 +9,13 @@ if TYPE_CHECKING:
     from vis_callbacks.attribution.eigen_cam import eigen_cam as eigen_cam
     from vis_callbacks.attribution.grad_cam import grad_cam as grad_cam
     from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus as grad_cam_plus_plus
-    from vis_callbacks.attribution.gradient import gradient as gradient
-    from vis_callbacks.attribution.gradient import gradient_x_input as gradient_x_input
+    from vis_callbacks.attribution.gradient import gradient as gradient, gradient_x_input as gradient_x_input
     from vis_callbacks.attribution.guided_grad_cam import guided_grad_cam as guided_grad_cam
     from vis_callbacks.attribution.hires_cam import hires_cam as hires_cam
     from vis_callbacks.attribution.integrated_gradients import integrated_gradients as integrated_gradients
     from vis_callbacks.attribution.layer_cam import layer_cam as layer_cam
     from vis_callbacks.attribution.occlusion import occlusion as occlusion
-    from vis_callbacks.attribution.relu_rules import deconvnet as deconvnet
-    from vis_callbacks.attribution.relu_rules import guided_backprop as guided_backprop
+    from vis_callbacks.attribution.relu_rules import deconvnet as deconvnet, guided_backprop as guided_backprop
     from vis_callbacks.attribution.saliency import saliency as saliency
     from vis_callbacks.attribution.score_cam import score_cam as score_cam
     from vis_callbacks.attribution.smoothgrad import smoothgrad as smoothgrad

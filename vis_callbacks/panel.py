@@ -1,7 +1,5 @@
 """The output of a technique: numbers with a meaning, without colours or figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

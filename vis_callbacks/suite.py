@@ -1,7 +1,5 @@
 """A good set of callbacks to start with."""
 
-from __future__ import annotations
-
 from vis_callbacks.attribution.grad_cam import GradCAM
 from vis_callbacks.attribution.saliency import Saliency
 from vis_callbacks.inspection.activations import Activations

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.helpers.tiny import Net, module, records, trainer
-from tests.helpers.tiny import loader as batches
+from tests.helpers.tiny import Net, loader as batches, module, records, trainer
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError, LayerError, VisualizationWarning
 from vis_callbacks.event import Event, Moment, SharedPass

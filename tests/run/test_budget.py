@@ -23,8 +23,8 @@ from vis_callbacks import (
     Tile,
     VisualizationCallback,
     VisualizationWarning,
+    default_suite as suite,
 )
-from vis_callbacks import default_suite as suite
 from vis_callbacks.event import Moment
 from vis_callbacks.run.budget import Budget
 

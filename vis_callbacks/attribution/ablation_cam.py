@@ -1,7 +1,5 @@
 """Ablation-CAM: a layer's channels, weighted by how far the logit drops without each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial

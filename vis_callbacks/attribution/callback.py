@@ -1,7 +1,5 @@
 """The base of the attribution callbacks: a map beside each sample."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

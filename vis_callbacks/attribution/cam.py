@@ -1,7 +1,5 @@
 """Shared by the class activation maps: the layer, the maps of its channels, and resizing to the image's size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias
 

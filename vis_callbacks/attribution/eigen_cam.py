@@ -1,7 +1,5 @@
 """Eigen-CAM: the strongest pattern in a layer, independent of the class."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

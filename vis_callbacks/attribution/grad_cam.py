@@ -1,7 +1,5 @@
 """Grad-CAM: a layer's channels, weighted by their mean gradients."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam, weighted_sum

@@ -1,7 +1,5 @@
 """Grad-CAM++: Grad-CAM whose weights count every position where the class is seen."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The gradient of a class's logit at the image, plain and times the image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

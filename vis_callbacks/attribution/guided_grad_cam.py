@@ -1,7 +1,5 @@
 """Guided Grad-CAM: the fine grain of guided backpropagation where Grad-CAM sees the class."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, cam_from_trace

@@ -1,7 +1,5 @@
 """HiResCAM: a layer's activation times its gradient, position by position."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import GradientCamCallback, gradient_cam

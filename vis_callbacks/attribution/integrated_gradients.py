@@ -1,7 +1,5 @@
 """Integrated gradients: the gradient averaged along the path from a baseline to the image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack

@@ -1,7 +1,5 @@
 """LayerCAM: activation times positive gradient, position by position, also of shallow layers and of several."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

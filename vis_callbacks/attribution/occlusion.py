@@ -1,7 +1,5 @@
 """Occlusion: how far the logit drops when a window of the image is covered."""
 
-from __future__ import annotations
-
 import math
 import operator
 from typing import Literal

@@ -1,7 +1,5 @@
 """Guided backpropagation and deconvnet: gradients that follow another rule at each ReLU."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Saliency: the magnitude of the gradient at each pixel."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.gradient import InputGradientCallback, gradient_from_trace

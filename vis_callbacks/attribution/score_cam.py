@@ -1,7 +1,5 @@
 """Score-CAM: a layer's channels, weighted by the logit of the image seen through each."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack

@@ -1,7 +1,5 @@
 """SmoothGrad: the gradient averaged over noisy copies of the image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack

@@ -1,7 +1,5 @@
 """XGrad-CAM: Grad-CAM whose weights best keep the logit's sensitivity and sum."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Images and labels from batches of any common shape, and from image files."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find class names in datasets, modules and models."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Convert between pixels in [0, 1] and the model's input space."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +38,7 @@ class Normalization:
             raise ConfigurationError(f"std {self.std}: expected numbers above 0")
 
     @classmethod
-    def of(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> Normalization:
+    def of(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> "Normalization":
         """Create one from numbers, lists or tensors."""
         return cls(_numbers(mean), _numbers(std))
 

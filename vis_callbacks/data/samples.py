@@ -1,7 +1,5 @@
 """The images that are shown, with labels, names and normalization."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,7 +39,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, part: slice) -> Samples:
+    def __getitem__(self, part: slice) -> "Samples":
         return dataclasses.replace(self, images=self.images[part], labels=self.labels[part], names=self.names[part])
 
     @cached_property
@@ -58,12 +56,12 @@ class Samples:
         label = int(self.labels[index])
         return None if label == UNKNOWN else self.class_name(label)
 
-    def at(self, items: Tensor) -> Samples:
+    def at(self, items: Tensor) -> "Samples":
         """Return the samples at these indices ``(n,)``."""
         names = tuple(self.names[item] for item in items.tolist())
         return dataclasses.replace(self, images=self.images[items], labels=self.labels[items], names=names)
 
-    def to(self, device: torch.device) -> Samples:
+    def to(self, device: torch.device) -> "Samples":
         """Return the samples with images and labels on a device."""
         return dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))
 

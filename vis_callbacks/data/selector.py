@@ -1,7 +1,5 @@
 """Select each callback's samples once, and find their labels, names and normalization."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,7 +217,7 @@ class SampleSelector:
                 raise self._problems[request.key].with_traceback(None)
             if enough:
                 raise ConfigurationError(
-                    "samples='per_class' needs labels, but the batches had none: give a number, or batch_to_images="
+                    "the batches had no labels, which samples='per_class' needs: give a number, or batch_to_images="
                     if source == "per_class"
                     else "no batch was seen to take samples from: give samples= as a tensor or image files"
                 )

@@ -1,7 +1,5 @@
 """Targets: which class's logit is explained."""
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 import torch

@@ -1,7 +1,5 @@
 """Activations: the outputs of a layer's channels for an image."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """The crops of images that excite the channels of a layer most."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

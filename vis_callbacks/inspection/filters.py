@@ -1,7 +1,5 @@
 """Filters: the weights of a convolution, as pictures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Maximal patches: the parts of images that matter most, to a class by occlusion, or to a channel by its activation."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator

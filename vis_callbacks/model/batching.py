@@ -1,7 +1,5 @@
 """Run many forward and backward passes in chunks of bounded memory, halved when memory runs out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 

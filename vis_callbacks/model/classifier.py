@@ -1,7 +1,5 @@
 """A user's module as a function from images to logits, whatever its precision and the structure of its output."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """What one pass shows about the layers of a model: which have maps, which the logits depend on, which to show."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress

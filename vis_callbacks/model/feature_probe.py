@@ -1,7 +1,5 @@
 """Look at the outputs of all layers of a model during one forward and one backward pass."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack

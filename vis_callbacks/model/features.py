@@ -1,7 +1,5 @@
 """Which layers of any classifier to look at, and how their outputs become maps ``(N, C, h, w)``."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary, ref

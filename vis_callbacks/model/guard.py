@@ -1,7 +1,5 @@
 """The guard around every pass: whatever happens inside, the model and the process are left as they were found."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager

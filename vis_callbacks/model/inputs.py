@@ -1,7 +1,5 @@
 """Checks and defaults of what techniques take: images, targets, baselines and sizes in pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeAlias
 

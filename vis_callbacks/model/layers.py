@@ -1,7 +1,5 @@
 """The layers of a model, by name."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError, nearest

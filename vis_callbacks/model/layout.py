@@ -1,7 +1,5 @@
 """Where the batch, channels, height and width are in the output of a layer."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping

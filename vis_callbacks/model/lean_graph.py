@@ -1,7 +1,5 @@
 """Graphs that keep only what gradients at the images need: about a fourth of what training keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, SupportsInt
 

@@ -1,7 +1,5 @@
 """What timm models state about themselves, in their ``pretrained_cfg``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Measure the receptive fields of layers: a pixel that is NaN makes all units that see it NaN."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """A summary of a model's layers to choose from: names, types, shapes, maps and receptive fields."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

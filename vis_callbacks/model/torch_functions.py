@@ -1,7 +1,5 @@
 """Replace functions of torch while a model runs, whether it calls them as modules, functions, methods or in place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 

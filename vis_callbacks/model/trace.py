@@ -1,7 +1,5 @@
 """One forward and one backward pass through a classifier, and what techniques read from them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """How a map was cut into windows: found with gradients that lead from each position of a window back to the map."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

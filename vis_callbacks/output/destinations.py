@@ -1,7 +1,5 @@
 """Where a callback's pictures go besides the picture store."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The loggers of a Trainer that accept pictures, recognised by their methods."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 

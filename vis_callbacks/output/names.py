@@ -1,7 +1,5 @@
 """Names of pictures, made safe for file systems and loggers."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 

@@ -1,7 +1,5 @@
 """One line of the picture store: the facts about a picture."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -54,7 +52,7 @@ class Record:
         return json.dumps(_finite(asdict(self)), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, line: str) -> Record:
+    def from_json(cls, line: str) -> "Record":
         """Parse a line that `to_json` wrote; unknown fields are ignored.
 
         Raises:

@@ -3,8 +3,6 @@
 Safe in a background thread: no figure, no global state, no random number.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from functools import cache, lru_cache

@@ -1,7 +1,5 @@
 """The picture store: one image file per picture, and files of lines that only grow by whole lines."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import io

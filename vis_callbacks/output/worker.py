@@ -1,7 +1,5 @@
 """A thread that draws and writes while training goes on."""
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

@@ -1,7 +1,5 @@
 """Draws panels and writes the pictures to their destinations, on a thread of its own."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -126,7 +124,7 @@ class Output:
 
         self._submit("", partial(_do_all, [write_down, *(sink.flush for sink in sinks)]))
 
-    def at_end(self, task: Callable[[Output], object]) -> None:
+    def at_end(self, task: Callable[["Output"], object]) -> None:
         """Call a function with this output, on the writing thread, after everything queued before it."""
         self._submit("The report", lambda: task(self))
 

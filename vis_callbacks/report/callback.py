@@ -1,7 +1,5 @@
 """The callback that writes the report when a run ends."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The pictures as the page shows them: sections, cards, and the data for its script."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice

@@ -1,7 +1,5 @@
 """Charts of metrics over training steps, as SVG paths in a unit square, with labels."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The history of a run as a picture store holds it: events, pictures, metrics and facts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,7 +142,7 @@ class History:
             sections.setdefault(row.callback, []).append(row)
         return sections
 
-    def at_events(self, kept: Sequence[int]) -> History:
+    def at_events(self, kept: Sequence[int]) -> "History":
         """Return the history with only the events at these indices."""
         place = {old: new for new, old in enumerate(kept)}
         rows = tuple(

@@ -1,7 +1,5 @@
 """Write the report: one HTML file that needs only a browser."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Compress the pictures of a run, so that they fit into one file."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

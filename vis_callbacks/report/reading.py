@@ -1,7 +1,5 @@
 """Read a picture store, even a damaged or incomplete one."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What pictures may cost: a share of the training time, measured while training runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from vis_callbacks import checks

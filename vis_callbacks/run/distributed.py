@@ -1,7 +1,5 @@
 """Several processes that train one model together, and share the work on the pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace

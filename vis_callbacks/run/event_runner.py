@@ -1,7 +1,5 @@
 """Makes the pictures of one event, and passes them to the output."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """The hooks of one Trainer's callbacks, on which their run acts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from vis_callbacks._lightning import LightningCallback, LightningModule, Trainer, is_fitting

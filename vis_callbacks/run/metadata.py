@@ -1,7 +1,5 @@
 """What is known about a run as a whole; the picture store keeps it in ``run.json``."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any

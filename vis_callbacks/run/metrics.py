@@ -1,7 +1,5 @@
 """The metrics that a run logs, those of validation apart from those of training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

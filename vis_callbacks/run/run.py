@@ -1,7 +1,5 @@
 """What the callbacks of one Trainer share: one leader, fixed samples, one event per moment, one store, one timer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -56,7 +54,7 @@ class Progress:
     sample_stage: str
 
     @classmethod
-    def of(cls, trainer: Trainer) -> Progress:
+    def of(cls, trainer: Trainer) -> "Progress":
         """Read where a Trainer stands."""
         stage = stage_of(trainer)
         if stage == "fit":
@@ -97,7 +95,7 @@ class Run:
         self._batches = 0
 
     @classmethod
-    def of(cls, trainer: Trainer) -> Run:
+    def of(cls, trainer: Trainer) -> "Run":
         """Return the run of a Trainer; the first call creates it."""
         run: Run = vars(trainer).setdefault("_vis_callbacks_run", cls())
         return run

@@ -1,7 +1,5 @@
 """When a callback makes its pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +32,7 @@ class Schedule:
     last_step: int = 0
 
     @classmethod
-    def of(cls, on: Stage | Sequence[Stage], every_n_epochs: int | None, every_n_steps: int | None) -> Schedule:
+    def of(cls, on: Stage | Sequence[Stage], every_n_epochs: int | None, every_n_steps: int | None) -> "Schedule":
         """Return the schedule for a callback's arguments: every epoch if both numbers are None."""
         if every_n_epochs is None and every_n_steps is None:
             every_n_epochs = 1

@@ -1,7 +1,5 @@
 """Which of the techniques that are due make pictures: those that have samples and that the budget can pay for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a run asks of the callbacks that make its pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, Protocol
 

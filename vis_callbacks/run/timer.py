@@ -1,7 +1,5 @@
 """How long training and pictures take."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

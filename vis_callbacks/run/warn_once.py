@@ -1,7 +1,5 @@
 """Warnings about pictures that could not be made or written, each given once."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Hashable, Iterable
 

@@ -1,7 +1,5 @@
 """Base class of the synthesis callbacks: keeps real images of the run, for statistics of natural images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Class appearance: images that maximise the logit of a class."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, cast

@@ -1,7 +1,5 @@
 """DeepDream: change an image to amplify what a layer detects in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 

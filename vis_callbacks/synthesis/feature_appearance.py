@@ -1,7 +1,5 @@
 """Feature appearance: images that maximise a channel or a unit of a hidden layer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Literal

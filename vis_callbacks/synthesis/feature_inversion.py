@@ -1,7 +1,5 @@
 """Feature inversion: reconstruct an image from a layer's features."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Adversarial examples: small changes of images that make the network predict another class."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Feature prior: keeps the feature statistics of an image close to those of real images, in every block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial

@@ -1,7 +1,5 @@
 """Generate images for an objective by a recipe, in the shape and normalization that the model accepts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Statistics of natural images: mean and variance per place, and energy per frequency band and colour."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """Gradient ascent on an image: the loop that all synthesis techniques share."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -163,7 +161,7 @@ def ascend(
     return stopped.result(image, method.steps)
 
 
-def _progress_bar(what: str, steps: int, *, shown: bool) -> tqdm[Any]:
+def _progress_bar(what: str, steps: int, *, shown: bool) -> "tqdm[Any]":
     """Create a bar that only the first of several processes shows."""
     first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
     disable = not (shown and first)

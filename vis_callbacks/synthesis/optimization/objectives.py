@@ -1,7 +1,5 @@
 """Objectives: differentiable scores of one forward pass, to be maximised; they add, subtract and scale."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -66,7 +64,7 @@ class Objective:
     input_readers: Mapping[str, InputReader] = field(default_factory=dict)
     logits: bool = False
 
-    def __add__(self, other: Objective) -> Objective:
+    def __add__(self, other: "Objective") -> "Objective":
         return Objective(
             lambda view: self.score(view) + other.score(view),
             self.outputs | other.outputs,
@@ -74,15 +72,15 @@ class Objective:
             self.logits or other.logits,
         )
 
-    def __mul__(self, factor: float) -> Objective:
+    def __mul__(self, factor: float) -> "Objective":
         return Objective(lambda view: factor * self.score(view), self.outputs, self.input_readers, self.logits)
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> Objective:
+    def __neg__(self) -> "Objective":
         return self * -1.0
 
-    def __sub__(self, other: Objective) -> Objective:
+    def __sub__(self, other: "Objective") -> "Objective":
         return self + -other
 
 

@@ -1,7 +1,5 @@
 """Image parameterizations: pixels, Fourier spectra and others, as tensors that an optimizer changes."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any

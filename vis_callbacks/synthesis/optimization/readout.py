@@ -1,7 +1,5 @@
 """One differentiable forward pass that reads the layers an objective needs, and stops after the last of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Recipes: parameterization, optimizer, transforms and regularizers that work well together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Gradients for dead units: where a ReLU is 0 for a whole image, its own gradient is zero."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Regularizers: penalties to subtract from an objective, and hooks around each step of the optimizer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Robustness of a synthetic image: the network's confidence when the image is blurred, gray or downsampled."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Random transforms of the image before each forward pass, so that the result is robust to them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 
