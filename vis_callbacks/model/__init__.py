@@ -7,14 +7,7 @@ from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, in
 from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
 from vis_callbacks.model.features import default_layer, find_layout, layers_across_depth, middle_layer, output_layout
 from vis_callbacks.model.guard import device_of, guarded, undisturbed
-from vis_callbacks.model.inputs import (
-    Sides,
-    baseline_for,
-    both_sides,
-    check_images,
-    check_positive,
-    fixed_targets,
-)
+from vis_callbacks.model.inputs import Sides, baseline_for, both_sides, check_images, check_positive, fixed_targets
 from vis_callbacks.model.layers import filter_layers, filter_weight, find_layer, full_name, named_layers
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.trace import Trace, captured, trace
