@@ -165,10 +165,10 @@ class FeatureProbe:
 
     def _in_windows(self, name: str, tensor: Tensor, inputs: tuple[Any, ...]) -> Layout | None:
         batch, shape = self._reader.batch, tuple(tensor.shape)
-        given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        source = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         maps = (one for one in self._seen.values() if one.layout is not None)
-        if self._windows is None and given is not None and not any(one.output() is given for one in maps):
-            self._windows = find_windows(given, reversed(self._sources), batch)
+        if self._windows is None and source is not None and not any(one.output() is source for one in maps):
+            self._windows = find_windows(source, reversed(self._sources), batch)
         found = None if self._windows is None else self._windows.layout(name, shape, batch)
         if found is not None and self._doubled is not None and self._doubled.get(name) != found.shape(2 * batch):
             return None
