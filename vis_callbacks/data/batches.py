@@ -1,7 +1,6 @@
 """Images and labels from batches of any common shape, and from image files."""
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +12,7 @@ from torchvision.transforms.functional import InterpolationMode, resize
 
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.classifier import shapes_in
+from vis_callbacks.model.nested import shapes_in, tensors_in
 
 BatchToImages: TypeAlias = Callable[[Any], Any]
 """A function from a batch to its images ``(N, C, H, W)``, or to images and labels ``(N,)``."""
@@ -39,7 +38,7 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
         >>> images.shape, labels
         (torch.Size([4, 3, 8, 8]), tensor([0, 1, 2, 3]))
     """
-    tensors = list(_tensors(batch))
+    tensors = list(tensors_in(batch))
     images = next((tensor for tensor in tensors if tensor.ndim == 4), None)
     if images is None:
         raise ConfigurationError(
@@ -90,24 +89,6 @@ def load_images(
         image = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
         images.append(_cover(image, size))
     return normalization.to_model(torch.stack(images))
-
-
-def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif depth < 4:
-        for item in _items(value):
-            yield from _tensors(item, depth + 1)
-
-
-def _items(value: Any) -> Sequence[Any]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    if isinstance(value, (list, tuple)):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, item.name) for item in dataclasses.fields(value)]
-    return list(getattr(value, "__dict__", {}).values())
 
 
 def _as_labels(tensor: Tensor, count: int) -> Tensor | None:

@@ -1,13 +1,13 @@
 """A user's module as a function from images to logits, whatever its precision and the structure of its output."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.nested import shapes_in
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -179,24 +179,3 @@ def _find_logits(output: Any, count: int) -> Tensor | None:
     if isinstance(output, (tuple, list)):
         return next((found for item in output if (found := _find_logits(item, count)) is not None), None)
     return None
-
-
-def shapes_in(value: Any) -> str:
-    """Return the shapes of the tensors in an output or a batch as text, for error messages.
-
-    Example:
-        >>> shapes_in({"logits": torch.zeros(2, 5), "extra": (torch.zeros(3), None)})
-        '{logits: tensor (2, 5), extra: (tensor (3,), NoneType)}'
-    """
-    if isinstance(value, Tensor):
-        return f"tensor {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return "{" + _listed(f"{key}: {shapes_in(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "(" + _listed(map(shapes_in, value)) + ")"
-    return type(value).__name__
-
-
-def _listed(items: Iterable[str]) -> str:
-    first = list(islice(items, 6))
-    return ", ".join([*first[:5], "..."] if len(first) > 5 else first)
