@@ -18,6 +18,7 @@ from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.feature_info import LayerChoice
 from vis_callbacks.model.features import feature_info, find_layout, trace_layer_choices
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.subject import Subject
 from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
 
@@ -155,6 +156,7 @@ class Event:
         shared: The pass that is shared with other techniques; None for a callback without samples.
         first: Number of the first of these samples, if other processes have the ones before.
         share: This process's share of the work; all of it, unless the callback sets `split`.
+        subject: What the model is in the user's module, and what its outputs mean.
     """
 
     model: nn.Module
@@ -163,6 +165,7 @@ class Event:
     shared: SharedPass | None = None
     first: int = 0
     share: Share = field(default_factory=Share)
+    subject: Subject = field(default_factory=Subject)
 
     @property
     def samples(self) -> Samples:

@@ -66,7 +66,7 @@ class CallWatch:
 
 
 def _callable_parts(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the module and the outermost parts of it that can be called, but for compiled ones: hooks recompile them."""
+    """Yield the module and the outermost parts that can be called; not compiled ones, which hooks recompile."""
     if _is_compiled(module):
         return
     if not prefix:

@@ -156,11 +156,12 @@ def _function(module: nn.Module, forward: Forward) -> Callable[[nn.Module, Tenso
         return None
     package, _, name = forward.replace(":", ".").rpartition(".")
     try:
-        return checks.function("forward", getattr(import_module(package), name))
+        found: Callable[[nn.Module, Tensor], Any] = getattr(import_module(package), name)
+        return checks.function("forward", found)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f"forward={forward!r}: neither a child of {type(module).__name__} ({nearest(forward, names)}) nor an import "
-            f"path ({type(error).__name__})"
+            f"forward={forward!r}: expected a child of {type(module).__name__} ({nearest(forward, names)}) or an import "
+            "path such as 'package.module.function'"
         ) from error
 
 
