@@ -160,7 +160,7 @@ def _function(module: nn.Module, forward: Forward) -> Callable[[nn.Module, Tenso
         return checks.function("forward", found)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f"forward={forward!r}: expected a child of {type(module).__name__} ({nearest(forward, names)}) or an import "
+            f"forward={forward!r}: expected a child of {type(module).__name__} ({nearest(forward, names)}), or an "
             "path such as 'package.module.function'"
         ) from error
 
