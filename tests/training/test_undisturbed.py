@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,13 @@ TABLE = [
         package,
         name,
         id=f"{package}-{name}",
-        marks=[pytest.mark.slow] * (package != "pytorch_lightning" and name not in _QUICK),
+        marks=[
+            *[pytest.mark.slow] * (package != "pytorch_lightning" and name not in _QUICK),
+            pytest.mark.skipif(
+                name == "averaged weights" and not hasattr(import_module(package).callbacks, EMA),
+                reason=f"{package} has no {EMA} before 2.6",
+            ),
+        ],
     )
     for package in tiny.PACKAGES
     for name in CASES
