@@ -76,6 +76,28 @@ def logger_of(trainer: Trainer) -> logging.Logger:
     return logging.getLogger(next(name for name in modules if name.startswith(("lightning.", "pytorch_lightning."))))
 
 
+def callbacks_of(trainer: Any) -> list[Any]:
+    """Return the callbacks of a Trainer."""
+    return list(trainer.callbacks)
+
+
+def put_first(trainer: Any, kind: type) -> None:
+    """Put the callbacks of a kind before all others, in the same order.
+
+    Weight averaging swaps weights when an epoch of validation ends: whoever comes first sees those it was made with.
+    """
+    # A new list: Lightning may be going through the other one.
+    trainer.callbacks = sorted(callbacks_of(trainer), key=lambda callback: not isinstance(callback, kind))
+
+
+def optimized_parameters(trainer: Trainer) -> frozenset[int]:
+    """Return the identities of the parameters that the Trainer's optimizers train; none outside of a fit."""
+    groups = (
+        [group for optimizer in trainer.optimizers for group in optimizer.param_groups] if is_fitting(trainer) else []
+    )
+    return frozenset(id(parameter) for group in groups for parameter in group["params"])
+
+
 def data_holders(trainer: Trainer, module: LightningModule) -> list[Any]:
     """Return the objects that may state class names or normalization: datasets, data module and module."""
     loaders = [trainer.val_dataloaders, trainer.train_dataloader, trainer.test_dataloaders]

@@ -19,7 +19,7 @@ from vis_callbacks.data.selector import SampleRequest, SampleSource, fingerprint
 from vis_callbacks.data.targets import TargetSpec, check_target
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.event import Event, Moment, Needs
-from vis_callbacks.model.classifier import classifier_in
+from vis_callbacks.model.subject import Forward, check_forward
 from vis_callbacks.output.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.panel import Panel
 from vis_callbacks.run.budget import check_share
@@ -45,6 +45,7 @@ class SharedOptions(TypedDict, total=False):
     name: str | None
     transform: Callable[[Tensor], Tensor] | None
     batch_to_images: BatchToImages | None
+    forward: Forward
 
 
 class VisualizationCallback(RunHooks):
@@ -73,6 +74,8 @@ class VisualizationCallback(RunHooks):
         transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it is written.
         batch_to_images: Returns the images ``(N, C, H, W)`` of a batch, or images and labels ``(N,)``. None: they are
             found in tuples, lists, dicts and objects.
+        forward: What is shown: a function ``(module, images) -> logits``, its import path, or the dotted name of a
+            child, such as ``"student"``. None: the part that the steps call and train, or that of `Report`.
 
     Raises:
         ConfigurationError: If an argument has a wrong type or value.
@@ -130,6 +133,7 @@ class VisualizationCallback(RunHooks):
         name: str | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         batch_to_images: BatchToImages | None = None,
+        forward: Forward = None,
         **unknown: NoReturn,
     ) -> None:
         super().__init__()
@@ -152,7 +156,9 @@ class VisualizationCallback(RunHooks):
         self.left_out: list[int] = []
         self.name = checks.optional(checks.text, "name", name) or type(self).__name__
         self.transform = checks.optional(checks.function, "transform", transform)
+        self.forward = check_forward(forward)
         self.destinations = Destinations()
+        self.restored_subject: dict[str, Any] = {}
         self.restored_samples: dict[str, Any] = {}
         self._stages_chosen = False
         self._chain = ""
@@ -266,7 +272,7 @@ class VisualizationCallback(RunHooks):
             return
         run.add(self)
         if not builds_model_late(pl_module):
-            self.check(classifier_in(pl_module))
+            run.check(self, pl_module)
 
     @property
     def state_key(self) -> str:
@@ -282,6 +288,8 @@ class VisualizationCallback(RunHooks):
         }
         if self._run is not None and self in self._run.techniques[:1]:
             state["samples"] = self._run.selector.state_dict()
+        if self._run is not None and (subject := self._run.subjects.subject(self.forward)):
+            state["subject"] = subject.as_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -289,6 +297,7 @@ class VisualizationCallback(RunHooks):
         self.schedule.mark_done(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
         self.left_out = list(state_dict["left_out"])
         self.restored_samples = state_dict.get("samples", {})
+        self.restored_subject = state_dict.get("subject", {})
 
     def _on(self, stage: Stage) -> Self:
         self.schedule.on = (*self.schedule.on, stage) if self._stages_chosen else (stage,)

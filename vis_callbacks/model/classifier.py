@@ -74,9 +74,9 @@ def classifier_in(module: nn.Module) -> nn.Module:
         >>> classifier_in(Module())
         Linear(in_features=2, out_features=2, bias=True)
     """
-    if _has_forward(module):
+    if has_forward(module):
         return module
-    children = [child for child in module.children() if _has_forward(child)]
+    children = [child for child in module.children() if has_forward(child)]
     if not children:
         raise ConfigurationError(
             f"{type(module).__name__} has no forward, nor a child that has one: define forward(images)"
@@ -84,10 +84,16 @@ def classifier_in(module: nn.Module) -> nn.Module:
     return max(children, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
 
 
-def _has_forward(module: nn.Module) -> bool:
-    # Lightning's own forward only calls that of nn.Module, which raises.
+def has_forward(module: nn.Module) -> bool:
+    """Whether a module defines a ``forward``."""
     defining = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
-    return "forward" in vars(module) or (defining is not nn.Module and defining.__name__ != "LightningModule")
+    own = vars(module).get("forward")
+    # Lightning leaves the class's forward on a module that it compiles, or trains in several processes.
+    own = getattr(own, "_torchdynamo_orig_callable", own)
+    if own is not None and getattr(own, "__func__", own) is not vars(defining)["forward"]:
+        return True
+    # Lightning's own forward only calls that of nn.Module, which raises.
+    return defining is not nn.Module and defining.__name__ != "LightningModule"
 
 
 def target_scores(logits: Tensor, targets: Tensor) -> Tensor:

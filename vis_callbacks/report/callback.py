@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from vis_callbacks._lightning import LightningModule, Trainer, logger_of
+from vis_callbacks.model.subject import Forward, check_forward
 from vis_callbacks.output.writer import Output
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run.budget import check_share
@@ -20,6 +21,7 @@ class Report(RunHooks):
     Args:
         budget: Share of the training time that all pictures together may take, such as 0.05. If need be the costly ones
             are made less often, and the report lists when. None: no bound.
+        forward: What the pictures of all callbacks show that say nothing else, see `VisualizationCallback`.
 
     Attributes:
         path: Where the last report was written. None before, in all processes but the first, and in a process that
@@ -30,8 +32,9 @@ class Report(RunHooks):
         True
     """
 
-    def __init__(self, *, budget: float | None = None) -> None:
+    def __init__(self, *, budget: float | None = None, forward: Forward = None) -> None:
         super().__init__()
+        self.forward_for_all = check_forward(forward)
         self.budget = check_share(budget)
         self.path: Path | None = None
         self._logger: logging.Logger | None = None
@@ -39,6 +42,7 @@ class Report(RunHooks):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run."""
         self._logger = logger_of(trainer)
+        super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         run.join(self, at_end=self._write)
         run.budget.share = self.budget

@@ -15,14 +15,16 @@ from vis_callbacks._lightning import (
     is_fitting,
     log_dir,
     metric_step,
+    optimized_parameters,
     sharded_strategy,
     stage_of,
 )
 from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.selector import SampleSelector
+from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Moment
-from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.guard import copied_weights, swapped_weights
+from vis_callbacks.model.subject import Classes, Forward, stated_classes
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes
@@ -30,6 +32,7 @@ from vis_callbacks.run.event_runner import EventRunner
 from vis_callbacks.run.metadata import RunMetadata
 from vis_callbacks.run.metrics import MetricReader
 from vis_callbacks.run.selection import Ready, Spent, select
+from vis_callbacks.run.subjects import Subjects
 from vis_callbacks.run.technique import Technique
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
@@ -80,6 +83,7 @@ class Run:
         self.budget = Budget()
         self.selector = SampleSelector()
         self.warnings = WarnOnce()
+        self.subjects = Subjects()
         self.techniques: list[Technique] = []
         self._names: dict[Technique, str] = {}
         self._members: list[object] = []
@@ -109,8 +113,8 @@ class Run:
         """
         if member not in self._members:
             self._members.append(member)
-            if at_end is not None:
-                self._at_end.append(at_end)
+        if at_end is not None and at_end not in self._at_end:
+            self._at_end.append(at_end)
 
     def allows_pictures(self, trainer: Trainer) -> bool:
         """Whether pictures can be made at all. If not, the first process warns once."""
@@ -127,8 +131,19 @@ class Run:
             while name in self._names.values():
                 name, number = f"{technique.name}_{number}", number + 1
             self._names[technique] = name
+        self.subjects.request(technique.forward)
         if technique.uses_samples:
             self.selector.request(technique.sample_request)
+
+    def check(self, technique: Technique, module: LightningModule) -> None:
+        """Raise a `ConfigurationError` if an option fits nothing that may be the network of the pictures."""
+        errors: list[Exception] = []
+        for model in self.subjects.candidates(module, technique.forward):
+            try:
+                return technique.check(model)
+            except ConfigurationError as error:
+                errors.append(error)
+        raise errors[0]
 
     def led_by(self, member: object) -> bool:
         """Whether a callback is the one on whose hooks the run acts."""
@@ -139,8 +154,12 @@ class Run:
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start a fit, validation or test; the model is built. All processes must call this."""
         self._log_dir = log_dir(trainer)
+        self.subjects.start(module)
         for technique in self.techniques:
-            technique.check(classifier_in(module))
+            if technique.restored_subject:
+                self.subjects.restore(module, technique.forward, technique.restored_subject)
+                technique.restored_subject = {}
+            self.check(technique, module)
             if technique.restored_samples:
                 self.selector.load_state_dict(technique.restored_samples)
                 technique.restored_samples = {}
@@ -176,24 +195,38 @@ class Run:
         if stage == Progress.of(trainer).sample_stage:
             self.selector.pass_start()
 
-    def observe_batch(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
+    def batch_start(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any) -> None:
+        """Watch what the step does with a batch, until the subjects of all pictures are known."""
+        if self.subjects.wanted:
+            with self.timer.time("subject"):
+                optimized = optimized_parameters(trainer)
+                self.subjects.watch(module, batch, optimized=optimized, training=stage == "train")
+
+    def observe_batch(self, trainer: Trainer, stage: str, batch: Any, loader: int = 0) -> None:
         """Take samples from a batch, if it is of the stage that they come from, and of its first loader."""
-        if stage != Progress.of(trainer).sample_stage or loader != 0:
-            return
-        if trainer.is_global_zero and self.selector.wants_batches:
-            with self.timer.time("samples"):
-                self.selector.observe(batch)
-        self._batches += 1
+        if stage == Progress.of(trainer).sample_stage and loader == 0:
+            if trainer.is_global_zero and self.selector.wants_batches:
+                with self.timer.time("samples"):
+                    self.selector.observe(batch)
+            self._batches += 1
+
+    def batch_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Learn from what the step did with a batch."""
+        self._settle(trainer, module, final=False)
         # Connected processes must communicate to know whether there are enough samples: after 1, 2, 4, 8, ... batches.
-        if stage == "train" and not (self._processes.connected and self._batches & (self._batches - 1)):
+        alone = not (self._processes.connected and self._batches & (self._batches - 1))
+        if alone and stage == Progress.of(trainer).sample_stage == "train":
             self._show_initial(trainer, module)
 
     def stage_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Make the pictures that are due at the end of an epoch of training, validation or test."""
+        self.subjects.stop_watching()
         if trainer.sanity_checking:
             return
         progress = Progress.of(trainer)
         complete = stage == progress.sample_stage
+        if complete or not is_fitting(trainer):
+            self._settle(trainer, module, final=True)
         if complete:
             self._show_initial(trainer, module, complete=True)
         # Without validation, the end of a training epoch stands in for it.
@@ -231,6 +264,7 @@ class Run:
 
     def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Write everything to disk. Never raises, runs no pass, and waits for no other process. Idempotent."""
+        self.subjects.stop_watching()
         # Processes that still wait for this one fail at once.
         self._processes.disconnect()
         self.timer.training_ends()
@@ -268,11 +302,31 @@ class Run:
         output.end_event(self._metadata.current(epochs=epochs, thread_seconds=output.thread_seconds))
 
     def _check_classes(self, trainer: Trainer, module: LightningModule) -> None:
-        class_names = find_class_names(classifier_in(module), data_holders(trainer, module))
+        class_names = self._class_names(trainer, module, None)
         for technique in self.techniques:
             technique.check_classes(class_names)
         if class_names:
             self.selector.set_class_count(len(class_names))
+
+    def _class_names(self, trainer: Trainer, module: LightningModule, forward: Forward) -> tuple[str, ...]:
+        model = self.subjects.candidates(module, forward)[0]
+        return find_class_names(model, data_holders(trainer, module))
+
+    def _settle(self, trainer: Trainer, module: LightningModule, *, final: bool) -> None:
+        """Find the subjects that can be told by now."""
+        self.subjects.stop_watching()
+        if not self.subjects.wanted:
+            return
+
+        def classes(forward: Forward) -> Classes:
+            given = [one.sample_request.class_names for one in self.techniques if one.forward is forward]
+            names = next(filter(None, given), ()) or self._class_names(trainer, module, forward)
+            return Classes(len(names), stated_classes(module))
+
+        with self.timer.time("subject"):
+            for subject in self.subjects.settle(module, classes, fitting=is_fitting(trainer), final=final):
+                if subject.problem and trainer.is_global_zero:
+                    self.warnings.warn_subject(subject.problem)
 
     @property
     def _mine(self) -> list[Technique]:
@@ -330,12 +384,16 @@ class Run:
     def _resolve(self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool) -> Ready:
         """Return a technique with its samples, or with the reason why it has none."""
         name = self._names[technique]
-        if not technique.uses_samples:
-            return Ready(technique, name)
         try:
-            model, holders = classifier_in(module), data_holders(trainer, module)
+            found = self.subjects.get(module, technique.forward)
+            if found is None:
+                return Ready(technique, name, subject=None)
+            subject, model = found
+            if not technique.uses_samples:
+                return Ready(technique, name, subject=subject, model=model)
+            holders = data_holders(trainer, module)
             samples = self.selector.samples(technique.sample_request, model, holders, enough=complete)
-            return Ready(technique, name, samples)
+            return Ready(technique, name, samples, subject=subject, model=model)
         except Exception as error:
             return Ready(technique, name, error=error)
 
@@ -365,7 +423,7 @@ class Run:
         if not ready:
             return
         techniques, output = [one.technique for one in ready], self._output
-        buffers = self._processes.broadcast_inputs(techniques, module, self.selector)
+        buffers = self._processes.broadcast_inputs(techniques, module, self.selector, self.subjects)
         if output is None:
             if not self._processes.connected:
                 return

@@ -1,10 +1,13 @@
 """Which of the techniques that are due make pictures: those that have samples and that the budget can pay for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import nn
 
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Moment
+from vis_callbacks.model.subject import Subject
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.technique import Technique
 
@@ -19,6 +22,8 @@ class Ready:
         samples: What it looks at. None: there are none yet, or it needs none.
         error: Why there are no samples; the event reports it.
         passes: Passes of one image that the pictures take beyond the shared one; 0 if that is not known.
+        subject: What its pictures are about. None: it is not known yet.
+        model: The subject's network, from images to logits. None: the user's module.
     """
 
     technique: Technique
@@ -26,11 +31,14 @@ class Ready:
     samples: Samples | None = None
     error: Exception | None = None
     passes: int = 0
+    subject: Subject | None = field(default_factory=Subject)
+    model: nn.Module | None = None
 
     @property
     def waits(self) -> bool:
-        """Whether it has no samples yet, which is no fault."""
-        return self.technique.uses_samples and self.samples is None and self.error is None
+        """Whether it has no subject or no samples yet, which is no fault."""
+        missing = self.subject is None or (self.technique.uses_samples and self.samples is None)
+        return missing and self.error is None
 
 
 @dataclass(frozen=True)

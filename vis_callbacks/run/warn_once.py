@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Hashable, Iterable
 
-from vis_callbacks.errors import NotFiniteError, VisualizationWarning
+from vis_callbacks.errors import NotFiniteError, SubjectError, VisualizationWarning, brief
+
+_LONGEST = 295
 
 
 class WarnOnce:
@@ -31,10 +33,17 @@ class WarnOnce:
             error: Why.
             remedy: What the user can do.
         """
+        if isinstance(error, SubjectError):
+            return self.warn_subject(str(error))
         # What is wrong with the weights or the disk hinders all callbacks alike, and the run's other files too.
         common = isinstance(error, (NotFiniteError, OSError))
-        text = f"{who} {what}: {type(error).__name__}: {error}. Training goes on, and it is tried again ({remedy})."
-        self._warn_once((type(error), "" if common else who), text)
+        end = f". Training goes on, and it is tried again ({remedy})."
+        text = f"{who} {what}: {brief(error, max(40, _LONGEST - len(f'{who} {what}: {end}')))}{end}"
+        return self._warn_once((type(error), "" if common else who), text)
+
+    def warn_subject(self, problem: str) -> None:
+        """Warn of what keeps pictures from being of the right network, once for all callbacks."""
+        self._warn_once(problem, problem)
 
     def warn_unwritten(self, problems: Iterable[tuple[str, Exception]]) -> None:
         """Warn of what could not be written, see `Output.problems`."""
