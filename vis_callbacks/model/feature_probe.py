@@ -11,11 +11,12 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
+from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, plain, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
 from vis_callbacks.model.layers import named_layers
 from vis_callbacks.model.layout import Layout, LayoutReader
-from vis_callbacks.model.trace import Trace, first_tensor
+from vis_callbacks.model.see_through import version_of
+from vis_callbacks.model.trace import Trace, first_tensor, with_first_tensor
 from vis_callbacks.model.window_partition import WindowPartition, find_windows
 
 _GRADIENTS = 3
@@ -63,17 +64,27 @@ class FeatureProbe:
         images: ``(N, C, H, W)``.
         doubled: Shapes of outputs for twice as many images, by full name, see `output_shapes`. With them the probe
             holds nothing but the graph, and returns no trace.
+        restarts: Whether a graph starts anew at each layer that is cut off from the images.
+        lifts: Whether gradients stay enabled where the model disables them.
 
     Attributes:
         certain: Whether the axes of all outputs are known; they are not where there are as many tokens as images.
     """
 
     def __init__(
-        self, model: nn.Module, images: Tensor, *, doubled: Mapping[str, tuple[int, ...]] | None = None
+        self,
+        model: nn.Module,
+        images: Tensor,
+        *,
+        doubled: Mapping[str, tuple[int, ...]] | None = None,
+        restarts: bool = False,
+        lifts: bool = True,
     ) -> None:
         self._model = model
-        self._images = images.detach().clone().requires_grad_()
+        self._images = plain(images).detach().clone().requires_grad_()
         self._doubled = doubled
+        self._restarts = restarts
+        self._lifts = lifts
         self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), len(images), doubled)
         self._seen: dict[str, _Seen] = {}
         self._outputs = count()
@@ -97,18 +108,25 @@ class FeatureProbe:
                 stack.callback(module.register_forward_hook(self._observe(name)).remove)
                 if self._holds and getattr(module, "inplace", False):
                     stack.callback(module.register_forward_pre_hook(_spare_input).remove)
-            logits = logits_of(self._model, self._images)
+            outputs = outputs_of(self._model, self._images, lifts=self._lifts)
+        logits = outputs.logits
         self._sources.clear()
         self._watch_changed()
         found = self._feature_info()
         chosen = resolve_targets(targets, logits)
         if not logits.requires_grad:
-            return found, None
+            return (found, None) if self._restarts else self._again(restarts=True).run(targets)
         named = found.names(choice for choice in gradients if choice is not None)
         wanted = [self._images, *(tensor for name in named if (tensor := self._seen[name].tensor) is not None)]
         if self._holds:
             self._candidates.update(layer.output for layer in found.candidates())
-        grads = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+        try:
+            grads = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+        except RuntimeError:
+            if not outputs.lifted:
+                raise
+            # Code under no_grad may change what a gradient needs in place.
+            return self._again(lifts=False).run(targets)
         found = self._feature_info()
         if not self._holds:
             return found, None
@@ -119,27 +137,34 @@ class FeatureProbe:
         needed = {name: self._seen[name].unchanged for name in dict.fromkeys([*found.names(activations), *at_layers])}
         if any(tensor is None for tensor in (*needed.values(), *at_layers.values())):
             return found, None
-        at_images = grads[0] if grads[0] is not None else torch.zeros_like(self._images)
+        at_images = grads[0] if input_gradient else None
         return found, Trace(
             images=self._images.detach(),
             logits=logits.detach(),
             targets=chosen,
-            input_gradient=at_images.detach().float() if input_gradient else None,
+            input_gradient=None if at_images is None else at_images.detach().float(),
             activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
         )
+
+    def _again(self, **options: bool) -> "FeatureProbe":
+        known = {"restarts": self._restarts, "lifts": self._lifts}
+        return FeatureProbe(self._model, self._images, doubled=self._doubled, **(known | options))
 
     @property
     def _holds(self) -> bool:
         return self._doubled is None
 
     def _observe(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
             tensor = first_tensor(output)
+            if self._restarts and tensor is not None and tensor.is_floating_point() and not tensor.requires_grad:
+                tensor = tensor.detach().requires_grad_().clone()
+                output = with_first_tensor(output, tensor)
             # Of a layer that runs again the last run counts, as in a trace.
             earlier = self._seen.pop(name, None)
             if tensor is None:
-                return
+                return None
             if tensor.ndim == 3 and tensor.shape[0] == tensor.shape[1] == self._reader.batch:
                 self.certain = False
             version = version_of(tensor)
@@ -160,6 +185,7 @@ class FeatureProbe:
             held = tensor if self._holds else None
             shape = tuple(tensor.shape)
             self._seen[name] = _Seen(module, number, ref(tensor), shape, version, held, layout, same, runs)
+            return output
 
         return hook
 
@@ -221,11 +247,6 @@ class FeatureProbe:
 def _spare_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     # The output of the layer before is still needed at the end of the pass.
     return tuple(one.clone() if isinstance(one, Tensor) else one for one in inputs)
-
-
-def version_of(tensor: Tensor) -> int:
-    """Return a number that changes when a tensor is changed in place."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def output_shapes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.errors import LayerError
-from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
+from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.model.classifier import Targets, outputs_of, plain, resolve_targets, target_scores
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Trace:
         images: The images ``(N, C, H, W)`` in the model's input space.
         logits: ``(N, K)`` float32.
         targets: The classes whose logits were differentiated, ``(N,)`` long, or pairs ``(N, 2)``.
-        input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless requested.
+        input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless requested, or if the logits have
+            no gradient at the images.
         activations: Outputs of the requested layers, float32, in their own layouts.
         gradients: d target logit / d activation of the requested layers, in the same shapes.
     """
@@ -33,6 +35,23 @@ class Trace:
     input_gradient: Tensor | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def gradient_at_images(self) -> Tensor:
+        """The input gradient of a trace for which it was requested.
+
+        Raises:
+            ConfigurationError: If the logits have none.
+        """
+        if self.input_gradient is None:
+            raise ConfigurationError(f"the logits have no gradient at the images: {_CUT}")
+        return self.input_gradient
+
+
+_CUT = (
+    "the forward cuts it (detach(), .data, inference_mode, argmax, quantised layers); "
+    "use a technique that needs none there, such as Occlusion or a CAM of a later layer"
+)
 
 
 def trace(
@@ -66,32 +85,49 @@ def trace(
     check_images(images)
     names = {name: find_layer(model, name) for name in dict.fromkeys([*activations, *gradients])}
     differentiated = [names[name][0] for name in gradients]
-    inputs = images.detach().clone().requires_grad_(input_gradient)
+    inputs = plain(images).detach().clone().requires_grad_(input_gradient)
     with captured(dict(names.values()), differentiable=differentiated) as seen:
-        logits = logits_of(model, inputs)
-        outputs = dict(seen)
-        for full, module in names.values():
-            if full not in outputs:
-                raise LayerError(
-                    f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another"
-                )
-        chosen = resolve_targets(targets, logits)
-        wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
-        found: Sequence[Tensor | None] = ()
-        if wanted:
+
+        def forward(*, lifts: bool = True) -> tuple[Outputs, dict[str, Tensor]]:
+            seen.clear()
+            found = outputs_of(model, inputs, lifts=lifts)
+            for full, module in names.values():
+                if full not in seen:
+                    raise LayerError(
+                        f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another"
+                    )
+            return found, dict(seen)
+
+        def backward() -> Sequence[Tensor | None]:
+            wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
+            if differentiated and not found.logits.requires_grad:
+                raise ConfigurationError(f"the logits have no gradient at {', '.join(differentiated)}: {_CUT}")
+            if not wanted or not found.logits.requires_grad:
+                return [None] * len(wanted)
             # Hooks stay: a checkpointed block runs again in the backward, and its graph must start at the same layer.
-            found = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+            return torch.autograd.grad(target_scores(found.logits, chosen).sum(), wanted, allow_unused=True)
+
+        found, outputs = forward()
+        chosen = resolve_targets(targets, found.logits)
+        try:
+            grads = backward()
+        except RuntimeError:
+            if not found.lifted:
+                raise
+            # Code under no_grad may change what a gradient needs in place.
+            found, outputs = forward(lifts=False)
+            grads = backward()
+    at_images = grads[0] if input_gradient else None
     # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
-    grads = [
-        torch.zeros_like(tensor, dtype=torch.float32) if grad is None else grad.detach().float()
-        for tensor, grad in zip(wanted, found, strict=True)
-    ]
-    by_layer = dict(zip(gradients, grads[1 if input_gradient else 0 :], strict=True))
+    by_layer = {
+        name: torch.zeros_like(outputs[full], dtype=torch.float32) if grad is None else grad.detach().float()
+        for name, full, grad in zip(gradients, differentiated, grads[input_gradient:], strict=True)
+    }
     return Trace(
         images=inputs.detach(),
-        logits=logits.detach(),
+        logits=found.logits.detach(),
         targets=chosen,
-        input_gradient=grads[0] if input_gradient else None,
+        input_gradient=None if at_images is None else at_images.detach().float(),
         activations={name: outputs[full].detach().float() for name, (full, _) in names.items()},
         gradients=by_layer,
     )
