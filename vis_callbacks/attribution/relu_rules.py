@@ -1,7 +1,7 @@
 """Guided backpropagation and deconvnet: gradients that follow another rule at each ReLU."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from vis_callbacks.attribution.gradient import gradient_from_trace
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model import Targets, captured, check_images, find_layer, find_layout, guarded, logits_of, trace
+from vis_callbacks.model.parts import Path
 from vis_callbacks.model.torch_functions import CLIPPED, OTHER_ACTIVATIONS, RELUS, Function, FunctionMode, is_rectifier
 
 Rule = Literal["guided", "deconv"]
@@ -308,19 +309,21 @@ def _by_rule(
 
 def _channel_reader(
     model: nn.Module, images: Tensor, layer: str, channel: int | None
-) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Return a layer's full name, and a function that selects the channel from its output."""
+) -> tuple[str, Mapping[str, Path], Callable[[Tensor], Tensor]]:
+    """Return a layer's full name, which tensor of its output is read, and a function that selects the channel."""
     if channel is None:
-        return find_layer(model, layer)[0], lambda output: output
+        return find_layer(model, layer)[0], {}, lambda output: output
     layout = find_layout(model, images, layer)
     if not 0 <= channel < layout.channels:
         raise ConfigurationError(f"channel {channel} of layer {layer!r}: expected one from 0 to {layout.channels - 1}")
-    return layout.layer, lambda output: layout.to_map(output)[:, channel]
+    return layout.layer, {layout.layer: layout.part}, lambda output: layout.to_map(output)[:, channel]
 
 
-def _layer_gradient(model: nn.Module, images: Tensor, name: str, read: Callable[[Tensor], Tensor]) -> Tensor:
+def _layer_gradient(
+    model: nn.Module, images: Tensor, name: str, parts: Mapping[str, Path], read: Callable[[Tensor], Tensor]
+) -> Tensor:
     inputs = images.detach().clone().requires_grad_()
-    with captured({name: find_layer(model, name)[1]}) as outputs:
+    with captured({name: find_layer(model, name)[1]}, parts=parts) as outputs:
         logits_of(model, inputs)
     (found,) = torch.autograd.grad(read(outputs[name]).sum(), inputs)
     return found.float()

@@ -55,7 +55,7 @@ def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> T
     layout = find_layout(model, images, layer)
     # Without gradients the outputs of other layers are not kept.
     with torch.no_grad():
-        seen = trace(model, images, activations=[layout.layer])
+        seen = trace(model, images, activations=[layout])
     return layout.to_map(seen.activations[layout.layer])
 
 

@@ -252,7 +252,7 @@ class MaximalPatches(VisualizationCallback):
 
         def maps_of(items: Tensor) -> Tensor:
             with torch.no_grad():
-                seen = trace(event.model, images[items].to(device), activations=[layout.layer])
+                seen = trace(event.model, images[items].to(device), activations=[layout])
             return layout.to_map(seen.activations[layout.layer])
 
         def chunks(count: int) -> Iterator[tuple[Tensor, Tensor]]:

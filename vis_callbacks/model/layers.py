@@ -90,6 +90,29 @@ def filter_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Return whether a module is a linear layer, or wraps one, as LoRA does, and adds products of smaller ones.
+
+    Example:
+        >>> lora = nn.ModuleDict({"base": nn.Linear(8, 24), "down": nn.Linear(8, 2), "up": nn.Linear(2, 24)})
+        >>> is_linear(lora), is_linear(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)))
+        (True, False)
+    """
+    if isinstance(module, nn.Linear):
+        return True
+    # PEFT's name.
+    base = getattr(module, "base_layer", None)
+    if isinstance(base, nn.Module):
+        return is_linear(base)
+    leaves = [part for part in module.modules() if part is not module and not any(True for _ in part.children())]
+    own = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim == 2]
+    weights = [leaf.weight for leaf in leaves if isinstance(leaf, nn.Linear)] + own
+    others = (nn.Linear, nn.Identity, nn.Dropout, nn.ParameterDict, nn.ParameterList, nn.ModuleDict, nn.ModuleList)
+    ranks = sorted(min(weight.shape) for weight in weights)
+    # Attention has several weights of the full rank.
+    return len(ranks) > 1 and ranks[-2] < ranks[-1] and all(isinstance(leaf, others) for leaf in leaves)
+
+
 def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
     """Return the name and module of a layer with filters: the named one, or the first convolution or linear layer.
 

@@ -11,7 +11,15 @@ from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.nested import shapes_in, tensors_in
 from vis_callbacks.model.see_through import SeeThrough, Through
 
-_SHAPES = ("aten::squeeze", "aten::view", "aten::reshape", "aten::flatten", "aten::to", "aten::contiguous", "aten::float")
+_SHAPES = (
+    "aten::squeeze",
+    "aten::view",
+    "aten::reshape",
+    "aten::flatten",
+    "aten::to",
+    "aten::contiguous",
+    "aten::float",
+)
 """What may stand between the sigmoid and the end of scripted code."""
 
 

@@ -245,4 +245,6 @@ def _keeps(func: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bo
     """Whether a logarithm, an exponential, a clamp or a sum leaves the order of probabilities as it is."""
     ends = (0,) if func in _SUMS else (0, 1)
     bounds = [bound for bound in (*args, *kwargs.values()) if bound is not None]
-    return all(isinstance(bound, (int, float)) and min(abs(bound - end) for end in ends) <= _EPSILON for bound in bounds)
+    return all(
+        isinstance(bound, (int, float)) and min(abs(bound - end) for end in ends) <= _EPSILON for bound in bounds
+    )

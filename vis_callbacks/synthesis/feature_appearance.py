@@ -229,7 +229,7 @@ def _check_position(
 
 def _mean_activations(model: nn.Module, images: Tensor, layout: Layout) -> Tensor:
     """Return the mean activation of every channel for each image, ``(N, channels)``."""
-    reading = Objective(lambda view: view.pixels, outputs=frozenset([layout.layer]))
+    reading = Objective(lambda view: view.pixels, outputs=frozenset([layout]))
     with read_layers(model, reading) as run, torch.no_grad():
         maps = layout.channels_first(run(images).outputs[layout.layer]).float()
     return maps.reshape(*maps.shape[:2], -1).mean(dim=2)

@@ -78,17 +78,18 @@ def feature_inversion(
         >>> list(found), found["0"].shape
         (['0', '1'], torch.Size([1, 3, 8, 8]))
     """
-    names = {layer: find_layer(model, layer)[0] for layer in ([layers] if isinstance(layers, str) else layers)}
+    chosen = [layers] if isinstance(layers, str) else layers
+    layouts = {layer: output_layout(model, images, find_layer(model, layer)[0]) for layer in chosen}
     normalization = normalization_for(model, images.shape[1], normalization)
-    reading = Objective(lambda view: view.pixels, outputs=frozenset(names.values()))
+    reading = Objective(lambda view: view.pixels, outputs=frozenset(layouts.values()))
     with read_layers(model, reading) as run, torch.no_grad():
         features = run(images).outputs
     penalty = alpha_weight * alpha_norm(alpha) + variation_weight * total_variation()
     count, channels, height, width = images.shape
     found: dict[str, Tensor] = {}
-    for layer, name in names.items():
+    for layer, layout in layouts.items():
         generator = torch.Generator().manual_seed(seed)
-        distance = feature_distance(output_layout(model, images, name), features[name])
+        distance = feature_distance(layout, features[layout.layer])
         spec = ImageSpec(
             (count, channels, height, width), normalization, ImageStatistics(channels), generator, images.device
         )
@@ -105,7 +106,7 @@ def feature_inversion(
                 Method(part, optimizer or partial(torch.optim.Adam, lr=0.05), warm_hold_cosine),
                 normalization=normalization,
                 generator=generator,
-                what=f"inversion of {name}",
+                what=f"inversion of {layout.layer}",
                 progress=progress,
             )
             spec = replace(spec, init=made.pixels)
