@@ -268,7 +268,10 @@ class Run:
         output.end_event(self._metadata.current(epochs=epochs, thread_seconds=output.thread_seconds))
 
     def _check_classes(self, trainer: Trainer, module: LightningModule) -> None:
-        class_names = find_class_names(classifier_in(module), data_holders(trainer, module))
+        holders, labels = data_holders(trainer, module), self.selector.labels
+        class_names, problem = find_class_names(classifier_in(module), holders, labels=labels)
+        if trainer.is_global_zero:
+            self.warnings.warn_class_names(problem)
         for technique in self.techniques:
             technique.check_classes(class_names)
         if class_names:
@@ -278,6 +281,11 @@ class Run:
     def _mine(self) -> list[Technique]:
         """The techniques whose pictures this process makes, or takes part in."""
         return [one for one in self.techniques if self._output is not None or self._processes.includes(one)]
+
+    def train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make the initial pictures that still wait, if validation has never ended: what was seen must do."""
+        self.read_metrics(trainer, "train")
+        self._show_initial(trainer, module, complete=True)
 
     def _show_initial(self, trainer: Trainer, module: LightningModule, complete: bool = False) -> None:
         """Make the pictures of the initial weights, of the techniques that wait for them and have samples now."""
@@ -312,7 +320,7 @@ class Run:
         ready: list[Ready] = []
         if self._output is not None:
             # Of techniques that are not due too: samples are chosen as soon as anything is made.
-            found = [self._resolve(one, trainer, module, complete) for one in self.techniques]
+            found = [self._resolve(one, moment, trainer, module, complete) for one in self.techniques]
             found = [replace(one, passes=self._passes(one, moment)) for one in found if one.technique in due]
             ready = select(found, self.budget, self._spent(self._output), moment)
             for one in found:
@@ -327,14 +335,18 @@ class Run:
         self.budget.record_start({one.name: one.passes for one in ready}, self._spent(self._output).by_name)
         return ready
 
-    def _resolve(self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool) -> Ready:
+    def _resolve(
+        self, technique: Technique, moment: Moment, trainer: Trainer, module: LightningModule, complete: bool
+    ) -> Ready:
         """Return a technique with its samples, or with the reason why it has none."""
         name = self._names[technique]
         if not technique.uses_samples:
             return Ready(technique, name)
         try:
             model, holders = classifier_in(module), data_holders(trainer, module)
-            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete)
+            request, due = technique.sample_request, moment.stage != "fit" or moment.epoch > 0
+            samples = self.selector.samples(request, model, holders, enough=complete, due=due)
+            self.warnings.warn_class_names(self.selector.name_problem)
             return Ready(technique, name, samples)
         except Exception as error:
             return Ready(technique, name, error=error)
@@ -369,7 +381,7 @@ class Run:
         if output is None:
             if not self._processes.connected:
                 return
-            ready = [self._resolve(one, trainer, module, complete) for one in techniques]
+            ready = [self._resolve(one, moment, trainer, module, complete) for one in techniques]
         runner = EventRunner(
             ready, moment, share=self._processes.share, output=output, timer=self.timer, warnings=self.warnings
         )

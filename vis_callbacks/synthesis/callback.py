@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.data.collectors import Collector
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.data.selector import Collector
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.run.run import Run
 from vis_callbacks.synthesis.optimization.feature_prior import (

@@ -202,7 +202,7 @@ def _channel_axis(layer: nn.Module, features: Tensor, output: Any) -> int:
     """
     if isinstance(layer, nn.Linear):
         return -1
-    weight = getattr(layer, "weight", None)
+    weight = getattr(layer, "weight", next(layer.parameters(recurse=False), None))
     shape = weight.shape if isinstance(weight, Tensor) else getattr(layer, "normalized_shape", ())
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     # Filters too: their weights are as long as what they give.
@@ -217,7 +217,7 @@ def _channel_axis(layer: nn.Module, features: Tensor, output: Any) -> int:
 
 
 def _agreement(features: Tensor, output: Any, axis: int) -> float:
-    """Return how much of a layer's output is explained by its input, normalised along an axis, and a weight and bias."""
+    """Return how much of a layer's output its input explains, normalised along an axis, with a weight and bias."""
     if not isinstance(output, Tensor) or output.shape != features.shape:
         return 0.0
     given = output.float().movedim(axis, -1).flatten(0, -2)
