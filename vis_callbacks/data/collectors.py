@@ -28,11 +28,15 @@ class Collector:
 
     Args:
         count: How many.
+        most_pixels: Height x width of all of them together, after which no more are kept. None: no bound.
         batch_to_images: How to read a batch. None: found automatically.
     """
 
-    def __init__(self, count: int, *, batch_to_images: BatchToImages | None = None) -> None:
+    def __init__(
+        self, count: int, *, most_pixels: int | None = None, batch_to_images: BatchToImages | None = None
+    ) -> None:
         self.count = count
+        self.most_pixels = most_pixels
         self._read = batch_to_images
         self.restart()
 
@@ -51,6 +55,8 @@ class Collector:
     @property
     def complete(self) -> bool:
         """Whether no further batch would change what is kept."""
+        if self._items and self.most_pixels is not None:
+            return len(self._items) >= min(self.count, max(1, self.most_pixels // self._items[0].image[0].numel()))
         return len(self._items) >= self.count
 
     @property

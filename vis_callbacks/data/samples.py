@@ -81,13 +81,6 @@ class Samples:
         """Return the samples with all tensors on a device."""
         return dataclasses.replace(self, **{name: one.to(device) for name, one in self._tensors().items()})
 
-    def at_most(self, side: int) -> "Samples":
-        """Return the samples with images resized to at most `side` pixels on the longer side."""
-        size = size_within(side, self.images.shape[-2:])
-        if size == tuple(self.images.shape[-2:]):
-            return self
-        return dataclasses.replace(self, images=resized(self.images, size))
-
     def _tensors(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name in _TENSORS and value is not None}
 
