@@ -175,7 +175,7 @@ class SampleSelector:
                 collector.classes = count
 
     def samples(
-        self, request: SampleRequest, model: nn.Module, holders: Iterable[Any], *, enough: bool, due: bool = False
+        self, request: SampleRequest, model: nn.Module, holders: Iterable[Any], *, enough: bool, now: bool = False
     ) -> Samples | None:
         """Return the samples of a request, or None if more batches are needed first.
 
@@ -184,7 +184,7 @@ class SampleSelector:
             model: May hold normalization and class names.
             holders: Datasets, data modules and modules, which may hold them too.
             enough: Whether all batches were seen, so that what was seen must do, whatever it is.
-            due: Whether a picture cannot be made later, so that what was seen must do, if it is of several classes.
+            now: Whether a picture cannot be made later, so that what was seen must do, if it is of several classes.
 
         Raises:
             ConfigurationError: If there will never be any.
@@ -192,7 +192,7 @@ class SampleSelector:
         identity = f"{request.key} {request.normalization} {request.class_names} {request.bands}"
         if identity not in self._found:
             holders = list(holders)
-            chosen = self._choose(request, model, holders, enough=enough, due=due)
+            chosen = self._choose(request, model, holders, enough=enough, now=now)
             if chosen is None:
                 return None
             batch, normalization, source = chosen
@@ -237,24 +237,24 @@ class SampleSelector:
             self._collectors.pop(key, None)
 
     def _choose(
-        self, request: SampleRequest, model: nn.Module, holders: Sequence[Any], *, enough: bool, due: bool
+        self, request: SampleRequest, model: nn.Module, holders: Sequence[Any], *, enough: bool, now: bool
     ) -> tuple[Batch, Normalization, str] | None:
         """Return the images with labels, their normalization and its source."""
         source = request.source
         if isinstance(source, (int, str)):
-            batch = self._taken(request, enough=enough, due=due)
+            batch = self._taken(request, enough=enough, now=now)
         elif isinstance(source, Tensor):
             batch = Batch(source.detach().as_subclass(Tensor).clone(), torch.full((len(source),), UNKNOWN))
         else:
             return self._loaded(request, source, model, holders)
         return None if batch is None else (batch, *_normalization(request, batch.images, model, holders))
 
-    def _taken(self, request: SampleRequest, *, enough: bool, due: bool) -> Batch | None:
+    def _taken(self, request: SampleRequest, *, enough: bool, now: bool) -> Batch | None:
         """Return what was taken from batches."""
         collector = self._collectors.get(request.key)
         if collector is None:
             return self._chosen.get(request.key)
-        if collector.ready or (due and collector.usable) or (enough and not collector.empty):
+        if collector.ready or (now and collector.usable) or (enough and not collector.empty):
             self._chosen[request.key] = collector.batch()
             del self._collectors[request.key]
             return self._chosen[request.key]

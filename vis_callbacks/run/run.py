@@ -205,7 +205,9 @@ class Run:
             if ending & set(technique.schedule.on)
             and (moment.stage != "fit" or technique.schedule.due_epoch(moment.epoch))
         ]
-        ready = self._select(due, moment, trainer, module, complete)
+        if due and not complete:
+            self._show_initial(trainer, module, now=True)
+        ready = self._select(due, moment, trainer, module, complete=complete, now=True)
         _mark_done(ready, epoch=moment.epoch)
         self._make(ready, moment, trainer, module, complete)
 
@@ -215,9 +217,15 @@ class Run:
         if due := [technique for technique in self._mine if technique.schedule.due_step(step)]:
             progress = Progress.of(trainer)
             moment = Moment(progress.epoch, progress.step)
-            ready = self._select(due, moment, trainer, module)
+            self._show_initial(trainer, module, now=True)
+            ready = self._select(due, moment, trainer, module, now=True)
             _mark_done(ready, step=step)
             self._make(ready, moment, trainer, module)
+
+    def train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make the initial pictures that still wait, if validation has never ended: what was seen must do."""
+        self.read_metrics(trainer, "train")
+        self._show_initial(trainer, module, complete=True)
 
     def read_metrics(self, trainer: Trainer, moment: str) -> None:
         """Write down the metrics that are complete now. All processes must call this: reading may synchronise them."""
@@ -282,17 +290,17 @@ class Run:
         """The techniques whose pictures this process makes, or takes part in."""
         return [one for one in self.techniques if self._output is not None or self._processes.includes(one)]
 
-    def train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Make the initial pictures that still wait, if validation has never ended: what was seen must do."""
-        self.read_metrics(trainer, "train")
-        self._show_initial(trainer, module, complete=True)
+    def _show_initial(
+        self, trainer: Trainer, module: LightningModule, *, complete: bool = False, now: bool = False
+    ) -> None:
+        """Make the pictures of the initial weights, of the techniques that wait for them and have samples now.
 
-    def _show_initial(self, trainer: Trainer, module: LightningModule, complete: bool = False) -> None:
-        """Make the pictures of the initial weights, of the techniques that wait for them and have samples now."""
+        For `complete` and `now` see `_select`; other pictures that are due now come after these.
+        """
         if not self._waiting:
             return
         moment = Moment(0, 0)
-        ready = self._select(self._waiting, moment, trainer, module, complete)
+        ready = self._select(self._waiting, moment, trainer, module, complete=complete, now=now)
         _mark_done(ready, epoch=0)
         # A process that has lost the others makes none.
         made, mine = [one.technique for one in ready], self._mine
@@ -309,18 +317,21 @@ class Run:
         moment: Moment,
         trainer: Trainer,
         module: LightningModule,
+        *,
         complete: bool = False,
+        now: bool = False,
     ) -> list[Ready]:
         """Return which of the techniques that are due make pictures now, as the process that writes decides for all.
 
-        If `complete`, all batches were seen, so that fewer samples than asked for must do.
+        If `complete`, all batches were seen, so that fewer samples than asked for must do. Where a picture cannot be
+        made later than `now`, samples of a few classes must.
         """
         if not due:
             return []
         ready: list[Ready] = []
         if self._output is not None:
             # Of techniques that are not due too: samples are chosen as soon as anything is made.
-            found = [self._resolve(one, moment, trainer, module, complete) for one in self.techniques]
+            found = [self._resolve(one, trainer, module, complete, now) for one in self.techniques]
             found = [replace(one, passes=self._passes(one, moment)) for one in found if one.technique in due]
             ready = select(found, self.budget, self._spent(self._output), moment)
             for one in found:
@@ -336,7 +347,7 @@ class Run:
         return ready
 
     def _resolve(
-        self, technique: Technique, moment: Moment, trainer: Trainer, module: LightningModule, complete: bool
+        self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool, now: bool = False
     ) -> Ready:
         """Return a technique with its samples, or with the reason why it has none."""
         name = self._names[technique]
@@ -344,8 +355,7 @@ class Run:
             return Ready(technique, name)
         try:
             model, holders = classifier_in(module), data_holders(trainer, module)
-            request, due = technique.sample_request, moment.stage != "fit" or moment.epoch > 0
-            samples = self.selector.samples(request, model, holders, enough=complete, due=due)
+            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete, now=now)
             self.warnings.warn_class_names(self.selector.name_problem)
             return Ready(technique, name, samples)
         except Exception as error:
@@ -381,7 +391,7 @@ class Run:
         if output is None:
             if not self._processes.connected:
                 return
-            ready = [self._resolve(one, moment, trainer, module, complete) for one in techniques]
+            ready = [self._resolve(one, trainer, module, complete) for one in techniques]
         runner = EventRunner(
             ready, moment, share=self._processes.share, output=output, timer=self.timer, warnings=self.warnings
         )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -79,6 +80,7 @@ class SynthesisCallback(VisualizationCallback):
         self._statistics = None
         self._pool = self._new_pool()
         self._shared_count = 0
+        self._sizes = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep some of the first training images."""
@@ -127,11 +129,9 @@ class SynthesisCallback(VisualizationCallback):
         if own not in self._sizes:
             exact = size_within(LARGEST, own)
             # Transformers need whole patches.
-            whole = tuple(max(side // 32, 1) * 32 for side in exact)
-            fitting = [
-                size for size in (exact, whole) if accepts_shape(event.model, (images.shape[1], *size), images.device)
-            ]
-            self._sizes[own] = fitting[0] if fitting else own
+            whole = (max(exact[0] // 32, 1) * 32, max(exact[1] // 32, 1) * 32)
+            fits = partial(accepts_shape, event.model, device=images.device)
+            self._sizes[own] = next((size for size in (exact, whole) if fits((images.shape[1], *size))), own)
         return self._sizes[own]
 
     def real_images(self, event: Event) -> tuple[Tensor, Tensor]:

@@ -207,7 +207,7 @@ class FoolModel(SynthesisCallback):
             name, likely = samples.class_name(int(goals[index])), float(made.probabilities[index])
             steps, distance, largest = int(made.steps[index]), float(made.distance[index]), float(made.largest[index])
             times = 0.5 / max(largest, 1e-6)
-            done = "" if likely > self.min_probability else ", not fooled"
+            end = ("" if likely > self.min_probability else ", not fooled") + note
             panel = event.sample_panel(
                 index,
                 Tile(samples.displayable(after[index]), caption=f"{name} {likely:.0%}"),
@@ -217,6 +217,6 @@ class FoolModel(SynthesisCallback):
                     caption=f"change × {times:.0f}",
                     limit=largest or None,
                 ),
-                caption=f"{name}: {steps} steps, distance {distance:.2f}, largest change {largest * 255:.1f}/255{done}{note}",
+                caption=f"{name}: {steps} steps, distance {distance:.2f}, largest change {largest * 255:.1f}/255{end}",
             )
             yield replace(panel, scalars={"steps": steps, "distance": distance, "target_probability": likely})
