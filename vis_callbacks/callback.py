@@ -39,6 +39,7 @@ class SharedOptions(TypedDict, total=False):
     mean: float | Sequence[float] | None
     std: float | Sequence[float] | None
     class_names: Sequence[str] | None
+    bands: int | Sequence[int] | None
     on_error: Literal["warn", "raise"]
     seed: int
     budget: float | None
@@ -52,8 +53,10 @@ class VisualizationCallback(RunHooks):
     """Makes pictures of a model while it trains. A technique is a subclass with one method, `visualize`.
 
     Args:
-        samples: Images to look at: an int for the first n of validation, ``"per_class"`` for one per class, a tensor
-            ``(N, C, H, W)`` in model space, or image files.
+        samples: Images to look at: an int for n of validation, spread over the classes (or evenly, without labels),
+            ``"per_class"`` for one per class, a tensor ``(N, C, H, W)`` in model space, or image files. They are
+            selected once, as soon as enough classes were seen, at the latest at the end of the first validation epoch;
+            the pictures of the initial weights wait for that, those due by steps only while a single class was seen.
         targets: The logit that is explained: ``"predicted"``, ``"label"``, ``"contrast"`` (predicted minus label), a
             class number or a class name.
         every_n_epochs: Epochs between pictures. None: 1, unless `every_n_steps` is given. The first pictures are made
@@ -64,6 +67,7 @@ class VisualizationCallback(RunHooks):
         mean: Mean that was subtracted from pixels in [0, 1], one number or one per channel. None: inferred.
         std: Standard deviation that they were divided by. None: inferred.
         class_names: Names of the classes, by number. None: inferred.
+        bands: The channels to show as red, green and blue, or one in gray. None: the first three, or the mean of two.
         on_error: ``"warn"`` once and go on, or ``"raise"``.
         seed: Seed for everything random.
         budget: Share of the training time that these pictures may take, such as 0.05. If need be they are made less
@@ -127,6 +131,7 @@ class VisualizationCallback(RunHooks):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         class_names: Sequence[str] | None = None,
+        bands: int | Sequence[int] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         seed: int = 0,
         budget: float | None = None,
@@ -145,6 +150,7 @@ class VisualizationCallback(RunHooks):
             _normalization(mean, std),
             checks.optional(checks.several, "class_names", class_names, checks.text, "a list of names", least=0) or (),
             batch_to_images,
+            checks.optional(checks.bands, "bands", bands),
         )
         self.targets = checks.class_spec(
             "targets", targets, "'predicted', 'label', 'contrast', a class number or a class name"

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.data.selector import Collector
+from vis_callbacks.data.collectors import Collector
 from vis_callbacks.event import Event
 from vis_callbacks.inspection.activations import Channels, check_channels, choose_channels
 from vis_callbacks.inspection.channel_patches import ChannelPatches, boxes_of

@@ -64,9 +64,9 @@ class RunHooks(LightningCallback):
             run.stage_end(trainer, pl_module, "train")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the metrics of the last epoch, which are complete now."""
+        """Read the metrics of the last epoch, which are complete now, and make the pictures that still wait."""
         if run := self._led(trainer):
-            run.read_metrics(trainer, "train")
+            run.train_end(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the metrics of training, to know those of validation afterwards."""

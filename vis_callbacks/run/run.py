@@ -238,7 +238,9 @@ class Run:
             if ending & set(technique.schedule.on)
             and (moment.stage != "fit" or technique.schedule.due_epoch(moment.epoch))
         ]
-        ready = self._select(due, moment, trainer, module, complete)
+        if due and not complete:
+            self._show_initial(trainer, module, now=True)
+        ready = self._select(due, moment, trainer, module, complete=complete, now=True)
         _mark_done(ready, epoch=moment.epoch)
         self._make(ready, moment, trainer, module, complete)
 
@@ -248,9 +250,15 @@ class Run:
         if due := [technique for technique in self._mine if technique.schedule.due_step(step)]:
             progress = Progress.of(trainer)
             moment = Moment(progress.epoch, progress.step)
-            ready = self._select(due, moment, trainer, module)
+            self._show_initial(trainer, module, now=True)
+            ready = self._select(due, moment, trainer, module, now=True)
             _mark_done(ready, step=step)
             self._make(ready, moment, trainer, module)
+
+    def train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make the initial pictures that still wait, if validation has never ended: what was seen must do."""
+        self.read_metrics(trainer, "train")
+        self._show_initial(trainer, module, complete=True)
 
     def read_metrics(self, trainer: Trainer, moment: str) -> None:
         """Write down the metrics that are complete now. All processes must call this: reading may synchronise them."""
@@ -302,15 +310,18 @@ class Run:
         output.end_event(self._metadata.current(epochs=epochs, thread_seconds=output.thread_seconds))
 
     def _check_classes(self, trainer: Trainer, module: LightningModule) -> None:
-        class_names = self._class_names(trainer, module, None)
+        class_names, problem = self._class_names(trainer, module, None)
+        if trainer.is_global_zero:
+            self.warnings.warn_class_names(problem)
         for technique in self.techniques:
             technique.check_classes(class_names)
         if class_names:
             self.selector.set_class_count(len(class_names))
 
-    def _class_names(self, trainer: Trainer, module: LightningModule, forward: Forward) -> tuple[str, ...]:
+    def _class_names(self, trainer: Trainer, module: LightningModule, forward: Forward) -> tuple[tuple[str, ...], str]:
+        """Return the class names of an option's network, and what is wrong with them."""
         model = self.subjects.candidates(module, forward)[0]
-        return find_class_names(model, data_holders(trainer, module))
+        return find_class_names(model, data_holders(trainer, module), labels=self.selector.labels)
 
     def _settle(self, trainer: Trainer, module: LightningModule, *, final: bool) -> None:
         """Find the subjects that can be told by now."""
@@ -320,7 +331,7 @@ class Run:
 
         def classes(forward: Forward) -> Classes:
             given = [one.sample_request.class_names for one in self.techniques if one.forward is forward]
-            names = next(filter(None, given), ()) or self._class_names(trainer, module, forward)
+            names = next(filter(None, given), ()) or self._class_names(trainer, module, forward)[0]
             return Classes(len(names), stated_classes(module))
 
         with self.timer.time("subject"):
@@ -333,12 +344,17 @@ class Run:
         """The techniques whose pictures this process makes, or takes part in."""
         return [one for one in self.techniques if self._output is not None or self._processes.includes(one)]
 
-    def _show_initial(self, trainer: Trainer, module: LightningModule, complete: bool = False) -> None:
-        """Make the pictures of the initial weights, of the techniques that wait for them and have samples now."""
+    def _show_initial(
+        self, trainer: Trainer, module: LightningModule, *, complete: bool = False, now: bool = False
+    ) -> None:
+        """Make the pictures of the initial weights, of the techniques that wait for them and have samples now.
+
+        For `complete` and `now` see `_select`; other pictures that are due now come after these.
+        """
         if not self._waiting:
             return
         moment = Moment(0, 0)
-        ready = self._select(self._waiting, moment, trainer, module, complete)
+        ready = self._select(self._waiting, moment, trainer, module, complete=complete, now=now)
         _mark_done(ready, epoch=0)
         # A process that has lost the others makes none.
         made, mine = [one.technique for one in ready], self._mine
@@ -355,18 +371,21 @@ class Run:
         moment: Moment,
         trainer: Trainer,
         module: LightningModule,
+        *,
         complete: bool = False,
+        now: bool = False,
     ) -> list[Ready]:
         """Return which of the techniques that are due make pictures now, as the process that writes decides for all.
 
-        If `complete`, all batches were seen, so that fewer samples than asked for must do.
+        If `complete`, all batches were seen, so that fewer samples than asked for must do. Where a picture cannot be
+        made later than `now`, samples of a few classes must.
         """
         if not due:
             return []
         ready: list[Ready] = []
         if self._output is not None:
             # Of techniques that are not due too: samples are chosen as soon as anything is made.
-            found = [self._resolve(one, trainer, module, complete) for one in self.techniques]
+            found = [self._resolve(one, trainer, module, complete, now) for one in self.techniques]
             found = [replace(one, passes=self._passes(one, moment)) for one in found if one.technique in due]
             ready = select(found, self.budget, self._spent(self._output), moment)
             for one in found:
@@ -381,7 +400,9 @@ class Run:
         self.budget.record_start({one.name: one.passes for one in ready}, self._spent(self._output).by_name)
         return ready
 
-    def _resolve(self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool) -> Ready:
+    def _resolve(
+        self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool, now: bool = False
+    ) -> Ready:
         """Return a technique with its samples, or with the reason why it has none."""
         name = self._names[technique]
         try:
@@ -392,7 +413,8 @@ class Run:
             if not technique.uses_samples:
                 return Ready(technique, name, subject=subject, model=model)
             holders = data_holders(trainer, module)
-            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete)
+            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete, now=now)
+            self.warnings.warn_class_names(self.selector.name_problem)
             return Ready(technique, name, samples, subject=subject, model=model)
         except Exception as error:
             return Ready(technique, name, error=error)

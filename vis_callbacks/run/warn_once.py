@@ -51,6 +51,11 @@ class WarnOnce:
             remedy = "look at the disk's space and the folder's rights" if isinstance(error, OSError) else "report it"
             self.warn(name or "The picture store", "could not be written", error, remedy)
 
+    def warn_class_names(self, problem: str) -> None:
+        """Warn of class names that were found and cannot be right; "" if there are none such."""
+        if problem:
+            self._warn_once("class names", problem)
+
     def warn_sharded(self, strategy: str) -> None:
         """Warn that there are no pictures with a strategy that splits the weights among the processes."""
         self._warn_once(

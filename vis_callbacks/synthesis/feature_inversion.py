@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import Samples, displayable
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model import find_layer, guarded, layers_across_depth, output_layout
 from vis_callbacks.panel import Panel, Tile
@@ -115,7 +115,7 @@ def feature_inversion(
 
 
 class FeatureInversion(SynthesisCallback):
-    """Shows samples reconstructed from the features of several layers, side by side.
+    """Shows samples reconstructed from the features of several layers, side by side, at most 512 pixels large.
 
     Args:
         layers: Names of layers. None: four from shallow to deep.
@@ -154,7 +154,7 @@ class FeatureInversion(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample, and its reconstruction from each layer."""
-        samples = event.samples
+        samples = self.small_samples(event)
         layers = self.layers or layers_across_depth(event.model, samples.images, _LAYERS)
         found = feature_inversion(
             event.model,
@@ -170,8 +170,10 @@ class FeatureInversion(SynthesisCallback):
         for index in range(len(samples)):
             quality = {layer: psnr(images[index], wanted[index]) for layer, images in found.items()}
             tiles = [
-                Tile(displayable(images[index]), caption=f"{layer}: {quality[layer]:.1f} dB")
+                Tile(samples.displayable(images[index]), caption=f"{layer}: {quality[layer]:.1f} dB")
                 for layer, images in found.items()
             ]
-            panel = event.sample_panel(index, *tiles, caption="what is left of the image at each layer")
+            panel = event.sample_panel(
+                index, *tiles, caption=f"what is left of the image at each layer{self.size_note(event)}"
+            )
             yield replace(panel, scalars={f"{layer}/psnr": value for layer, value in quality.items()})
