@@ -164,7 +164,7 @@ def left_out(name: str, epochs: Sequence[int], share: float) -> str:
 
     Example:
         >>> left_out("DeepDream", [2, 3, 4, 7], 0.05)
-        'DeepDream was left out in epochs 2–4, 7 to keep within 20 s or 5 % of the training time; budget=None makes all.'
+        'DeepDream was left out in epochs 2–4, 7 to keep to 20 s or 5 % of the training time; budget=None makes all.'
     """
     runs: list[list[int]] = []
     for epoch in epochs:
@@ -174,5 +174,5 @@ def left_out(name: str, epochs: Sequence[int], share: float) -> str:
             runs.append([epoch])
     when = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
     epochs_ = "epoch" if len(epochs) == 1 else "epochs"
-    within = f"{FREE:.0f} s or {100 * share:.3g} % of the training time"
-    return f"{name} was left out in {epochs_} {when} to keep within {within}; budget=None makes all."
+    limit = f"{FREE:.0f} s or {100 * share:.3g} % of the training time"
+    return f"{name} was left out in {epochs_} {when} to keep to {limit}; budget=None makes all."

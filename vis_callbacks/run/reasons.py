@@ -50,7 +50,7 @@ def why_nothing(schedule: Schedule, uses_samples: bool, outcome: Outcome) -> str
         'every_n_epochs=9 and the run had 5 epochs'
     """
     if outcome.development:
-        return "a fast_dev_run makes no pictures"
+        return "fast_dev_run=True makes none"
     if outcome.method == "predict":
         return "trainer.predict makes no pictures: call trainer.validate, or trainer.test with on='test'"
     if outcome.method != "fit":
