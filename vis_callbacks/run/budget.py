@@ -106,24 +106,26 @@ class Budget:
             training: Seconds of training up to now.
             everything: Seconds of all pictures up to now, with what they share.
         """
-        left = 0.0
-        # What pictures share, such as the guard around training, is nobody's own cost.
-        shared = max(everything - sum(spent.values()), 0.0) / max(self._events, 1)
+        left, allowed, kept = 0.0, 0.0, 0.0
         if self.share is not None:
+            # What pictures share, such as the guard around training, is nobody's own cost.
+            shared = max(everything - sum(spent.values()), 0.0) / max(self._events, 1)
             allowed = allowance(self.share, training)
-            left = allowed - everything - shared - min(sum(costs.values()) + shared, allowed / 2)
+            kept = min(sum(costs.values()) + shared, allowed / 2)
+            left = allowed - kept - everything - shared
         chosen = []
         for name in sorted(due, key=lambda name: (self._last_made(name), costs[name])):
             own = due[name]
             if own is not None:
-                allowed = allowance(own, training)
-                if spent.get(name, 0.0) + costs[name] + min(costs[name], allowed / 2) > allowed:
+                its = allowance(own, training)
+                if spent.get(name, 0.0) + costs[name] + min(costs[name], its / 2) > its:
                     continue
             if self.share is not None:
                 if costs[name] > left:
                     since = self._last_made(name)
-                    income = allowance(self.share, training) - (allowance(self.share, since) if since else 0.0)
-                    left -= min(max(left, 0.0), income / max(len(spent), 1))
+                    income = allowed - (allowance(self.share, since) if since else 0.0)
+                    part = income * (1 - kept / allowed) / max(len(spent), 1) if allowed else 0.0
+                    left -= min(max(left, 0.0), part)
                     continue
                 left -= costs[name]
             chosen.append(name)
