@@ -47,6 +47,23 @@ def has_validation(trainer: Trainer) -> bool:
     return bool(trainer.enable_validation) and (unknown or sum(trainer.num_val_batches) > 0)
 
 
+def is_ending(trainer: Trainer) -> bool:
+    """Whether, as far as is known, this fit ends with the batch or epoch that is running."""
+    if trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True):
+        return True
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.max_epochs
+    return epochs is not None and 0 <= epochs <= trainer.current_epoch + 1 and bool(trainer.is_last_batch)
+
+
+def validation_intervals(trainer: Trainer) -> str:
+    """Return the options of a Trainer that say when validation runs, as text, where they are not the defaults."""
+    options = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0}
+    values = {name: getattr(trainer, name) for name in options}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value != options[name])
+
+
 def builds_model_late(module: LightningModule) -> bool:
     """Whether a module may build its model, or parts of it, after the callbacks' `setup`."""
     return any(

@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Kind = Literal["image", "heat", "gray", "signed"]
+Kind = Literal["image", "heat", "gray", "signed", "response"]
 """The meaning of a tile's numbers.
 
 * ``image``: a picture, 1 or 3 channels in [0, 1].
 * ``heat``: evidence that is never negative, 1 channel, shown on a sequential colour scale from 0.
 * ``gray``: the same on a gray scale.
 * ``signed``: evidence of both signs; 1 channel is shown on a diverging scale, 3 channels as colours around mid-gray.
+* ``response``: what a channel outputs, 1 channel; 0 is dark, and values of both signs are bright.
 """
 
 

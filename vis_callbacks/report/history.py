@@ -97,6 +97,7 @@ class RunInfo:
         versions: Library versions by name.
         notes: Remarks about the run.
         about: One sentence per callback about its pictures.
+        remarks: One sentence per callback that shows nothing, or was left out at times: why, and what to set.
     """
 
     model: str = ""
@@ -112,6 +113,7 @@ class RunInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,6 @@ def _rendered(template: Template, history: History, album: Album, left_out: int 
         sections=sections,
         seconds=_seconds(history),
         run=history.run,
-        about={section.name: history.run.about.get(section.name, "") for section in sections},
         notes=[*history.run.notes, *_left_out(left_out), *history.problems, *damage],
         data=htmlsafe_json_dumps(data_of(history, sections, metrics)),
         pictures=htmlsafe_json_dumps([picture_data(picture) for picture in album.pictures]),

@@ -66,14 +66,16 @@ def read_history(directory: Path | str) -> History:
     """
     store = find_store(Path(directory))
     problems: list[str] = []
-    records = _latest(_read_lines(store / PANELS, _parse_record, problems))
+    run = _read_run(store / RUN, problems)
+    # A run that says why it shows nothing has no file of pictures.
+    records = _latest(_read_lines(store / PANELS, _parse_record, problems, required=not run.remarks))
     events = _events(records)
     return History(
         store=store,
         events=events,
         rows=_rows(store, records, events, problems),
         metrics=_metrics(_read_lines(store / METRICS, _parse_metrics, problems, required=False)),
-        run=_read_run(store / RUN, problems),
+        run=run,
         problems=_at_most(problems, _MOST_PROBLEMS),
     )
 
@@ -167,6 +169,7 @@ def _read_run(path: Path, problems: list[str]) -> RunInfo:
         versions=_texts(data.get("versions")),
         notes=tuple(filter(None, map(_text, notes))) if isinstance(notes, list) else (),
         about=_texts(data.get("about")),
+        remarks=_texts(data.get("remarks")),
     )
 
 

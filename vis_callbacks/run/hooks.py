@@ -64,7 +64,7 @@ class RunHooks(LightningCallback):
             run.stage_end(trainer, pl_module, "train")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the metrics of the last epoch, which are complete now, and make the pictures that still wait."""
+        """Make the pictures that still wait, and read the metrics of the last epoch, which are complete now."""
         if run := self._led(trainer):
             run.train_end(trainer, pl_module)
 
@@ -150,9 +150,10 @@ class RunHooks(LightningCallback):
             run.finalize(trainer, exception)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write everything to disk, after a validation or test too."""
+        """Write everything to disk, after a validation or test too, and say why something is not shown."""
         if run := self._led(trainer):
             run.finalize(trainer)
+            run.explain(trainer)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what belongs to one run in one process: the run, and methods lent by Lightning."""

@@ -50,12 +50,18 @@ class RunMetadata:
             stopped = f"stopped by {type(error).__name__} in epoch {epoch}"
             self._fixed["status"] = "finished" if error is None else stopped
 
-    def current(self, *, epochs: int, thread_seconds: float) -> dict[str, Any] | None:
+    @property
+    def left_out(self) -> list[str]:
+        """One sentence per technique that the budget has left out in some epochs."""
+        return list(self._left_out().values())
+
+    def current(self, *, epochs: int, thread_seconds: float, nothing: Mapping[str, str]) -> dict[str, Any] | None:
         """Return what is known now, or None if the store must keep what it holds.
 
         Args:
             epochs: Number of completed epochs.
             thread_seconds: Time spent on drawing and writing beside training.
+            nothing: Why nothing is shown of techniques, one sentence by name.
         """
         if not self._wanted:
             return None
@@ -67,11 +73,15 @@ class RunMetadata:
             "training_seconds": round(self._timer.training, 3),
             "picture_seconds": {part: round(value, 3) for part, value in self._timer.seconds.items()},
             "thread_seconds": round(thread_seconds, 3),
-            "notes": [
-                left_out(name, technique.left_out, min(shares))
-                for technique, name in self._names.items()
-                if technique.left_out and (shares := [*filter(None, (technique.budget, self._budget.share))])
-            ],
+            "notes": self.left_out,
+            "remarks": {**nothing, **self._left_out()},
+        }
+
+    def _left_out(self) -> dict[str, str]:
+        return {
+            name: left_out(name, technique.left_out, min(shares))
+            for technique, name in self._names.items()
+            if technique.left_out and (shares := [*filter(None, (technique.budget, self._budget.share))])
         }
 
 

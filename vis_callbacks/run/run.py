@@ -12,12 +12,15 @@ from vis_callbacks._lightning import (
     Trainer,
     data_holders,
     has_validation,
+    is_ending,
     is_fitting,
     log_dir,
+    logger_of,
     metric_step,
     optimized_parameters,
     sharded_strategy,
     stage_of,
+    validation_intervals,
 )
 from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.selector import SampleSelector
@@ -31,6 +34,7 @@ from vis_callbacks.run.distributed import Processes
 from vis_callbacks.run.event_runner import EventRunner
 from vis_callbacks.run.metadata import RunMetadata
 from vis_callbacks.run.metrics import MetricReader
+from vis_callbacks.run.reasons import Outcome, by_reason, in_one_sentence, in_place, why_nothing
 from vis_callbacks.run.selection import Ready, Spent, select
 from vis_callbacks.run.subjects import Subjects
 from vis_callbacks.run.technique import Technique
@@ -97,6 +101,11 @@ class Run:
         self._waiting: list[Technique] = []
         self._initial: dict[str, Tensor] | None = None
         self._batches = 0
+        # The techniques that were due and not made, and those that have shown something of the trained network.
+        self._overdue: list[Technique] = []
+        self._shown: set[Technique] = set()
+        self._trained = False
+        self._validated = 0
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Run":
@@ -155,6 +164,9 @@ class Run:
         """Start a fit, validation or test; the model is built. All processes must call this."""
         self._log_dir = log_dir(trainer)
         self.subjects.start(module)
+        self._trained, self._validated, self._overdue = False, 0, []
+        # A resumed run has shown something before.
+        self._shown.update(one for one in self.techniques if max(one.schedule.last_epoch, one.schedule.last_step) > 0)
         for technique in self.techniques:
             if technique.restored_subject:
                 self.subjects.restore(module, technique.forward, technique.restored_subject)
@@ -175,6 +187,7 @@ class Run:
     def train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the first pictures, or keep the initial weights until there are samples for them."""
         fresh = trainer.global_step == 0 and trainer.current_epoch == 0
+        self._trained = True
         self._check_classes(trainer, module)
         self._open_output(trainer, module, fresh=fresh)
         self.timer.training_starts()
@@ -232,6 +245,8 @@ class Run:
         # Without validation, the end of a training epoch stands in for it.
         ending = {stage, "validation"} if stage == progress.sample_stage == "train" else {stage}
         moment = progress.end_of(stage)
+        if stage == "validation":
+            self._validated = progress.epoch
         due = [
             technique
             for technique in self._mine
@@ -240,9 +255,26 @@ class Run:
         ]
         if due and not complete:
             self._show_initial(trainer, module, now=True)
-        ready = self._select(due, moment, trainer, module, complete=complete, now=True)
+        last = moment.stage == "fit" and is_ending(trainer)
+        ready = self._select(due, moment, trainer, module, complete=complete, now=True, last=last)
         _mark_done(ready, epoch=moment.epoch)
         self._make(ready, moment, trainer, module, complete)
+        if moment.stage != "fit" and self._at_end and self._output is not None and not self._shown:
+            # The report says why it holds nothing.
+            self._end_event(self._output, trainer)
+
+    def train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make the pictures that still wait or were left out, so that the run ends with pictures of every technique."""
+        # If validation has never ended, the samples seen must do.
+        self._show_initial(trainer, module, complete=True)
+        overdue = [technique for technique in self._mine if technique in self._overdue]
+        moment = Moment(max(trainer.current_epoch, 1), max(metric_step(trainer) - 1, 0))
+        ready = self._select(overdue, moment, trainer, module, complete=True, last=True)
+        _mark_done(ready, epoch=moment.epoch)
+        for one in ready:
+            one.technique.left_out = [epoch for epoch in one.technique.left_out if epoch != moment.epoch]
+        self._make(ready, moment, trainer, module)
+        self.read_metrics(trainer, "train")
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the pictures that are due after an optimizer step."""
@@ -255,11 +287,6 @@ class Run:
             _mark_done(ready, step=step)
             self._make(ready, moment, trainer, module)
 
-    def train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Make the initial pictures that still wait, if validation has never ended: what was seen must do."""
-        self.read_metrics(trainer, "train")
-        self._show_initial(trainer, module, complete=True)
-
     def read_metrics(self, trainer: Trainer, moment: str) -> None:
         """Write down the metrics that are complete now. All processes must call this: reading may synchronise them."""
         if trainer.sanity_checking:
@@ -269,6 +296,22 @@ class Run:
             end = Progress.of(trainer).end_of(moment)
             # Training metrics are read when the next epoch starts, or when training has ended.
             self._output.add_metrics(end.epoch - (1 if moment == "train" else 0), end.step, values)
+
+    def explain(self, trainer: Trainer) -> None:
+        """Say in the console what the budget left out, and why nothing is shown of some techniques."""
+        if not trainer.is_global_zero:
+            return
+        method = stage_of(trainer)
+        if method == "fit":
+            for note in self._metadata.left_out:
+                logger_of(trainer).info(note)
+        reasons = {
+            self._names[one]: why
+            for one, why in self._reasons(trainer).items()
+            if method != "fit" or one.schedule.before_training
+        }
+        for why, names in by_reason(reasons).items():
+            self.warnings.warn_nothing(in_one_sentence(names, why, fit=method == "fit" and self._trained))
 
     def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Write everything to disk. Never raises, runs no pass, and waits for no other process. Idempotent."""
@@ -281,7 +324,7 @@ class Run:
             return
         try:
             self._metadata.mark_ended(trainer.current_epoch + 1, error)
-            self._end_event(output, trainer.current_epoch)
+            self._end_event(output, trainer)
             for task in self._at_end:
                 output.at_end(task)
             done = output.drain(DRAIN_SECONDS)
@@ -306,8 +349,28 @@ class Run:
         known = self._output.has_facts
         self._metadata.mark_running(module, fitting=is_fitting(trainer), max_epochs=trainer.max_epochs, known=known)
 
-    def _end_event(self, output: Output, epochs: int) -> None:
-        output.end_event(self._metadata.current(epochs=epochs, thread_seconds=output.thread_seconds))
+    def _end_event(self, output: Output, trainer: Trainer) -> None:
+        fit = is_fitting(trainer)
+        nothing = {self._names[one]: in_place(why, fit=fit) for one, why in self._reasons(trainer).items()}
+        epochs, seconds = trainer.current_epoch, output.thread_seconds
+        output.end_event(self._metadata.current(epochs=epochs, thread_seconds=seconds, nothing=nothing))
+
+    def _reasons(self, trainer: Trainer) -> dict[Technique, str]:
+        """Return why nothing is shown of techniques, as the rest of a sentence, where it can be explained."""
+        method, fast = stage_of(trainer), bool(getattr(trainer, "fast_dev_run", False))
+        outcome = Outcome(
+            method,
+            epochs=trainer.current_epoch,
+            steps=trainer.global_step,
+            trained=self._trained,
+            validates=method == "fit" and not fast and has_validation(trainer),
+            validated=self._validated,
+            intervals=validation_intervals(trainer),
+            development=fast,
+        )
+        nothing = [one for one in self.techniques if one not in self._shown]
+        found = {one: why_nothing(one.schedule, one.uses_samples, outcome) for one in nothing}
+        return {one: why for one, why in found.items() if why}
 
     def _check_classes(self, trainer: Trainer, module: LightningModule) -> None:
         class_names, problem = self._class_names(trainer, module, None)
@@ -374,11 +437,12 @@ class Run:
         *,
         complete: bool = False,
         now: bool = False,
+        last: bool = False,
     ) -> list[Ready]:
         """Return which of the techniques that are due make pictures now, as the process that writes decides for all.
 
         If `complete`, all batches were seen, so that fewer samples than asked for must do. Where a picture cannot be
-        made later than `now`, samples of a few classes must.
+        made later than `now`, samples of a few classes must. The `last` event of a fit is made whole.
         """
         if not due:
             return []
@@ -386,18 +450,25 @@ class Run:
         if self._output is not None:
             # Of techniques that are not due too: samples are chosen as soon as anything is made.
             found = [self._resolve(one, trainer, module, complete, now) for one in self.techniques]
-            found = [replace(one, passes=self._passes(one, moment)) for one in found if one.technique in due]
-            ready = select(found, self.budget, self._spent(self._output), moment)
-            for one in found:
+            found = [replace(one, passes=self._passes(one, moment)) for one in found]
+            asked = [one for one in found if one.technique in due]
+            later = [one for one in found if one not in asked and one.technique.schedule.before_training]
+            spent = self._spent(self._output)
+            ready = select(asked, self.budget, spent, moment, later=later, last=last)
+            for one in asked:
                 if not one.waits and one not in ready:
                     # Left out to keep to the budget: it is due again the next time.
                     one.technique.schedule.mark_done(step=trainer.global_step)
                     one.technique.left_out = sorted({*one.technique.left_out, moment.epoch})
         selected = self._processes.broadcast_selection(self.techniques, due, [one.technique for one in ready])
+        if moment.stage == "fit" and moment.epoch > 0:
+            missing = [one for one in (*self._overdue, *due) if one not in selected]
+            self._overdue = list(dict.fromkeys(missing))
         if self._output is None:
             # The samples come with the other inputs.
             return [Ready(technique, self._names[technique]) for technique in selected]
-        self.budget.record_start({one.name: one.passes for one in ready}, self._spent(self._output).by_name)
+        if ready:
+            self.budget.record_start({one.name: one.passes for one in ready}, spent.by_name, spent.training)
         return ready
 
     def _resolve(
@@ -445,6 +516,8 @@ class Run:
         if not ready:
             return
         techniques, output = [one.technique for one in ready], self._output
+        if moment.stage != "fit" or moment.epoch > 0:
+            self._shown.update(techniques)
         buffers = self._processes.broadcast_inputs(techniques, module, self.selector, self.subjects)
         if output is None:
             if not self._processes.connected:
@@ -462,7 +535,7 @@ class Run:
                 runner.merge(module, gathered)
         if output is not None:
             self.warnings.warn_unwritten(output.problems())
-            self._end_event(output, trainer.current_epoch)
+            self._end_event(output, trainer)
         if runner.raised:
             raise runner.raised[0]
 

@@ -65,6 +65,10 @@ class WarnOnce:
             "strategy='ddp', or give a checkpoint to Trainer.validate on one device.",
         )
 
+    def warn_nothing(self, sentence: str) -> None:
+        """Warn that nothing is shown of some callbacks, and why."""
+        self._warn_once(sentence, sentence)
+
     def _warn_once(self, key: Hashable, text: str) -> None:
         if key not in self._given:
             self._given.add(key)
