@@ -1,9 +1,7 @@
-"""Which network is shown, what its outputs mean, and where nothing is told: from one step of training code of each kind."""
+"""Which network is shown, and what its outputs mean: from one step of each kind of training code."""
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from vis_callbacks import ConfigurationError
 from vis_callbacks.errors import SubjectError
 from vis_callbacks.model.calls import CallWatch
-from vis_callbacks.model.layers import named_layers
 from vis_callbacks.model.subject import (
     Classes,
-    Network,
     Subject,
     find_subject,
-    guesses,
     network_of,
-    sentence_about,
-    stated_classes,
 )
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))

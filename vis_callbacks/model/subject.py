@@ -14,7 +14,7 @@ from vis_callbacks.errors import ConfigurationError, SubjectError, brief, neares
 from vis_callbacks.model.calls import Call, Labels, is_trained, taken_by, takes_images_alone, tried
 from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
 from vis_callbacks.model.guard import undisturbed
-from vis_callbacks.model.layers import named_layers
+from vis_callbacks.model.layers import known_as, named_layers
 from vis_callbacks.model.nested import tensors_in
 
 Forward: TypeAlias = Callable[[nn.Module, Tensor], Any] | str | None
@@ -72,6 +72,15 @@ class Subject:
     def name(self) -> str:
         """The network by name and class, such as ``student (ResNet)``."""
         return f"{self.network} ({self.kind})" if self.network else self.kind
+
+    @property
+    def outputs(self) -> str:
+        """What the network gives, in words."""
+        if self.width is None:
+            return "not known yet"
+        words = {"binary": "2 classes", "value": "a number" if self.width == 1 else f"{self.width} numbers"}
+        words["embedding"] = f"{self.width} features"
+        return words.get(self.meaning, f"{self.width} classes")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for checkpoints and the picture store."""
@@ -167,7 +176,7 @@ def guesses(module: nn.Module, forward: Forward = None) -> list[nn.Module]:
     """
     if forward is not None:
         return [network_of(module, Subject(str(forward)), forward)]
-    parts = [_part(module, name) for name in _candidates(module, frozenset())]
+    parts = [known_as(_part(module, name), name) for name in _candidates(module, frozenset())]
     return parts if module in parts else [*parts, module]
 
 
@@ -196,7 +205,7 @@ def network_of(module: nn.Module, subject: Subject, forward: Forward = None) -> 
         return Network(part, partial(_picked, part, subject.keyword, subject.width))
     if subject.keyword:
         return Network(part, lambda images: part(**{subject.keyword: images}))
-    return part
+    return known_as(part, subject.network)
 
 
 def find_subject(
@@ -227,7 +236,7 @@ def find_subject(
         return _stated(module, forward, calls, classes, images)
     seen = [call for call in calls if call.image is not None]
     subject = _of_calls(module, calls, classes) if any(call.widths for call in seen) else None
-    if subject is not None and (subject.runs and subject.width is not None or images is None):
+    if subject is not None and ((subject.runs and subject.width is not None) or images is None):
         return subject
     # Nothing that the step called with images gives the logits: something may that it did not call.
     called = {call.name for call in seen}
@@ -240,6 +249,8 @@ def find_subject(
         for name in names:
             try:
                 found.append(tried(_part(module, name), name, images, optimized))
+                if not name and found[-1].widths:
+                    break
             except Exception as error:
                 problems.append(f"{_named(module, name)}.forward takes {taken_by(_part(module, name))}: {brief(error)}")
     if subject is not None:
