@@ -8,7 +8,11 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from vis_callbacks.model.classifier import input_dtype, unwrapped
 from vis_callbacks.model.nested import shapes_in, tensors_in
@@ -149,9 +153,14 @@ class CallWatch:
         """Remove the hooks. Idempotent."""
         for handle in self._handles:
             handle.remove()
+            # torch forgets to, and takes modules for hooked ever after.
+            _global_forward_hooks_with_kwargs.pop(handle.id, None)
         self._handles, self._kept, self._batch, self._others, self._made = [], [], {}, set(), []
 
     def _enter(self, part: nn.Module, _: Any) -> None:
+        # A call of it that is still open has failed, and is tried again.
+        again = next((index for index, one in enumerate(self._open) if one.part is part), len(self._open))
+        del self._open[again:]
         # In several processes Lightning calls a step through the module's forward.
         redirected = "_ForwardRedirection" in getattr(part.forward, "__qualname__", "")
         self._open.append(_Open(part, None if redirected else self._names.get(id(part)), len(self.calls)))
@@ -218,7 +227,7 @@ class _Open:
     first: int
 
 
-def tried(part: nn.Module, name: str, images: Tensor, optimized: frozenset[int] = frozenset()) -> Call:
+def tried(part: nn.Module, name: str, images: Tensor, *, trained: bool) -> Call:
     """Call a part of a module with images, inside `undisturbed`, and return the call.
 
     Raises:
@@ -227,7 +236,7 @@ def tried(part: nn.Module, name: str, images: Tensor, optimized: frozenset[int] 
     with torch.no_grad():
         output = part(images.to(input_dtype(part), copy=True))
     widths = _widths(_outputs(output), len(images))
-    return Call(name, is_trained(part, optimized), image=-1, widths=widths, gave=shapes_in(output))
+    return Call(name, trained, image=-1, widths=widths, gave=shapes_in(output))
 
 
 def is_trained(part: nn.Module, optimized: frozenset[int]) -> bool:

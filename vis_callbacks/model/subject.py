@@ -236,19 +236,21 @@ def find_subject(
         return _stated(module, forward, calls, classes, images)
     seen = [call for call in calls if call.image is not None]
     subject = _of_calls(module, calls, classes) if any(call.widths for call in seen) else None
-    if subject is not None and ((subject.runs and subject.width is not None) or images is None):
+    told = subject is not None and subject.runs and subject.meaning != "embedding"
+    if subject is not None and (told or images is None or not _heads(calls)):
         return subject
-    # Nothing that the step called with images gives the logits: something may that it did not call.
+    # Nothing that the step called with images gives what its heads give: something may that it did not call.
     called = {call.name for call in seen}
     names = [name for name in _candidates(module, optimized) if name not in called]
     if images is None:
         return Subject(names[0], _kind(_part(module, names[0])), evidence="no call of it was seen")
     found: list[Call] = []
     problems: list[str] = []
+    trained = {name: is_trained(_part(module, name), optimized) for name in names}
     with undisturbed(module):
         for name in names:
             try:
-                found.append(tried(_part(module, name), name, images, optimized))
+                found.append(tried(_part(module, name), name, images, trained=trained[name]))
                 if not name and found[-1].widths:
                     break
             except Exception as error:
@@ -317,7 +319,7 @@ def _stated(
     try:
         with undisturbed(module):
             network = network_of(module, subject, forward)
-            call = tried(network, name, images)
+            call = tried(network, name, images, trained=True)
     except Exception:
         # The event that needs the logits reports it.
         return subject
@@ -338,7 +340,8 @@ def _of_calls(module: nn.Module, calls: Sequence[Call], classes: Classes) -> Sub
     if not able:
         steps = [f"{_named(module, call.name)} gives {call.gave}" for call in (parts[0], _heads(calls)[-1])]
         text = f"no single part of {_kind(module)} maps images to logits ({', and '.join(steps)})"
-        return _unknown(module, parts[0].name, text, f"set forward= to {_FUNCTION}", meaning="embedding")
+        subject = _unknown(module, parts[0].name, text, f"set forward= to {_FUNCTION}")
+        return replace(subject, meaning="embedding", width=parts[0].widths[0])
     judged = _judged(calls)
     for fits in (
         lambda call: any(classes.expect(width) for width in call.widths),
@@ -457,8 +460,8 @@ def _judged(calls: Iterable[Call]) -> set[int]:
 def _candidates(module: nn.Module, optimized: frozenset[int]) -> list[str]:
     """Return what may be the network, by name, the likeliest first."""
     children = _children(module, optimized)
-    if classifier_in(module) is not module:
-        return children
+    if not has_forward(module):
+        return children or [next(name for name, part in module.named_modules() if part is classifier_in(module))]
     return [*children, ""] if _switches_gradients_off(module) and children else ["", *children]
 
 
@@ -503,11 +506,8 @@ def _part(module: nn.Module, name: str) -> nn.Module:
     return named_layers(module)[name] if name else module
 
 
-def _unknown(
-    module: nn.Module, name: str, text: str, remedy: str, *, runs: bool = True, meaning: Meaning = "classes"
-) -> Subject:
-    problem = _sentence(text, remedy)
-    return Subject(name, _kind(_part(module, name)), meaning=meaning, problem=problem, evidence=text, runs=runs)
+def _unknown(module: nn.Module, name: str, text: str, remedy: str, *, runs: bool = True) -> Subject:
+    return Subject(name, _kind(_part(module, name)), problem=_sentence(text, remedy), evidence=text, runs=runs)
 
 
 def _sentence(text: str, remedy: str) -> str:
