@@ -1,10 +1,12 @@
 """The base class of every callback that makes pictures: options, contract, chain, and Lightning's state."""
 
 import copy
+import hashlib
 import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any, ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
@@ -339,4 +341,19 @@ def _stable(value: Any) -> str:
     """Return text that is the same in every process."""
     if isinstance(value, Tensor):
         return fingerprint(value)
-    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    name = getattr(value, "__qualname__", None)
+    if name and "<" in name and (code := getattr(value, "__code__", None)):
+        # Lambdas and functions inside of functions share their names.
+        kept = [_stable(cell.cell_contents) for cell in value.__closure__ or ()]
+        text = f"{_written(code)} {kept} {_stable(value.__defaults__)}"
+        return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _written(code: CodeType) -> str:
+    """Return what a function does, as text that does not depend on where it is written."""
+    constants = [
+        _written(one) if isinstance(one, CodeType) else sorted(map(repr, one)) if isinstance(one, frozenset) else one
+        for one in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

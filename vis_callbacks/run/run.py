@@ -23,16 +23,17 @@ from vis_callbacks._lightning import (
     validation_intervals,
 )
 from vis_callbacks.data.class_names import find_class_names
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Moment
 from vis_callbacks.model.guard import copied_weights, swapped_weights
-from vis_callbacks.model.subject import Classes, Forward, stated_classes
+from vis_callbacks.model.subject import Classes, Forward, Subject, stated_classes
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes
 from vis_callbacks.run.event_runner import EventRunner
-from vis_callbacks.run.metadata import RunMetadata
+from vis_callbacks.run.metadata import RunMetadata, subject_text
 from vis_callbacks.run.metrics import MetricReader
 from vis_callbacks.run.reasons import Outcome, by_reason, in_one_sentence, in_place, why_nothing
 from vis_callbacks.run.selection import Ready, Spent, select
@@ -106,6 +107,8 @@ class Run:
         self._shown: set[Technique] = set()
         self._trained = False
         self._validated = 0
+        self._described = False
+        self._unnamed: dict[tuple[int, int], tuple[Samples, Samples]] = {}
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Run":
@@ -349,6 +352,11 @@ class Run:
         known = self._output.has_facts
         self._metadata.mark_running(module, fitting=is_fitting(trainer), max_epochs=trainer.max_epochs, known=known)
 
+    def _describe(self, output: Output) -> None:
+        """Write once, where the user looks, what the pictures are about."""
+        if not self._described and self._metadata.subjects.get("subject", {}).get("targets"):
+            self._described = output.add_text("visualizations/subject", subject_text(self._metadata.subjects))
+
     def _end_event(self, output: Output, trainer: Trainer) -> None:
         fit = is_fitting(trainer)
         nothing = {self._names[one]: in_place(why, fit=fit) for one, why in self._reasons(trainer).items()}
@@ -486,9 +494,24 @@ class Run:
             holders = data_holders(trainer, module)
             samples = self.selector.samples(technique.sample_request, model, holders, enough=complete, now=now)
             self.warnings.warn_class_names(self.selector.name_problem)
+            if samples is not None:
+                samples = self._with_fitting_names(name, samples, subject)
             return Ready(technique, name, samples, subject=subject, model=model)
         except Exception as error:
             return Ready(technique, name, error=error)
+
+    def _with_fitting_names(self, name: str, samples: Samples, subject: Subject) -> Samples:
+        """Return samples without class names if there is not one per output: numbers are shown."""
+        width = subject.width
+        if width is None or not samples.class_names or len(samples.class_names) == max(width, 2):
+            return samples
+        if not subject.problem and subject.meaning != "value":
+            problem = f"{name} shows numbers: {len(samples.class_names)} class names do not fit {subject.outputs}; "
+            self.warnings.warn_subject(f"{problem}set class_names=")
+        key = id(samples), width
+        if key not in self._unnamed:
+            self._unnamed[key] = samples, replace(samples, class_names=())
+        return self._unnamed[key][1]
 
     def _passes(self, ready: Ready, moment: Moment) -> int:
         if ready.samples is None or not self.budget.bounds(ready.technique.budget):
@@ -534,6 +557,8 @@ class Run:
             if gathered:
                 runner.merge(module, gathered)
         if output is not None:
+            self._metadata.describe(ready)
+            self._describe(output)
             self.warnings.warn_unwritten(output.problems())
             self._end_event(output, trainer)
         if runner.raised:
