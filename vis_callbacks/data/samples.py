@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class Samples:
         names: One name per image, used in tags.
         class_names: Names of the classes; empty if unknown.
         normalization: From pixels to `images`.
+        truths: ``(N, K)`` bool, which classes are true, if several may be; then `labels` holds the first of them.
+        values: ``(N,)`` or ``(N, K)`` float, if the labels are numbers and not classes; then no label is known.
 
     Example:
         >>> samples = Samples(torch.zeros(2, 3, 8, 8), torch.tensor([1, 0]), ("0", "1"), ("cat", "dog"))
@@ -35,12 +38,15 @@ class Samples:
     names: tuple[str, ...]
     class_names: tuple[str, ...] = ()
     normalization: Normalization = field(default_factory=Normalization)
+    truths: Tensor | None = None
+    values: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, part: slice) -> "Samples":
-        return dataclasses.replace(self, images=self.images[part], labels=self.labels[part], names=self.names[part])
+        parts = {name: one[part] for name, one in self._tensors().items()}
+        return dataclasses.replace(self, names=self.names[part], **parts)
 
     @cached_property
     def pixels(self) -> Tensor:
@@ -59,11 +65,17 @@ class Samples:
     def at(self, items: Tensor) -> "Samples":
         """Return the samples at these indices ``(n,)``."""
         names = tuple(self.names[item] for item in items.tolist())
-        return dataclasses.replace(self, images=self.images[items], labels=self.labels[items], names=names)
+        return dataclasses.replace(self, names=names, **{name: one[items] for name, one in self._tensors().items()})
 
     def to(self, device: torch.device) -> "Samples":
-        """Return the samples with images and labels on a device."""
-        return dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        """Return the samples with all tensors on a device."""
+        return dataclasses.replace(self, **{name: one.to(device) for name, one in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name in _TENSORS and value is not None}
+
+
+_TENSORS = ("images", "labels", "truths", "values")
 
 
 def displayable(pixels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.guard import pass_notes
+from vis_callbacks.model.meaning import Meaning
 from vis_callbacks.model.nested import tensors_in
 from vis_callbacks.model.outputs import Outputs, candidates_in, logits_among, outputs_from, unclear
 from vis_callbacks.model.see_through import SeeThrough
@@ -50,7 +51,7 @@ def outputs_of(model: nn.Module, images: Tensor, *, lifts: bool = True) -> Outpu
     count, notes = len(images), pass_notes(model)
     _forget_graphs(notes.buffers)
     if id(model) in notes.frank:
-        return outputs_from(model, count, *candidates_in(_call(model, images), count)[:1])
+        return outputs_from(model, count, candidates_in(_call(model, images), count)[0])
     mode, output = _watched(model, images, lifts=lifts)
     candidates = candidates_in(output, count)
     number = logits_among(model, candidates)
@@ -168,8 +169,12 @@ def target_scores(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(1, targets[:, None])[:, 0]
 
 
-def probabilities(logits: Tensor) -> Tensor:
+def probabilities(logits: Tensor, meaning: Meaning = "classes") -> Tensor:
     """Return class probabilities ``(N, K)``: softmax, and for a one-logit head ``(N, 2)`` from the sigmoid.
+
+    Args:
+        logits: ``(N, K)``.
+        meaning: What they mean; each of several ``labels`` has a probability of its own.
 
     Example:
         >>> probabilities(torch.zeros(1, 1))
@@ -178,7 +183,7 @@ def probabilities(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         positive = logits.sigmoid()
         return torch.cat([1 - positive, positive], dim=1)
-    return logits.softmax(dim=1)
+    return logits.sigmoid() if meaning == "labels" else logits.softmax(dim=1)
 
 
 Targets: TypeAlias = Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None

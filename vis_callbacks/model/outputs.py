@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,15 @@ from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.nested import shapes_in, tensors_in
 from vis_callbacks.model.see_through import SeeThrough, Through
 
-_SHAPES = ("aten::squeeze", "aten::view", "aten::reshape", "aten::flatten", "aten::to", "aten::contiguous", "aten::float")
+_SHAPES = (
+    "aten::squeeze",
+    "aten::view",
+    "aten::reshape",
+    "aten::flatten",
+    "aten::to",
+    "aten::contiguous",
+    "aten::float",
+)
 """What may stand between the sigmoid and the end of scripted code."""
 
 
@@ -78,7 +86,9 @@ def logits_among(model: nn.Module, candidates: Sequence[Tensor]) -> int | None:
 
 def outputs_from(model: nn.Module, count: int, found: Tensor, mode: SeeThrough | None = None) -> Outputs:
     """Return the outputs of a model for `count` images, of which one candidate are the logits, or hide them."""
-    logits, through = (found, "") if mode is None else _seen_through(model, found, mode)
+    logits, through = found, cast("Through", "")
+    if mode is not None:
+        logits, through = _seen_through(model, found, mode)
     if logits.ndim == 1:
         logits = logits.unsqueeze(1 if len(logits) == count else 0)
     return Outputs(logits.float(), through, mode is not None and mode.lifted)

@@ -88,7 +88,7 @@ class SeeThrough(FunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         """Set back what the model may have left."""
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         GRAD_MODE(self._enabled)
 
     def __torch_function__(
@@ -101,8 +101,9 @@ class SeeThrough(FunctionMode):
     def origin(self, tensor: Any) -> Origin | None:
         """Return what a tensor of probabilities was computed from, if that was seen."""
         entry = self._entries.get(id(tensor))
-        known = entry is not None and entry.of() is tensor and entry.version == version_of(tensor)
-        return entry.origin if entry is not None and known else None
+        if entry is None or entry.of() is not tensor or entry.version != version_of(tensor):
+            return None
+        return entry.origin
 
     def is_linear(self, tensor: Tensor) -> bool:
         """Whether a tensor is what the last linear layer returned, so that there is nothing to see through."""
@@ -267,4 +268,6 @@ def _keeps(func: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bo
     """Whether a logarithm, an exponential, a clamp or a sum leaves the order of probabilities as it is."""
     ends = (0,) if func in _SUMS else (0, 1)
     bounds = [bound for bound in (*args, *kwargs.values()) if bound is not None]
-    return all(isinstance(bound, (int, float)) and min(abs(bound - end) for end in ends) <= _EPSILON for bound in bounds)
+    return all(
+        isinstance(bound, (int, float)) and min(abs(bound - end) for end in ends) <= _EPSILON for bound in bounds
+    )

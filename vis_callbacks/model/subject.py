@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -12,19 +12,10 @@ from vis_callbacks import checks
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.model.calls import Call
 from vis_callbacks.model.classifier import classifier_in, unwrapped
+from vis_callbacks.model.meaning import Meaning
 
 Forward: TypeAlias = Callable[[nn.Module, Tensor], Any] | str | None
 """A function from module and images to logits, its import path, a child's dotted name, or None: found."""
-
-Meaning: TypeAlias = Literal["classes", "binary", "labels", "value", "embedding"]
-"""What the outputs are.
-
-* ``classes``: one logit per class, of which one class is right.
-* ``binary``: one logit, that of the second of two classes.
-* ``labels``: one logit per class, of which several may be right.
-* ``value``: a number, not a class.
-* ``embedding``: features; no class is predicted.
-"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +45,10 @@ class Subject:
     def predicts(self) -> bool:
         """Whether the outputs tell a class."""
         return not self.problem and self.meaning in ("classes", "binary", "labels")
+
+    def takes_names(self, count: int) -> bool:
+        """Whether this many class names are those of the outputs, as far as known."""
+        return self.width is None or count == max(self.width, 2)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for checkpoints and the picture store."""

@@ -13,6 +13,7 @@ from vis_callbacks.model.classifier import Targets, outputs_of, plain, resolve_t
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.outputs import Outputs
+from vis_callbacks.model.see_through import Through
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Trace:
             no gradient at the images.
         activations: Outputs of the requested layers, float32, in their own layouts.
         gradients: d target logit / d activation of the requested layers, in the same shapes.
+        through: What the model itself applies to the logits.
     """
 
     images: Tensor
@@ -35,6 +37,7 @@ class Trace:
     input_gradient: Tensor | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    through: Through = ""
 
     @property
     def gradient_at_images(self) -> Tensor:
@@ -130,6 +133,7 @@ def trace(
         input_gradient=None if at_images is None else at_images.detach().float(),
         activations={name: outputs[full].detach().float() for name, (full, _) in names.items()},
         gradients=by_layer,
+        through=found.through,
     )
 
 
@@ -153,6 +157,7 @@ def joined(parts: Sequence[Trace]) -> Trace:
         input_gradient=cat(gradients) if gradients else None,
         activations={name: cat([part.activations[name] for part in parts]) for name in parts[0].activations},
         gradients={name: cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
+        through=parts[0].through,
     )
 
 
