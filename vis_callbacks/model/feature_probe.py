@@ -169,6 +169,7 @@ class FeatureProbe:
             input_gradient=None if at_images is None else at_images.detach().float(),
             activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
+            through=outputs.through,
         )
 
     def _again(self, **options: bool) -> "FeatureProbe":

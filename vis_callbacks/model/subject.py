@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -15,20 +15,11 @@ from vis_callbacks.model.calls import Call, Labels, is_trained, taken_by, takes_
 from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.layers import known_as, named_layers
+from vis_callbacks.model.meaning import Meaning
 from vis_callbacks.model.nested import tensors_in
 
 Forward: TypeAlias = Callable[[nn.Module, Tensor], Any] | str | None
 """A function from module and images to logits, its import path, a child's dotted name, or None: found."""
-
-Meaning: TypeAlias = Literal["classes", "binary", "labels", "value", "embedding"]
-"""What the outputs are.
-
-* ``classes``: one logit per class, of which one class is right.
-* ``binary``: one logit, that of the second of two classes.
-* ``labels``: one logit per class, of which several may be right.
-* ``value``: a number, not a class.
-* ``embedding``: features; no class is predicted.
-"""
 
 _FUNCTION = "a function (module, images) -> logits"
 _LONGEST = 280
@@ -67,6 +58,10 @@ class Subject:
     def predicts(self) -> bool:
         """Whether the outputs tell a class."""
         return not self.problem and self.meaning in ("classes", "binary", "labels")
+
+    def takes_names(self, count: int) -> bool:
+        """Whether this many class names are those of the outputs, as far as known."""
+        return self.width is None or count == max(self.width, 2)
 
     @property
     def name(self) -> str:

@@ -131,6 +131,7 @@ def _parse_record(line: str) -> Record:
         scalars=_numbers(record.scalars),
         error=_text(record.error),
         time=_number(record.time) or 0.0,
+        right=record.right if isinstance(record.right, bool) else None,
     )
 
 
