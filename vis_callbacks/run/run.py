@@ -483,9 +483,12 @@ class Run:
             subject, model = found
             if not technique.uses_samples:
                 return Ready(technique, name, subject=subject, model=model)
-            holders = data_holders(trainer, module)
-            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete, now=now)
-            self.warnings.warn_class_names(self.selector.name_problem)
+            holders, width = data_holders(trainer, module), subject.class_count
+            samples = self.selector.samples(
+                technique.sample_request, model, holders, enough=complete, now=now, width=width
+            )
+            if not subject.problem:
+                self.warnings.warn_class_names(self.selector.name_problem)
             return Ready(technique, name, samples, subject=subject, model=model)
         except Exception as error:
             return Ready(technique, name, error=error)
