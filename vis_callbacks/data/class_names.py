@@ -34,7 +34,7 @@ def find_class_names(
         model: May be a timm model of ImageNet's classes, or have a ``config`` with ``id2label``.
         holders: Datasets, data modules and modules, in the order in which they are asked.
         labels: The labels that were seen; negative ones mean nothing.
-        width: Number of the model's outputs or the labels' columns, if known. A single one stands for two classes.
+        width: Number of classes by the model's outputs or the labels' columns, if known.
 
     Returns:
         The names, empty if there are none or they are contradicted; and the contradiction as one sentence, or "".
@@ -51,7 +51,7 @@ def find_class_names(
         nameless = [label for label in labels if label >= 0 and not "".join(names[label : label + 1])]
         if not problem and nameless:
             problem = f"{about}, but label {max(nameless)} was seen"
-        if not problem and width not in (None, len(names)) and (width, len(names)) != (1, 2):
+        if not problem and width not in (None, len(names)):
             problem = f"{about}, but there are {width}"
         if problem:
             return (), f"{problem}: classes are shown by number; give class_names="

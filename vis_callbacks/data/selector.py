@@ -175,7 +175,14 @@ class SampleSelector:
                 collector.classes = count
 
     def samples(
-        self, request: SampleRequest, model: nn.Module, holders: Iterable[Any], *, enough: bool, now: bool = False
+        self,
+        request: SampleRequest,
+        model: nn.Module,
+        holders: Iterable[Any],
+        *,
+        enough: bool,
+        now: bool = False,
+        width: int | None = None,
     ) -> Samples | None:
         """Return the samples of a request, or None if more batches are needed first.
 
@@ -185,10 +192,13 @@ class SampleSelector:
             holders: Datasets, data modules and modules, which may hold them too.
             enough: Whether all batches were seen, so that what was seen must do, whatever it is.
             now: Whether a picture cannot be made later, so that what was seen must do, if it is of several classes.
+            width: Number of classes by the model's outputs, if known.
 
         Raises:
             ConfigurationError: If there will never be any.
         """
+        if width is not None and self._classes is None:
+            self.set_class_count(width)
         identity = f"{request.key} {request.normalization} {request.class_names} {request.bands}"
         if identity not in self._found:
             holders = list(holders)
@@ -199,7 +209,7 @@ class SampleSelector:
             assert batch.labels is not None
             class_names = request.class_names
             if not class_names:
-                width = None if batch.truths is None else batch.truths.shape[1]
+                width = width if batch.truths is None else batch.truths.shape[1]
                 class_names, self.name_problem = find_class_names(model, holders, labels=self.labels, width=width)
             self._found[identity] = Samples(
                 images=as_input(batch.images),

@@ -64,6 +64,13 @@ class Subject:
         return self.width is None or count == max(self.width, 2)
 
     @property
+    def class_count(self) -> int | None:
+        """The number of classes by the outputs; None if they are no classes, or unknown."""
+        if self.width is None or self.meaning not in ("classes", "labels", "binary"):
+            return None
+        return max(self.width, 2)
+
+    @property
     def name(self) -> str:
         """The network by name and class, such as ``student (ResNet)``."""
         return f"{self.network} ({self.kind})" if self.network else self.kind

@@ -23,12 +23,11 @@ from vis_callbacks._lightning import (
     validation_intervals,
 )
 from vis_callbacks.data.class_names import find_class_names
-from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Moment
 from vis_callbacks.model.guard import copied_weights, swapped_weights
-from vis_callbacks.model.subject import Classes, Forward, Subject, stated_classes
+from vis_callbacks.model.subject import Classes, Forward, stated_classes
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes
@@ -108,7 +107,6 @@ class Run:
         self._trained = False
         self._validated = 0
         self._described = False
-        self._unnamed: dict[tuple[int, int], tuple[Samples, Samples]] = {}
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Run":
@@ -491,27 +489,15 @@ class Run:
             subject, model = found
             if not technique.uses_samples:
                 return Ready(technique, name, subject=subject, model=model)
-            holders = data_holders(trainer, module)
-            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete, now=now)
-            self.warnings.warn_class_names(self.selector.name_problem)
-            if samples is not None:
-                samples = self._with_fitting_names(name, samples, subject)
+            holders, width = data_holders(trainer, module), subject.class_count
+            samples = self.selector.samples(
+                technique.sample_request, model, holders, enough=complete, now=now, width=width
+            )
+            if not subject.problem:
+                self.warnings.warn_class_names(self.selector.name_problem)
             return Ready(technique, name, samples, subject=subject, model=model)
         except Exception as error:
             return Ready(technique, name, error=error)
-
-    def _with_fitting_names(self, name: str, samples: Samples, subject: Subject) -> Samples:
-        """Return samples without class names if there is not one per output: numbers are shown."""
-        width = subject.width
-        if width is None or not samples.class_names or len(samples.class_names) == max(width, 2):
-            return samples
-        if not subject.problem and subject.meaning != "value":
-            problem = f"{name} shows numbers: {len(samples.class_names)} class names do not fit {subject.outputs}; "
-            self.warnings.warn_subject(f"{problem}set class_names=")
-        key = id(samples), width
-        if key not in self._unnamed:
-            self._unnamed[key] = samples, replace(samples, class_names=())
-        return self._unnamed[key][1]
 
     def _passes(self, ready: Ready, moment: Moment) -> int:
         if ready.samples is None or not self.budget.bounds(ready.technique.budget):
