@@ -72,9 +72,10 @@ class VisualizationCallback(RunHooks):
         bands: The channels to show as red, green and blue, or one in gray. None: the first three, or the mean of two.
         on_error: ``"warn"`` once and go on, or ``"raise"``.
         seed: Seed for everything random.
-        budget: Share of the training time that these pictures may take, such as 0.05. If need be they are made less
-            often, and the report lists when; techniques of many passes make none before training. To bound all
-            callbacks together, give the budget to `Report`. None: no bound.
+        budget: Share of the training time that these pictures may take, such as 0.05; the first twenty seconds are
+            free. If need be they are made less often, and the report lists when, but always at the end of training;
+            techniques of many passes make none before training. To bound all callbacks together, give the budget to
+            `Report`. None: no bound.
         name: First part of the pictures' tags. None: the class's name. Two callbacks with the same options need
             different names.
         transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it is written.
