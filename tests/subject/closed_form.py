@@ -18,7 +18,6 @@ def closed_form(
     *,
     weights: Tensor | None = None,
     prefix: int = 0,
-    channels_last: bool = False,
 ) -> Tensor:
     """ReLU of the sum of w * h over the channels, ``(N, 1, H, W)``, for a head that reads the mean of the last map.
 
@@ -32,7 +31,6 @@ def closed_form(
         last: Name of the module whose output is the last map.
         weights: Weights ``(K, C)`` of the head, where it is linear.
         prefix: Number of tokens before those of the map.
-        channels_last: Whether the map is ``(N, h, w, C)``.
     """
     kept: list[Tensor] = []
 
@@ -45,7 +43,7 @@ def closed_form(
     handle.remove()
     (output,) = kept
     (gradient,) = torch.autograd.grad(logits[:, target].sum(), output)
-    activation, gradient = (_as_map(one, prefix, channels_last).detach() for one in (output, gradient))
+    activation, gradient = (_as_map(one, prefix).detach() for one in (output, gradient))
     alpha = gradient.sum(dim=(2, 3))
     at_all_places = alpha[:, :, None, None] / (gradient.shape[2] * gradient.shape[3])
     assert torch.allclose(gradient, at_all_places.expand_as(gradient), rtol=1e-3, atol=1e-3 * float(gradient.std()))
@@ -94,9 +92,9 @@ def settled(model: nn.Module, images: Tensor) -> nn.Module:
     return model.eval()
 
 
-def _as_map(tensor: Tensor, prefix: int, channels_last: bool) -> Tensor:
+def _as_map(tensor: Tensor, prefix: int) -> Tensor:
     if tensor.ndim == 3:
         tensor = tensor[:, prefix:]
         side = round(tensor.shape[1] ** 0.5)
         return tensor.reshape(len(tensor), side, side, -1).permute(0, 3, 1, 2)
-    return tensor.permute(0, 3, 1, 2) if channels_last else tensor
+    return tensor
