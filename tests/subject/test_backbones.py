@@ -116,9 +116,7 @@ def _ready(make: Callable[[], nn.Module]) -> nn.Module:
     return settled(make(), _images(4))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _SLOW)) for name in BACKBONES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _SLOW)) for name in BACKBONES])
 def test_grad_cam_of_the_default_layer_is_the_closed_form(name: str) -> None:
     model, images = _ready(BACKBONES[name]), _images()
     assert isinstance(model, Headed)
@@ -213,13 +211,8 @@ SMALL_IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed
 @pytest.mark.parametrize("kind", SCRIPTS)
 def test_the_gradient_of_a_scripted_model_is_that_of_the_model(kind: str) -> None:
     model = _small()
-    try:
-        found = gradient(SCRIPTS[kind](model), SMALL_IMAGES, 2)
-    except ConfigurationError as error:
-        assert len(str(error)) < 300
-        assert "script" in str(error).lower()
-    else:
-        assert torch.allclose(found, gradient(model, SMALL_IMAGES, 2), atol=1e-6)
+    found = gradient(SCRIPTS[kind](model), SMALL_IMAGES, 2)
+    assert torch.allclose(found, gradient(model, SMALL_IMAGES, 2), atol=1e-6)
 
 
 @_JIT
@@ -229,11 +222,14 @@ def test_a_scripted_model_is_refused_or_right(kind: str, technique: Callable[...
     model = _small()
     expected = technique(model, SMALL_IMAGES, 2)
     assert expected.any()
+    refused = ""
     try:
         found = technique(SCRIPTS[kind](model), SMALL_IMAGES, 2)
     except ConfigurationError as error:
-        assert len(str(error)) < 300
-        assert "script" in str(error).lower() or "trace" in str(error).lower()
+        refused = str(error)
+    if refused:
+        assert len(refused) < 300
+        assert "script" in refused.lower() or "trace" in refused.lower()
     else:
         assert torch.allclose(found, expected, atol=1e-5)
 
@@ -257,7 +253,7 @@ def _quantised() -> nn.Module:
 def test_a_quantised_model_is_refused_in_one_sentence(technique: Callable[..., Tensor]) -> None:
     if not torch.backends.quantized.supported_engines or torch.backends.quantized.supported_engines == ["none"]:
         pytest.skip("this build of torch has no quantised kernels")
-    with pytest.raises(ConfigurationError, match="quanti|gradient") as caught:
+    with pytest.raises(ConfigurationError, match=r"quanti|gradient") as caught:
         technique(_quantised(), SMALL_IMAGES, 2)
     assert len(str(caught.value)) < 300
 
@@ -274,12 +270,8 @@ def test_a_training_of_a_scripted_child_says_it_before_it_starts_and_shows_no_ze
     module = tiny.module(net=net)
     ours = [GradCAM(samples=2), GuidedBackprop(samples=2), Saliency(samples=2), Report()]
     trainer = tiny.trainer(tmp_path, ours, max_epochs=1)
-    with pytest.warns(VisualizationWarning, match="(?i)script|trace") as caught:
-        try:
-            trainer.fit(module, tiny.loader(16), tiny.loader(8, seed=1))
-        except ConfigurationError as error:
-            assert len(str(error)) < 300
-            raise AssertionError(f"a training must not stop: {error}") from error
+    with pytest.warns(VisualizationWarning, match=r"(?i)script|trace") as caught:
+        trainer.fit(module, tiny.loader(16), tiny.loader(8, seed=1))
     assert all(len(str(one.message)) < 300 for one in caught)
     made = [record for record in tiny.records(tmp_path) if record["file"]]
     assert {record["callback"] for record in made} == {"Saliency"}

@@ -75,7 +75,6 @@ class Family:
         head: Name of the linear layer that reads this mean; "" where a norm, a rectifier or two heads come between.
         prefix: Number of tokens before those of the map.
         slow: Whether it is tried in the long run only.
-        map: Whether there is any layer with a map; otherwise one sentence says so.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +83,6 @@ class Family:
     head: str = ""
     prefix: int = 0
     slow: bool = True
-    map: bool = True
 
 
 FAMILIES = {
@@ -111,9 +109,7 @@ FAMILIES = {
     "DeiTForImageClassificationWithTeacher": Family(_VIT, 64),
     "Dinov2ForImageClassification": Family({**_VIT, "mlp_ratio": 2}, 64, "dinov2.layernorm", prefix=1),
     "Dinov2WithRegistersForImageClassification": Family({**_VIT, "mlp_ratio": 2}, 64),
-    "DonutSwinForImageClassification": Family(
-        {**_SWIN, "window_size": 4}, 128, "donut.encoder.layers.2", "classifier"
-    ),
+    "DonutSwinForImageClassification": Family({**_SWIN, "window_size": 4}, 128, "donut.encoder.layers.2", "classifier"),
     "EfficientNetForImageClassification": Family(
         {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
         last="efficientnet.encoder.top_activation",
@@ -190,9 +186,7 @@ FAMILIES = {
     "PerceiverForImageClassificationConvProcessing": Family(
         {**_PERCEIVER, "d_model": 322, "num_cross_attention_heads": 1}
     ),
-    "PerceiverForImageClassificationFourier": Family(
-        {**_PERCEIVER, "d_model": 261, "num_cross_attention_heads": 1}
-    ),
+    "PerceiverForImageClassificationFourier": Family({**_PERCEIVER, "d_model": 261, "num_cross_attention_heads": 1}),
     "PerceiverForImageClassificationLearned": Family(
         {**_PERCEIVER, "d_model": 16, "num_cross_attention_heads": 2, "image_size": 16}, 16
     ),
@@ -209,11 +203,12 @@ FAMILIES = {
     ),
     "SegformerForImageClassification": Family(_HEADS, last="segformer.stages.3", head="classifier"),
     "SiglipForImageClassification": Family(
-        {"vision_config": _VIT, "text_config": {**_TEXT, "vocab_size": 50}}, 64, "vision_model.post_layernorm", "classifier"
+        {"vision_config": _VIT, "text_config": {**_TEXT, "vocab_size": 50}},
+        64,
+        "vision_model.post_layernorm",
+        "classifier",
     ),
-    "SwiftFormerForImageClassification": Family(
-        {"depths": [1, 1, 1, 1], "embed_dims": [8, 16, 24, 32]}, last="norm"
-    ),
+    "SwiftFormerForImageClassification": Family({"depths": [1, 1, 1, 1], "embed_dims": [8, 16, 24, 32]}, last="norm"),
     "SwinForImageClassification": Family({**_SWIN, "window_size": 4}, 128, "swin.layernorm", "classifier", slow=False),
     "Swinv2ForImageClassification": Family({**_SWIN, "window_size": 4}, 128, "swinv2.layernorm", "classifier"),
     # Pooled to 2x2 and then to 1x1: the mean, of maps with an even side.
@@ -319,12 +314,16 @@ def test_grad_cam_of_the_default_layer_is_the_closed_form(name: str) -> None:
 @pytest.mark.parametrize("name", _families(lambda family: not family.last))
 def test_grad_cam_without_a_closed_form_is_a_map_or_a_sentence(name: str) -> None:
     model, images = build(name)
+    refused = ""
     try:
         found = torch.cat([grad_cam(model, images, target) for target in range(CLASSES)])
     except ConfigurationError as error:
-        assert "Perceiver" in name, "the others have layers with maps"
-        assert len(str(error)) < 300
-        assert "layer" in str(error)
+        refused = str(error)
+    if refused:
+        # Its latents have no place in the image.
+        assert "Perceiver" in name
+        assert len(refused) < 300
+        assert "layer" in refused
     else:
         assert found.isfinite().all()
         assert float(found.std(dim=(1, 2, 3)).max()) > 0
@@ -389,14 +388,16 @@ def test_a_fine_tuning_makes_every_picture_of_the_named_classes(name: str, tmp_p
     last = [record for record in records if record["epoch"] == 1]
     assert {record["callback"] for record in last} == {one.name for one in ours}
     module.eval()
-    for record in last:
-        if record["sample"] is not None:
-            row = next(r for r in rows if names[r["labels"]] == record["label"])
-            assert record["predicted"] in names
-            assert row["pixel_values"] is not None
     with torch.no_grad():
         probabilities = model(pixel_values=torch.stack([row["pixel_values"] for row in rows])).logits.softmax(dim=1)
-    own = {(names[int(row.argmax())], round(float(row.max()), 3)) for row in probabilities}
-    shown = {(record["predicted"], round(record["probability"], 3)) for record in last if record["sample"] is not None}
+    own = {
+        (names[data["labels"]], names[int(row.argmax())], round(float(row.max()), 3))
+        for data, row in zip(rows, probabilities, strict=True)
+    }
+    shown = {
+        (record["label"], record["predicted"], round(record["probability"], 3))
+        for record in last
+        if record["sample"] is not None
+    }
     assert shown
     assert shown <= own
