@@ -17,7 +17,12 @@ pl = import_module(tiny.PACKAGES[0])
 
 
 def conv(outputs: int = 4, channels: int = 3, width: int = 8) -> nn.Sequential:
-    """A small network: two convolutions, the mean, a linear layer."""
+    """A small network: two convolutions, the mean, a linear layer.
+
+    The linear layer's weights are large, so that images differ in their predictions from the first epoch.
+    """
+    head = nn.Linear(width, outputs)
+    nn.init.normal_(head.weight, std=5.0)
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1),
         nn.BatchNorm2d(width),
@@ -26,7 +31,7 @@ def conv(outputs: int = 4, channels: int = 3, width: int = 8) -> nn.Sequential:
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(width, outputs),
+        head,
     )
 
 

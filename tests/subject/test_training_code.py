@@ -32,7 +32,7 @@ OF_IMAGES = ("GradCAM", "Saliency")
 
 
 class Rows(Dataset[Any]):
-    """Noisy images, sorted by class, of which one quarter is bright, which says the class.
+    """Noisy images, sorted by class, with a square whose place and colour say the class.
 
     Args:
         row: From an image ``(3, 16, 16)`` in [0, 1] and its class to a row.
@@ -51,7 +51,7 @@ class Rows(Dataset[Any]):
         self.images = 0.4 * torch.rand(16, 3, SIDE, SIDE, generator=generator)
         for image, label in zip(self.images, self.labels.tolist(), strict=True):
             top, left = SIDE // 2 * (label // 2), SIDE // 2 * (label % 2)
-            image[:, top : top + SIDE // 2, left : left + SIDE // 2] += 0.5
+            image[label % 3 : label % 3 + 1 + label % 2, top : top + SIDE // 2, left : left + SIDE // 2] += 0.5
         self.row = row
         if classes:
             self.classes = list(classes)
