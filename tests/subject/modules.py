@@ -200,6 +200,81 @@ class FeaturesAndLogits(Base):
         return F.cross_entropy(logits, y)
 
 
+class LinearProbe(Base):
+    """Self-supervised features that stay as they are, and a linear layer; no ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = conv(outputs=16).eval().requires_grad_(False)
+        self.linear = nn.Linear(16, 4)
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        with torch.no_grad():
+            features = self.backbone(x)
+        return F.cross_entropy(self.linear(features), y)
+
+
+class CoTeaching(Base):
+    """Two networks that are trained alike; no ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = conv(), conv()
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.first(x), y) + F.cross_entropy(self.second(x), y)
+
+
+class Ensemble(Base):
+    """The mean of several networks; no ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList([conv() for _ in range(3)])
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(torch.stack([net(x) for net in self.nets]).mean(dim=0), y)
+
+
+class CallsItsForward(Plain):
+    """The steps call ``self.forward``, which no hook sees, and ``forward`` changes the images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x * 4 - 1)
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.forward(x), y)
+
+
+class ScalesInTheStep(Base):
+    """Bytes are scaled in the steps; no ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = conv()
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.model(x / 255), y)
+
+
+class InTwoParts(Base):
+    """timm's ``forward_features`` and ``forward_head`` instead of a call; no ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        timm = import_module("timm")
+        self.model = timm.create_model("test_resnet", num_classes=4)
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.model.forward_head(self.model.forward_features(x)), y)
+
+
 class Siamese(Base):
     """Two images, and whether they show the same."""
 
@@ -232,6 +307,15 @@ class Contrastive(Base):
         z = torch.cat([self(x), self(x + 0.1)])
         similar = (z @ z.T) / 0.5 - 1e9 * torch.eye(len(z))
         return F.cross_entropy(similar, torch.arange(len(z)).roll(len(x)))
+
+
+class TwoViews(Contrastive):
+    """The loader gives two views of each image."""
+
+    def loss(self, batch: Any) -> Tensor:
+        (first, second), _ = batch
+        z, w = self(first), self(second)
+        return F.cross_entropy(z @ w.T / 0.5, torch.arange(len(z)))
 
 
 class ArcFace(Base):
