@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,18 +219,21 @@ def test_the_gradient_of_a_scripted_model_is_that_of_the_model(kind: str) -> Non
 @_JIT
 @pytest.mark.parametrize("kind", SCRIPTS)
 @pytest.mark.parametrize("technique", [grad_cam, guided_backprop])
-def test_a_scripted_model_is_refused_or_right(kind: str, technique: Callable[..., Tensor]) -> None:
+def test_a_scripted_model_is_right_or_one_sentence_says_why_not(kind: str, technique: Callable[..., Tensor]) -> None:
     model = _small()
     expected = technique(model, SMALL_IMAGES, 2)
     assert expected.any()
-    refused = ""
-    try:
-        found = technique(SCRIPTS[kind](model), SMALL_IMAGES, 2)
-    except ConfigurationError as error:
-        refused = str(error)
-    if refused:
-        assert len(refused) < 300
-        assert "script" in refused.lower() or "trace" in refused.lower()
+    said = ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = technique(SCRIPTS[kind](model), SMALL_IMAGES, 2)
+        except ConfigurationError as error:
+            said = str(error)
+    said += "".join(str(one.message) for one in caught if issubclass(one.category, UserWarning))
+    if said:
+        assert len(said) < 300
+        assert "script" in said.lower() or "trace" in said.lower()
     else:
         assert torch.allclose(found, expected, atol=1e-5)
 
@@ -273,5 +277,6 @@ def test_a_training_of_a_scripted_child_says_it_before_it_starts_and_shows_no_ze
     with pytest.warns(VisualizationWarning, match=r"(?i)script|trace") as caught:
         trainer.fit(module, tiny.loader(16), tiny.loader(8, seed=1))
     assert all(len(str(one.message)) < 300 for one in caught)
-    made = [record for record in tiny.records(tmp_path) if record["file"]]
-    assert {record["callback"] for record in made} == {"Saliency"}
+    made = {record["callback"] for record in tiny.records(tmp_path) if record["file"]}
+    assert "Saliency" in made
+    assert "GradCAM" not in made, "the layers of this network cannot be looked at"
