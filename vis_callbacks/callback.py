@@ -20,6 +20,7 @@ from vis_callbacks.data.targets import TargetSpec, check_target
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.event import Event, Moment, Needs
 from vis_callbacks.model.classifier import classifier_in
+from vis_callbacks.model.limits import limits_of
 from vis_callbacks.output.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.panel import Panel
 from vis_callbacks.run.budget import check_share
@@ -265,6 +266,7 @@ class VisualizationCallback(RunHooks):
         if not run.allows_pictures(trainer):
             return
         run.add(self)
+        run.warnings.warn_limits(limits_of(pl_module))
         if not builds_model_late(pl_module):
             self.check(classifier_in(pl_module))
 
