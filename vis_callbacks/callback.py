@@ -21,6 +21,7 @@ from vis_callbacks.data.selector import SampleRequest, SampleSource, fingerprint
 from vis_callbacks.data.targets import TargetSpec, check_target
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.event import Event, Moment, Needs
+from vis_callbacks.model.limits import limits_of
 from vis_callbacks.model.subject import Forward, check_forward
 from vis_callbacks.output.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.panel import Panel
@@ -280,6 +281,7 @@ class VisualizationCallback(RunHooks):
         if not run.allows_pictures(trainer):
             return
         run.add(self)
+        run.warnings.warn_limits(limits_of(pl_module))
         if not builds_model_late(pl_module):
             run.check(self, pl_module)
 

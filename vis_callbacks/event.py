@@ -265,6 +265,20 @@ class Event:
         best = int(likely.argmax())
         return self.output_name(best), None if self.meaning == "embedding" else float(likely[best])
 
+    def check_classes(self, what: str) -> None:
+        """Raise a `ConfigurationError` if the outputs are no classes.
+
+        Args:
+            what: What is made of classes, such as "class images".
+        """
+        count, kind = self.trace.logits.shape[1], type(self.model).__name__
+        gives = {"value": f"{count} numbers" if count > 1 else "a number", "embedding": f"{count} features"}
+        if self.meaning in gives:
+            raise ConfigurationError(
+                f"{kind} gives {gives[self.meaning]}, not classes: there are no {what}; "
+                "set forward= if something else returns logits"
+            )
+
     def output_name(self, number: int) -> str:
         """Return the name of a class, or of an output that is none; "" if there is but one value."""
         if self.meaning == "value":

@@ -14,14 +14,14 @@ from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model import (
+    Meaning,
     Targets,
     baseline_for,
     check_images,
     guarded,
     in_chunks,
-    logits_of,
+    likelihoods_of,
     pixels_of,
-    probabilities,
     resolve_targets,
     target_scores,
 )
@@ -39,6 +39,7 @@ def occlusion(
     baseline: Tensor | float | None = None,
     *,
     score: Score = "logit",
+    meaning: Meaning = "classes",
     chunk_size: int | None = None,
 ) -> Tensor:
     """Cover each place of the image with a window and measure how far the target's score drops.
@@ -58,6 +59,7 @@ def occlusion(
         baseline: Value that replaces covered pixels, in the model's input space: a number, or a tensor that broadcasts
             to the images. None: zero, for most models the mean colour.
         score: ``"logit"``, or ``"probability"`` for drops of the target's probability.
+        meaning: What the outputs mean; several that the model puts through a sigmoid are ``"labels"`` anyway.
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
@@ -80,9 +82,9 @@ def occlusion(
 
     def scores(of: Tensor, chosen: Targets) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            logits = logits_of(model, of)
+            logits, likely = likelihoods_of(model, of, meaning)
         resolved = resolve_targets(chosen, logits)
-        return target_scores(probabilities(logits) if score == "probability" else logits, resolved), resolved
+        return target_scores(likely if score == "probability" else logits, resolved), resolved
 
     whole, chosen = scores(images, targets)
 
@@ -170,5 +172,12 @@ class Occlusion(AttributionCallback):
         if self.pixel is not None:
             baseline = samples.normalization.to_model(torch.full_like(samples.images[0], self.pixel))
         return occlusion(
-            event.model, samples.images, event.trace.targets, self.window, self.stride, baseline, score=self.score
+            event.model,
+            samples.images,
+            event.trace.targets,
+            self.window,
+            self.stride,
+            baseline,
+            score=self.score,
+            meaning=event.meaning,
         )

@@ -115,7 +115,10 @@ def _pass_positive(
     return None if gradient is None else (gradient.clamp(min=0), *found[1:])
 
 
-def _positive(gradient: Tensor, passing: Tensor | None) -> Tensor:
+def _positive(gradient: Tensor | None, passing: Tensor | None) -> Tensor | None:
+    if gradient is None:
+        # A quantised layer follows.
+        return None
     positive = gradient.clamp(min=0)
     return positive if passing is None else positive * passing
 
@@ -133,9 +136,9 @@ class _Deconvolved(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         del ctx
-        return gradients[0].clamp(min=0), None
+        return _positive(gradients[0], None), None
 
 
 @guarded

@@ -4,7 +4,15 @@ These are the names that techniques use; modules of this package import from eac
 """
 
 from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, in_small_chunks, pixels_of, scores_of
-from vis_callbacks.model.classifier import Targets, logits_of, probabilities, resolve_targets, target_scores
+from vis_callbacks.model.classifier import (
+    Targets,
+    likelihoods_of,
+    logits_of,
+    outputs_of,
+    probabilities,
+    resolve_targets,
+    target_scores,
+)
 from vis_callbacks.model.features import default_layer, find_layout, layers_across_depth, middle_layer, output_layout
 from vis_callbacks.model.guard import device_of, guarded, undisturbed
 from vis_callbacks.model.inputs import (
@@ -13,18 +21,28 @@ from vis_callbacks.model.inputs import (
     check_images,
     fixed_targets,
 )
-from vis_callbacks.model.layers import filter_layers, filter_weight, find_layer, full_name, named_layers
+from vis_callbacks.model.layers import (
+    filter_layers,
+    filter_weight,
+    find_layer,
+    full_name,
+    hookable_layers,
+    named_layers,
+)
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.trace import Trace, captured, trace
+from vis_callbacks.model.meaning import Meaning, seen_meaning
+from vis_callbacks.model.trace import Trace, captured, check_differentiable, trace
 
 __all__ = [
     "Layout",
+    "Meaning",
     "Sides",
     "Targets",
     "Trace",
     "add_by_row",
     "baseline_for",
     "captured",
+    "check_differentiable",
     "check_images",
     "default_layer",
     "device_of",
@@ -36,17 +54,21 @@ __all__ = [
     "full_name",
     "gradients_of",
     "guarded",
+    "hookable_layers",
     "in_chunks",
     "in_small_chunks",
     "layers_across_depth",
+    "likelihoods_of",
     "logits_of",
     "middle_layer",
     "named_layers",
     "output_layout",
+    "outputs_of",
     "pixels_of",
     "probabilities",
     "resolve_targets",
     "scores_of",
+    "seen_meaning",
     "target_scores",
     "trace",
     "undisturbed",

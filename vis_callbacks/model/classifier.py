@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.guard import pass_notes
-from vis_callbacks.model.meaning import Meaning
+from vis_callbacks.model.guard import pass_notes, plain
+from vis_callbacks.model.meaning import Meaning, seen_meaning
 from vis_callbacks.model.nested import tensors_in
 from vis_callbacks.model.outputs import Outputs, candidates_in, logits_among, outputs_from, unclear
 from vis_callbacks.model.see_through import SeeThrough
@@ -87,11 +87,6 @@ def _watched(model: nn.Module, images: Tensor, *, lifts: bool = True) -> tuple[S
 def _call(model: nn.Module, images: Tensor) -> Any:
     # A copy: a model that changes its input in place must neither change the images nor fail on a leaf.
     return model(plain(images).to(input_dtype(model), copy=True))
-
-
-def plain(images: Tensor) -> Tensor:
-    """Return images of a subclass of tensors, such as MONAI's or torchvision's, as a tensor like any other."""
-    return images if type(images) is Tensor else images.as_subclass(Tensor)
 
 
 def _forget_graphs(holders: Iterable[Mapping[str, Any]]) -> None:
@@ -190,6 +185,12 @@ def probabilities(logits: Tensor, meaning: Meaning = "classes") -> Tensor:
         positive = logits.sigmoid()
         return torch.cat([1 - positive, positive], dim=1)
     return logits.sigmoid() if meaning == "labels" else logits.softmax(dim=1)
+
+
+def likelihoods_of(model: nn.Module, images: Tensor, meaning: Meaning = "classes") -> tuple[Tensor, Tensor]:
+    """Run a model, and return its logits ``(N, K)`` and `probabilities`, with what the model shows of their meaning."""
+    found = outputs_of(model, images)
+    return found.logits, probabilities(found.logits, seen_meaning(meaning, found.through, found.logits.shape[1]))
 
 
 Targets: TypeAlias = Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None

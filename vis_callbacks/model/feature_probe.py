@@ -12,11 +12,12 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, plain, resolve_targets, target_scores
+from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
 from vis_callbacks.model.geometry import GeometryWatch, unevenly
 from vis_callbacks.model.graph import nodes_on_every_path
-from vis_callbacks.model.layers import filter_layers, is_linear, named_layers
+from vis_callbacks.model.guard import plain
+from vis_callbacks.model.layers import filter_layers, hookable_layers, is_linear, named_layers, unseen
 from vis_callbacks.model.layout import Layout, LayoutReader, Shapes
 from vis_callbacks.model.parts import Path, parts_of, with_part
 from vis_callbacks.model.see_through import version_of
@@ -122,8 +123,10 @@ class FeatureProbe:
         gradients: Sequence[LayerChoice] = (),
     ) -> tuple[FeatureInfo, Trace | None]:
         """Return the layers, and the trace if all outputs that it needs are unchanged at the end of the pass."""
+        if named_layers(self._model) and not hookable_layers(self._model):
+            raise unseen(self._model)
         with ExitStack() as stack:
-            for name, module in named_layers(self._model).items():
+            for name, module in hookable_layers(self._model).items():
                 stack.callback(module.register_forward_hook(self._observe(name), with_kwargs=True).remove)
                 if self._holds and getattr(module, "inplace", False):
                     stack.callback(module.register_forward_pre_hook(_spare_input).remove)
@@ -281,7 +284,10 @@ class FeatureProbe:
         reached, ranks, kept = self._reached, self._ranks, self._kept
 
         # The hook holds nothing of the pass: a tensor that its own hook holds is a cycle that Python cannot free.
-        def hook(gradient: Tensor) -> None:
+        def hook(gradient: Tensor | None) -> None:
+            if gradient is None:
+                # A quantised layer follows.
+                return
             # The deepest layers come first.
             first = layout.to_map(gradient)[0]
             reached[number] = int(first.count_nonzero(dim=0).count_nonzero()) > 1
@@ -367,14 +373,14 @@ def output_shapes(model: nn.Module, images: Tensor) -> dict[tuple[str, Path], tu
         return hook
 
     with ExitStack() as stack, torch.no_grad():
-        for name, module in named_layers(model).items():
+        for name, module in hookable_layers(model).items():
             stack.callback(module.register_forward_hook(observe(name)).remove)
         logits_of(model, images)
     return shapes
 
 
 def _declared_stages(model: nn.Module) -> Iterator[str]:
-    for owner, module in {"": model, **named_layers(model)}.items():
+    for owner, module in {"": model, **hookable_layers(model)}.items():
         declared = getattr(module, "feature_info", None)
         declared = getattr(declared, "info", declared)
         if isinstance(declared, Sequence):

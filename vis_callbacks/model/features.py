@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
@@ -128,8 +129,10 @@ def trace_layer_choices(
     Returns:
         The `Trace`, with layers by their full names.
     """
-    choices = [*activations, *gradients]
     check_images(images)
+    if isinstance(model, torch.jit.ScriptModule):
+        activations = gradients = ()
+    choices = [*activations, *gradients]
     cache = _cache_of(model)
     # For a single image, the batch axis is like any other axis of length one.
     if choices and len(images) > 1 and cache.get(model, images) is None:

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _CHECKPOINTING = {"grad_checkpointing", "gradient_checkpointing", "use_checkpoint"}
 """Attributes by which timm, transformers and others switch activation checkpointing on."""
@@ -94,14 +95,21 @@ def pass_notes(model: nn.Module) -> PassNotes:
 
 
 def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
-    """Decorate a function whose first argument is a model to run inside `undisturbed`."""
+    """Decorate a function whose first argument is a model to run inside `undisturbed`, with `plain` tensors."""
 
     @wraps(function)
     def guarded(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with undisturbed(model):
-            return function(model, *args, **kwargs)
+            given: Any = [plain(one) for one in args]
+            named: Any = {name: plain(one) for name, one in kwargs.items()}
+            return function(model, *given, **named)
 
     return guarded
+
+
+def plain(value: T) -> T:
+    """Return a tensor of a subclass, such as MONAI's or torchvision's, as one like any other; else the value."""
+    return value if type(value) is Tensor or not isinstance(value, Tensor) else value.as_subclass(Tensor)
 
 
 @contextmanager
@@ -146,13 +154,14 @@ def _stand_in(modules: Sequence[nn.Module]) -> None:
 
 
 def _changeable(modules: Sequence[nn.Module]) -> list[Tensor]:
-    """Return what a forward may change in place: buffers, and tensors that are plain attributes or in plain containers."""
+    """Return what a forward may change in place: buffers, and plain tensors in attributes and their containers."""
     found: dict[int, Tensor] = {}
     for module in modules:
         found.update({id(buffer): buffer for buffer in module._buffers.values() if buffer is not None})
-        for value in (item for name, value in vars(module).items() if name != "_parameters" for item in _items(value)):
-            if type(value) is Tensor and value.is_leaf and value.numel() <= _LARGE:
-                found[id(value)] = value
+        attributes = [value for name, value in vars(module).items() if name != "_parameters"]
+        for item in chain.from_iterable(map(_items, attributes)):
+            if type(item) is Tensor and item.is_leaf and item.numel() <= _LARGE:
+                found[id(item)] = item
     return list(found.values())
 
 

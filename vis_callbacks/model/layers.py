@@ -2,6 +2,7 @@
 
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError, nearest
@@ -25,6 +26,20 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
         ['0', '1']
     """
     return {clean: module for name, module in model.named_modules() if (clean := _without_compile_prefix(name))}
+
+
+def hookable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the `named_layers` whose calls can be seen: not those of TorchScript."""
+    return {name: one for name, one in named_layers(model).items() if not isinstance(one, torch.jit.ScriptModule)}
+
+
+def unseen(model: nn.Module) -> LayerError:
+    """Return the error for a layer inside TorchScript."""
+    name = getattr(model, "original_name", type(model).__name__)
+    return LayerError(
+        f"{name} is scripted or traced, so no layer inside can be seen: give the module that was scripted, or use a "
+        "technique that reads no layer, such as Gradient or Occlusion"
+    )
 
 
 def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""What the outputs of a model mean: classes, labels, a value or features. Told by their number, the labels and names."""
+"""What the outputs of a model mean: classes, labels, a value or features."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -48,6 +48,7 @@ def label_facts(labels: Tensor) -> LabelFacts:
     """Return what labels ``(N,)`` or ``(N, K)`` are like.
 
     Example:
+        >>> import torch
         >>> label_facts(torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])).several
         True
     """
@@ -96,6 +97,7 @@ def meaning_of(
         declared: Number of classes that the model states; None: it states none.
 
     Example:
+        >>> import torch
         >>> meaning_of(1, labels=label_facts(torch.tensor([23.4, 7.1]))).meaning
         'value'
         >>> meaning_of(512, labels=label_facts(torch.tensor([0, 3])), names=4).meaning

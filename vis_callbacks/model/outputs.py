@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ def declared_width(model: nn.Module) -> int | None:
 
 
 def candidates_in(output: Any, count: int) -> list[Tensor]:
-    """Return the tensors that may be the logits of `count` images: ``(N, K)`` and ``(N,)``, by their order in an output.
+    """Return the tensors of an output that may be the logits of `count` images: ``(N, K)`` and ``(N,)``, in order.
 
     What is called ``logits`` counts alone.
     """
@@ -72,23 +72,22 @@ def logits_among(model: nn.Module, candidates: Sequence[Tensor]) -> int | None:
     left = list(range(len(candidates)))
     width = declared_width(model) if len(left) > 1 else None
     for fits in (
-        lambda one: _width(one) == width,
+        lambda one, _: _width(one) == width,
         # Next to logits, a single column is a loss or a confidence.
-        lambda one: _width(one) > 1,
+        lambda one, _: _width(one) > 1,
         # Features may be returned without their graph.
-        lambda one: one.requires_grad,
-        lambda one: all(other is one or _is_computed_from(one, other) for other in (candidates[at] for at in left)),
+        lambda one, _: one.requires_grad,
+        lambda one, others: all(other is one or _is_computed_from(one, other) for other in others),
     ):
         if len(left) > 1:
-            left = [at for at in left if fits(candidates[at])] or left
+            others = [candidates[at] for at in left]
+            left = [at for at in left if fits(candidates[at], others)] or left
     return left[0] if len(left) == 1 else None
 
 
 def outputs_from(model: nn.Module, count: int, found: Tensor, mode: SeeThrough | None = None) -> Outputs:
     """Return the outputs of a model for `count` images, of which one candidate are the logits, or hide them."""
-    logits, through = found, cast("Through", "")
-    if mode is not None:
-        logits, through = _seen_through(model, found, mode)
+    logits, through = _seen_through(model, found, mode)
     if logits.ndim == 1:
         logits = logits.unsqueeze(1 if len(logits) == count else 0)
     return Outputs(logits.float(), through, mode is not None and mode.lifted)
@@ -127,7 +126,9 @@ def _width(tensor: Tensor) -> int:
     return 1 if tensor.ndim == 1 else tensor.shape[1]
 
 
-def _seen_through(model: nn.Module, found: Tensor, mode: SeeThrough) -> tuple[Tensor, Through]:
+def _seen_through(model: nn.Module, found: Tensor, mode: SeeThrough | None) -> tuple[Tensor, Through]:
+    if mode is None:
+        return found, ""
     origin = mode.origin(found)
     if origin is not None:
         return origin.logits, origin.through

@@ -101,9 +101,9 @@ class SeeThrough(FunctionMode):
     def origin(self, tensor: Any) -> Origin | None:
         """Return what a tensor of probabilities was computed from, if that was seen."""
         entry = self._entries.get(id(tensor))
-        if entry is None or entry.of() is not tensor or entry.version != version_of(tensor):
-            return None
-        return entry.origin
+        known = entry.of() if entry is not None else None
+        same = entry is not None and known is not None and known is tensor and entry.version == version_of(known)
+        return entry.origin if entry is not None and same else None
 
     def is_linear(self, tensor: Tensor) -> bool:
         """Whether a tensor is what the last linear layer returned, so that there is nothing to see through."""

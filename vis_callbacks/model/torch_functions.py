@@ -72,7 +72,9 @@ _CLAMPS: frozenset[Function] = frozenset(
     {torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clip_}
 )
 _CLAMPS |= {torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_}
-_THRESHOLDS: frozenset[Function] = frozenset({F.threshold, F.threshold_, torch.threshold})
+_THRESHOLDS: frozenset[Function] = frozenset(
+    {F.threshold, F.threshold_, torch.threshold}  # type: ignore[attr-defined]
+)
 _FILLS: frozenset[Function] = frozenset(
     {torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_, Tensor.__setitem__}
 )
@@ -121,7 +123,7 @@ class FunctionMode(TorchFunctionMode):
 
 
 class RectifierSpellings:
-    """Reads calls that compute a rectifier: ``clamp(min=0)``, ``maximum(h, 0)``, ``where(h > 0, h, 0)``, ``h * (h > 0)``.
+    """Reads calls that compute a rectifier, such as ``clamp(min=0)``, ``where(h > 0, h, 0)`` and ``h * (h > 0)``.
 
     Attributes:
         functions: The functions that such calls may call.
@@ -146,7 +148,7 @@ class RectifierSpellings:
             self._masks[id(result)] = result, *known[1:]
 
     def read(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
-        """Return a call as one of ``torch.relu``, ``torch.relu_``, ``F.hardtanh`` or ``F.hardtanh_``; None if it is none."""
+        """Return a rectifier as a call of ``torch.relu``, ``F.hardtanh`` or their forms in place; None for others."""
         found = self._values(func, args, kwargs) if args or kwargs else None
         if found is None:
             return None

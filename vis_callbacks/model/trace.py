@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError, LayerError
-from vis_callbacks.model.classifier import Targets, outputs_of, plain, resolve_targets, target_scores
+from vis_callbacks.model.classifier import Targets, outputs_of, resolve_targets, target_scores
+from vis_callbacks.model.guard import plain
 from vis_callbacks.model.inputs import check_images
-from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layers import find_layer, unseen
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.limits import quantised_layers
 from vis_callbacks.model.outputs import Outputs
 from vis_callbacks.model.parts import Path, part_at, with_part
 from vis_callbacks.model.see_through import Through
@@ -52,6 +54,12 @@ class Trace:
         if self.input_gradient is None:
             raise ConfigurationError(f"the logits have no gradient at the images: {_CUT}")
         return self.input_gradient
+
+
+def check_differentiable(model: nn.Module, logits: Tensor) -> None:
+    """Raise a `ConfigurationError` if the logits of images that are to be changed have no gradient at them."""
+    if not logits.requires_grad or quantised_layers(model):
+        raise ConfigurationError(f"the logits have no gradient at the images: {_CUT}")
 
 
 _CUT = (
@@ -126,6 +134,8 @@ def trace(
             found, outputs = forward(lifts=False)
             grads = backward()
     at_images = grads[0] if input_gradient else None
+    if differentiated and None in grads[input_gradient:] and (kinds := quantised_layers(model)):
+        raise ConfigurationError(f"no gradient passes {', '.join(kinds)} of {type(model).__name__}: {_CUT}")
     # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
     by_layer = {
         _name(layer): torch.zeros_like(outputs[full], dtype=torch.float32) if grad is None else grad.detach().float()
@@ -193,6 +203,8 @@ def captured(
     outputs: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for name, module in layers.items():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise unseen(module)
             hook = _capture(name, outputs, parts.get(name), differentiable=name in differentiable)
             stack.callback(module.register_forward_hook(hook).remove)
         yield outputs

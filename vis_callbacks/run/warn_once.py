@@ -56,6 +56,11 @@ class WarnOnce:
         if problem:
             self._warn_once("class names", problem)
 
+    def warn_limits(self, sentences: Iterable[str]) -> None:
+        """Warn of what keeps some techniques from working with a model, see `limits_of`."""
+        for sentence in sentences:
+            self._warn_once(sentence, f"{sentence}.")
+
     def warn_sharded(self, strategy: str) -> None:
         """Warn that there are no pictures with a strategy that splits the weights among the processes."""
         self._warn_once(

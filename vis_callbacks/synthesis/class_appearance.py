@@ -15,7 +15,17 @@ from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import class_index
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model import guarded, in_chunks, in_small_chunks, logits_of, pixels_of, probabilities
+from vis_callbacks.model import (
+    Meaning,
+    device_of,
+    guarded,
+    in_chunks,
+    in_small_chunks,
+    likelihoods_of,
+    outputs_of,
+    pixels_of,
+    seen_meaning,
+)
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback
 from vis_callbacks.synthesis.optimization.feature_prior import FeatureStatistics
@@ -65,6 +75,7 @@ def class_appearance(
     image_statistics: ImageStatistics | None = None,
     feature_statistics: FeatureStatistics | None = None,
     seed: int = 0,
+    meaning: Meaning = "classes",
     progress: bool = True,
 ) -> Tensor:
     """Make one image per class that maximises the class's logit, all in one batch and in eval mode.
@@ -94,6 +105,7 @@ def class_appearance(
         feature_statistics: Statistics of the model's features of real images, see `collect_statistics`; for models
             without BatchNorm. None: BatchNorm's.
         seed: Seed of all random numbers.
+        meaning: What the outputs mean; several that the model puts through a sigmoid are ``"labels"`` anyway.
         progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
 
     Returns:
@@ -111,6 +123,10 @@ def class_appearance(
         wanted = torch.as_tensor([classes] if isinstance(classes, int) else classes, dtype=torch.long).flatten()
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"classes={classes!r}: expected class numbers") from error
+    if min_probability is not None:
+        with torch.no_grad():
+            found = outputs_of(model, torch.zeros(1, *image_shape(model, image_size), device=device_of(model)))
+        meaning = seen_meaning(meaning, found.through, found.logits.shape[1])
     chosen = find_recipe(recipe)
     full = chosen.steps if steps is None else steps
     spare = int(full * chosen.retry_share)
@@ -130,7 +146,7 @@ def class_appearance(
             init=init,
             optimizer=optimizer,
             scheduler=scheduler,
-            goal=None if min_probability is None else Goal(targets, min_probability),
+            goal=None if min_probability is None else Goal(targets, min_probability, meaning=meaning),
             image_statistics=image_statistics,
             feature_statistics=feature_statistics,
             seed=seed,
@@ -142,7 +158,7 @@ def class_appearance(
     if not spare:
         return made
     passes = spare * len(wanted)
-    score = robustness(model, made, wanted, normalization=normalization).score
+    score = robustness(model, made, wanted, normalization=normalization, meaning=meaning).score
     while True:
         low = (score < _ROBUST).nonzero()[:, 0]
         steps = min(full - spare, passes // max(len(low), 1))
@@ -152,7 +168,7 @@ def class_appearance(
         seed += 1
         targets = wanted[low.cpu()]
         again = make(targets, steps, seed)
-        new_score = robustness(model, again, targets, normalization=normalization).score
+        new_score = robustness(model, again, targets, normalization=normalization, meaning=meaning).score
         better = new_score > score[low]
         made[low[better]], score[low[better]] = again[better], new_score[better]
 
@@ -248,6 +264,7 @@ class ClassAppearance(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show one image per class, with its logit, probability and robustness."""
+        event.check_classes("class images")
         samples, moment = event.samples, event.moment
         classes = event.share.of(self._chosen(event))
         if not classes:
@@ -273,9 +290,16 @@ class ClassAppearance(SynthesisCallback):
                 # Other transforms than in the last event, and other noise for each group of classes: with one seed
                 # all groups would start from the same image.
                 seed=event.seed + self._events + _SEED_STRIDE * wanted[0],
+                meaning=event.meaning,
                 progress=self.progress,
             )
-            scores = robustness(event.model, made, torch.tensor(wanted), normalization=samples.normalization)
+            scores = robustness(
+                event.model,
+                made,
+                torch.tensor(wanted),
+                normalization=samples.normalization,
+                meaning=event.meaning,
+            )
             # Half precision is finer than 8 bit, and keeps checkpoints small.
             return made.half().cpu(), scores
 
@@ -347,7 +371,7 @@ class ClassAppearance(SynthesisCallback):
                 [
                     part
                     for _, part in in_chunks(
-                        lambda items: probabilities(logits_of(event.model, images[items])),
+                        lambda items: likelihoods_of(event.model, images[items], event.meaning)[1],
                         len(images),
                         pixels=pixels_of(images),
                         device=images.device,

@@ -15,7 +15,7 @@ from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import displayable
 from vis_callbacks.data.targets import choose_targets, class_index
 from vis_callbacks.event import Event
-from vis_callbacks.model import guarded, logits_of, probabilities, resolve_targets
+from vis_callbacks.model import Meaning, guarded, likelihoods_of, outputs_of, resolve_targets, seen_meaning
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback
 from vis_callbacks.synthesis.optimization.generate import normalization_for
@@ -57,6 +57,7 @@ def fool(
     normalization: Normalization | None = None,
     optimizer: OptimizerFactory | None = None,
     scheduler: SchedulerFactory | None = None,
+    meaning: Meaning = "classes",
     progress: bool = True,
 ) -> Fooled:
     """Change images slightly until the model gives another class a high probability.
@@ -76,6 +77,7 @@ def fool(
         normalization: Between pixels and the model's input. None: found from the model, else identity.
         optimizer: From parameters, which are in model space, to a torch optimizer. None: SGD.
         scheduler: From the optimizer and the number of steps to a learning rate schedule. None: as above.
+        meaning: What the outputs mean; several that the model puts through a sigmoid are ``"labels"`` anyway.
         progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
 
     Returns:
@@ -95,12 +97,14 @@ def fool(
     normalization = normalization_for(model, images.shape[1], normalization)
     start = normalization.to_pixels(images.detach().float()).clamp(0, 1)
     with torch.no_grad():
-        goals = resolve_targets(_as_targets(targets), logits_of(model, images))
+        found = outputs_of(model, images)
+    goals = resolve_targets(_as_targets(targets), found.logits)
+    meaning = seen_meaning(meaning, found.through, found.logits.shape[1])
 
     def probability_in_8_bit(pixels: Tensor) -> Tensor:
         with torch.no_grad():
-            found = probabilities(logits_of(model, normalization.to_model((pixels * 255).round() / 255)))
-        return found.gather(1, goals[:, None])[:, 0]
+            likely = likelihoods_of(model, normalization.to_model((pixels * 255).round() / 255), meaning)[1]
+        return likely.gather(1, goals[:, None])[:, 0]
 
     generator = torch.Generator().manual_seed(0)
     count, channels, height, width = start.shape
@@ -114,7 +118,7 @@ def fool(
         Method(steps, optimizer or partial(torch.optim.SGD, lr=0.5), scheduler or partial(stepwise, gamma=0.8)),
         normalization=normalization,
         generator=generator,
-        goal=Goal(goals, min_probability, lambda pixels: probability_in_8_bit(pixels) > min_probability),
+        goal=Goal(goals, min_probability, lambda pixels: probability_in_8_bit(pixels) > min_probability, meaning),
         what="fooling",
         progress=progress,
     )
@@ -183,6 +187,7 @@ class FoolModel(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample, the changed image, and the change amplified."""
+        event.check_classes("adversarial images")
         samples = self.small_samples(event)
         own = choose_targets("label", samples, event.trace.logits)
         goals = (own + 1) % max(event.trace.logits.shape[1], 2)
@@ -198,6 +203,7 @@ class FoolModel(SynthesisCallback):
             l2=self.l2,
             normalization=samples.normalization,
             optimizer=self.optimizer,
+            meaning=event.meaning,
             progress=self.progress,
         )
         before = samples.normalization.to_pixels(samples.images.float()).clamp(0, 1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.model import filter_layers, guarded, logits_of, named_layers, pixels_of
+from vis_callbacks.model import filter_layers, guarded, hookable_layers, logits_of, pixels_of
 from vis_callbacks.model.batching import small_chunk_size
 from vis_callbacks.synthesis.optimization.objectives import Objective, View
 
@@ -47,7 +47,7 @@ def batchnorm_statistics(model: nn.Module) -> FeatureStatistics:
         model: Any module. A layer counts as BatchNorm if it has a running mean and variance.
     """
     norms: dict[str, FeatureMoments] = {}
-    for name, module in named_layers(model).items():
+    for name, module in hookable_layers(model).items():
         mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
         if isinstance(mean, Tensor) and isinstance(var, Tensor):
             norms[name] = FeatureMoments(mean.detach().float(), var.detach().float())
@@ -70,7 +70,7 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
         >>> collect_statistics(model, torch.rand(8, 3, 8, 8))["1"].mean.shape
         torch.Size([4])
     """
-    every = named_layers(model).items()
+    every = hookable_layers(model).items()
     norms = {name: layer for name, layer in every if "Norm" in type(layer).__name__}
     linear = {name: layer for name, layer in every if isinstance(layer, nn.Linear)}
     layers = _selected(norms or filter_layers(model) or linear)
@@ -113,7 +113,7 @@ def running_layers(model: nn.Module, statistics: FeatureStatistics, images: Tens
         statistics: Moments by the full name of the layer.
         images: One image ``(1, C, H, W)`` in model space, by which the axis of the images is found.
     """
-    layers = named_layers(model)
+    layers = hookable_layers(model)
     seen: dict[str, int] = {}
 
     def find_axis(name: str) -> Callable[..., None]:

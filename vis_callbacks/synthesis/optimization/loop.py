@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model import probabilities
+from vis_callbacks.model import Meaning, check_differentiable, probabilities
 from vis_callbacks.synthesis.optimization.objectives import Objective, View
 from vis_callbacks.synthesis.optimization.parameterizations import Parameterization
 from vis_callbacks.synthesis.optimization.readout import read_layers
@@ -37,15 +37,17 @@ class Goal:
         probability: The class's probability has to exceed this, in [0, 1].
         confirm: A second check, made only once some probability is reached: from pixels ``(N, C, H, W)`` to ``(N,)``
             bool. None: no second check.
+        meaning: What the logits mean.
     """
 
     targets: Tensor
     probability: float
     confirm: Callable[[Tensor], Tensor] | None = None
+    meaning: Meaning = "classes"
 
     def reached(self, view: View) -> Tensor:
         """Return which images reach the goal, ``(N,)`` bool."""
-        found = probabilities(view.logits.detach())
+        found = probabilities(view.logits.detach(), self.meaning)
         reached = found.gather(1, self.targets.to(found.device)[:, None])[:, 0] > self.probability
         if self.confirm is not None and bool(reached.any()):
             reached = reached & self.confirm(view.pixels.detach())
@@ -130,7 +132,10 @@ def ascend(
                 transformed = transform(transformed, step)
             # Convolutions are faster with channels last, whatever the layout of their weights.
             inputs = normalization.to_model(transformed).contiguous(memory_format=torch.channels_last)
-            return View(pixels, normalization, *run(inputs))
+            view = View(pixels, normalization, *run(inputs))
+            if objective.logits and not index:
+                check_differentiable(model, view.logits)
+            return view
 
         for index in range(method.steps):
 

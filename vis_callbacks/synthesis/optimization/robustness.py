@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.model import guarded, in_chunks, logits_of, pixels_of, probabilities, resolve_targets, target_scores
+from vis_callbacks.model import Meaning, guarded, in_chunks, likelihoods_of, pixels_of, resolve_targets, target_scores
 from vis_callbacks.synthesis.optimization.generate import normalization_for
 from vis_callbacks.synthesis.optimization.regularizers import gaussian_blur
 from vis_callbacks.synthesis.optimization.transforms import gray
@@ -33,7 +33,12 @@ class Robustness:
 
 @guarded
 def robustness(
-    model: nn.Module, pixels: Tensor, targets: Tensor | int, *, normalization: Normalization | None = None
+    model: nn.Module,
+    pixels: Tensor,
+    targets: Tensor | int,
+    *,
+    normalization: Normalization | None = None,
+    meaning: Meaning = "classes",
 ) -> Robustness:
     """Measure a network's confidence in images when they are blurred, gray, or of low resolution.
 
@@ -45,6 +50,7 @@ def robustness(
         pixels: ``(N, C, H, W)`` in [0, 1].
         targets: The class of each image, or one class for all.
         normalization: From pixels to the model's input. None: found from the model, else identity.
+        meaning: What the outputs mean; several that the model puts through a sigmoid are ``"labels"`` anyway.
 
     Raises:
         ConfigurationError: If the model has no such class.
@@ -60,11 +66,14 @@ def robustness(
     inputs = normalization.to_model(torch.cat(views)).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         parts = in_chunks(
-            lambda items: logits_of(model, inputs[items]), len(inputs), pixels=pixels_of(pixels), device=pixels.device
+            lambda items: likelihoods_of(model, inputs[items], meaning),
+            len(inputs),
+            pixels=pixels_of(pixels),
+            device=pixels.device,
         )
-        logits = torch.cat([part for _, part in parts])
+        logits, likely = map(torch.cat, zip(*(part for _, part in parts), strict=True))
     wanted = resolve_targets(targets, logits[: len(pixels)])
-    found = probabilities(logits).gather(1, wanted.repeat(len(views))[:, None]).view(len(views), -1)
+    found = likely.gather(1, wanted.repeat(len(views))[:, None]).view(len(views), -1)
     return Robustness(target_scores(logits[: len(pixels)], wanted), found[0], found.mean(dim=0))
 
 
