@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytorch_lightning
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +70,65 @@ class Thief(VisualizationCallback):
 
     def visualize(self, event: Event) -> list[Panel]:
         return [Panel("nothing", Tile(torch.zeros(1, 4, 4)))]
+
+
+class _Whole(pytorch_lightning.LightningModule):
+    """Trains parts of its own, and has no forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        torch.manual_seed(0)
+
+    def logits(self, images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.seen.append(batch[0])
+        loss = nn.functional.cross_entropy(self.logits(batch[0]), batch[1])
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen.append(batch[0])
+        self.log("val_loss", nn.functional.cross_entropy(self.logits(batch[0]), batch[1]))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW([one for one in self.parameters() if one.requires_grad], lr=0.05)
+
+
+class Student(_Whole):
+    """Distillation: a frozen teacher, and a student that is trained."""
+
+    def __init__(self, net: nn.Module | None = None) -> None:
+        super().__init__()
+        self.teacher = tiny.Net().requires_grad_(False)
+        self.teacher.wide = nn.Linear(64, 64).requires_grad_(False)
+        self.student = tiny.Net() if net is None else net
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.student(images)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        with torch.no_grad():
+            wanted = self.teacher(batch[0]).softmax(dim=1)
+        return super().training_step(batch, batch_idx) + nn.functional.cross_entropy(self.student(batch[0]), wanted)
+
+
+class Encoded(_Whole):
+    """An encoder and a head, called by the steps one after the other."""
+
+    def __init__(self, net: nn.Module | None = None) -> None:
+        super().__init__()
+        self.encoder = tiny.Net() if net is None else net
+        self.encoder.head = nn.Linear(4, 8)
+        self.head = nn.Linear(8, len(tiny.CLASSES))
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images))
 
 
 def all_callbacks(**options: Any) -> list[Any]:

@@ -245,7 +245,8 @@ def find_subject(
     called = {call.name for call in seen}
     names = [name for name in _candidates(module, optimized) if name not in called]
     if images is None:
-        return Subject(names[0], _kind(_part(module, names[0])), evidence="no call of it was seen")
+        name = (*names, *sorted(called))[0]
+        return Subject(name, _kind(_part(module, name)), evidence="no call of it was seen that gives logits")
     found: list[Call] = []
     problems: list[str] = []
     trained = {name: is_trained(_part(module, name), optimized) for name in names}
@@ -398,7 +399,8 @@ def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Cal
     if not widths:
         text = f"{_named(module, subject.network)} gives {call.gave}, expected logits (N, classes)"
         return replace(subject, problem=_sentence(text, f"set forward= to {_FUNCTION}"), runs=False)
-    width, name = widths[0], _named(module, subject.network)
+    width = widths[0]
+    name = f"forward={subject.forward!r}" if subject.forward else _named(module, subject.network)
     evidence = subject.evidence or f"the step calls it with images and it gives (N, {width})"
     labels = classes.labels_for(width)
     known = classes.expect(width)
@@ -501,7 +503,8 @@ def _function(module: nn.Module, forward: Forward) -> Callable[[nn.Module, Tenso
 
 
 def _text(forward: Forward) -> str:
-    return forward if isinstance(forward, str) else str(getattr(forward, "__qualname__", type(forward).__name__))
+    name = str(getattr(forward, "__qualname__", type(forward).__name__))
+    return forward if isinstance(forward, str) else name.rpartition("<locals>.")[2]
 
 
 def _part(module: nn.Module, name: str) -> nn.Module:

@@ -35,6 +35,7 @@ class RunMetadata:
         self._fixed: dict[str, Any] = {}
         self._wanted = False
         self._subjects: dict[str, dict[str, Any]] = {}
+        self._networks: dict[str, int] = {}
 
     def mark_running(self, module: nn.Module, *, fitting: bool, max_epochs: int | None, known: bool) -> None:
         """Record that a fit, validation or test starts.
@@ -55,6 +56,7 @@ class RunMetadata:
         for one in ready:
             if one.subject is not None:
                 known = self._subjects.get(one.name, {})
+                self._networks[one.name] = id(one.model)
                 self._subjects[one.name] = {
                     **known,
                     **one.subject.as_dict(),
@@ -68,7 +70,7 @@ class RunMetadata:
         main: dict[str, Any] = {}
         others: dict[str, dict[str, Any]] = {}
         for name, found in self._subjects.items():
-            if main and (found["network"], found["forward"]) != (main["network"], main["forward"]):
+            if self._networks[name] != next(iter(self._networks.values())):
                 others[name] = found
                 continue
             targets = list(dict.fromkeys([*main.get("targets", ()), *found["targets"]]))

@@ -85,7 +85,7 @@ class Subjects:
         forward = self._option(forward)
         key = _key(forward)
         subject = self._found.get(key)
-        if subject is None:
+        if subject is None or self._module is None or self._module() is not module:
             return None
         network = network_of(module, subject, forward)
         known = self._networks.get(key)
@@ -156,7 +156,8 @@ class Subjects:
                 optimized=seen.optimized,
             )
             shown = any(call.name == subject.network and (call.trained or not fitting) for call in calls)
-            if sure or forward is not None or (shown and not subject.problem):
+            told = shown and subject.width is not None and not subject.problem
+            if sure or told or forward is not None:
                 self._found[key] = subject
                 yield subject
         if not self.wanted:
