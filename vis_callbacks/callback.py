@@ -1,10 +1,12 @@
 """The base class of every callback that makes pictures: options, contract, chain, and Lightning's state."""
 
 import copy
+import hashlib
 import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any, ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
@@ -70,9 +72,10 @@ class VisualizationCallback(RunHooks):
         bands: The channels to show as red, green and blue, or one in gray. None: the first three, or the mean of two.
         on_error: ``"warn"`` once and go on, or ``"raise"``.
         seed: Seed for everything random.
-        budget: Share of the training time that these pictures may take, such as 0.05. If need be they are made less
-            often, and the report lists when; techniques of many passes make none before training. To bound all
-            callbacks together, give the budget to `Report`. None: no bound.
+        budget: Share of the training time that these pictures may take, such as 0.05; the first twenty seconds are
+            free. If need be they are made less often, and the report lists when, but always at the end of training;
+            techniques of many passes make none before training. To bound all callbacks together, give the budget to
+            `Report`. None: no bound.
         name: First part of the pictures' tags. None: the class's name. Two callbacks with the same options need
             different names.
         transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it is written.
@@ -339,4 +342,19 @@ def _stable(value: Any) -> str:
     """Return text that is the same in every process."""
     if isinstance(value, Tensor):
         return fingerprint(value)
-    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    name = getattr(value, "__qualname__", None)
+    if name and "<" in name and (code := getattr(value, "__code__", None)):
+        # Lambdas and functions inside of functions share their names.
+        kept = [_stable(cell.cell_contents) for cell in value.__closure__ or ()]
+        text = f"{_written(code)} {kept} {_stable(value.__defaults__)}"
+        return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _written(code: CodeType) -> str:
+    """Return what a function does, as text that does not depend on where it is written."""
+    constants = [
+        _written(one) if isinstance(one, CodeType) else sorted(map(repr, one)) if isinstance(one, frozenset) else one
+        for one in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

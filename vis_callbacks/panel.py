@@ -63,6 +63,7 @@ class Panel:
         predicted: Name of the class that the model predicts for the sample.
         probability: The model's probability for `predicted`, in [0, 1].
         scalars: Numbers that are plotted as curves, by name.
+        right: Whether the prediction is right. None: it is if it equals the label.
 
     Example:
         >>> panel = Panel("cat.png", Tile(torch.rand(3, 8, 8)), caption="a cat")
@@ -79,6 +80,7 @@ class Panel:
     predicted: str | None = None
     probability: float | None = None
     scalars: Mapping[str, float] = field(default_factory=dict)
+    right: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.all_tiles:

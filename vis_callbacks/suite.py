@@ -16,8 +16,11 @@ from vis_callbacks.synthesis.class_appearance import ClassAppearance
 def default_suite(*, budget: float | None = 0.05, forward: Forward = None) -> list[RunHooks]:
     """Return callbacks that together show much in little time, with a report at the end.
 
+    With the default budget they take at most 5 % of trainings of ten minutes and more, and at most twenty seconds
+    below, unless the last event, which shows everything, takes more by itself.
+
     Args:
-        budget: Share of the training time that all of them together may take. None: no bound.
+        budget: Share of the training time that all of them together may take, see `Report`. None: no bound.
         forward: What all of them show, see `VisualizationCallback`.
 
     Example:

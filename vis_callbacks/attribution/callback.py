@@ -84,11 +84,10 @@ class AttributionCallback(VisualizationCallback):
 
     def caption(self, event: Event, index: int) -> str:
         """Return the name of the class whose logit a map explains, if it is not the predicted class."""
-        if event.trace.targets.ndim == 2:
-            first, second = (event.samples.class_name(int(value)) for value in event.trace.targets[index])
-            return f"for {first} against {second}"
-        target = event.samples.class_name(int(event.trace.targets[index]))
-        return "" if target == event.prediction(index)[0] else f"for {target}"
+        names = [event.output_name(int(value)) for value in event.trace.targets[index].reshape(-1)]
+        if len(names) == 2:
+            return f"for {names[0]} against {names[1]}"
+        return "" if names[0] in ("", event.prediction(index)[0]) else f"for {names[0]}"
 
     def remark(self, event: Event, index: int, values: Tensor) -> str:
         """Return what else there is to know about a sample's map ``(C, H, W)``, for its caption."""

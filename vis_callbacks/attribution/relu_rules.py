@@ -287,11 +287,16 @@ def _by_rule(
             result = gradient_from_trace(trace(model, images, targets, input_gradient=True))
         else:
             result = _layer_gradient(model, images, *read)
-    name = type(model).__name__
-    if mode.hidden:
+    name = getattr(model, "original_name", type(model).__name__)
+    if mode.hidden and not mode.rectifiers:
         raise ConfigurationError(
             f"{name} runs as TorchScript, in which the {rule} rule reaches no ReLU: give the module that was scripted, "
             "or use Gradient"
+        )
+    if mode.hidden:
+        warnings.warn(
+            f"a part of {name} runs as TorchScript, in which the {rule} rule reaches no ReLU: read the map with care",
+            stacklevel=4,
         )
     if mode.others:
         warnings.warn(

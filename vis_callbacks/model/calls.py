@@ -2,12 +2,17 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from vis_callbacks.model.classifier import input_dtype, unwrapped
 from vis_callbacks.model.nested import shapes_in, tensors_in
@@ -27,8 +32,10 @@ class Call:
             None if no image did.
         alone: Whether the part can be called with images and nothing else.
         keyword: The argument that took the images; "" for the first one.
-        nested: Whether another part made this call, and not the step.
+        within: The parts whose calls made this one, the outermost first; none if the step itself did.
+        partial: Whether the part that made this call takes more than images, and made something else of the output.
         features: Widths K of the floating tensors ``(N, K)`` that went in, 1 for ``(N,)``.
+        of_batch: Whether floating tensors of the batch other than its images went in.
         labelled: Whether integers ``(N,)`` went in too.
         widths: Widths K of the floating tensors ``(N, K)`` that came out, 1 for ``(N,)``, in order.
         gave: The shapes that came out, as text.
@@ -39,12 +46,19 @@ class Call:
     image: int | None = None
     alone: bool = True
     keyword: str = ""
-    nested: bool = False
+    within: tuple[str, ...] = ()
+    partial: bool = False
     weighted: bool = True
     features: tuple[int, ...] = ()
+    of_batch: bool = False
     labelled: bool = False
     widths: tuple[int, ...] = ()
     gave: str = ""
+
+    @property
+    def direct(self) -> bool:
+        """Whether the step or the module's own forward made it."""
+        return not any(self.within)
 
 
 @dataclass(frozen=True)
@@ -121,12 +135,14 @@ class CallWatch:
         self.labels = labels_in(batch)
         images = [tensor for tensor in tensors_in(batch) if _is_image(tensor)]
         self.images = images[0][:2].detach().clone() if images else None
+        self._kept = list(tensors_in(batch))  # so that no other tensor gets their identities
         self._batch = {id(tensor): index for index, tensor in enumerate(images)}
-        self._kept = images  # so that no other tensor gets their identities
+        self._others = {id(tensor) for tensor in self._kept if tensor.is_floating_point()} - self._batch.keys()
         self._names = {id(part): name for name, part in module.named_modules()}
         self.optimized = optimized
         self.training = training
-        self._open: list[tuple[int, bool]] = []
+        self._open: list[_Open] = []
+        self._made: list[list[ReferenceType[Tensor]]] = []
         self.blind = _is_compiled(module)
         self._handles = [] if self.blind else [
             register_module_forward_pre_hook(self._enter),
@@ -137,30 +153,49 @@ class CallWatch:
         """Remove the hooks. Idempotent."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._kept, self._batch = [], [], {}
+            # torch forgets to, and takes modules for hooked ever after.
+            _global_forward_hooks_with_kwargs.pop(handle.id, None)
+        self._handles, self._kept, self._batch, self._others, self._made = [], [], {}, set(), []
 
     def _enter(self, part: nn.Module, _: Any) -> None:
+        # A call of it that is still open has failed, and is tried again.
+        again = next((index for index, one in enumerate(self._open) if one.part is part), len(self._open))
+        del self._open[again:]
         # In several processes Lightning calls a step through the module's forward.
         redirected = "_ForwardRedirection" in getattr(part.forward, "__qualname__", "")
-        self._open.append((id(part), redirected))
+        self._open.append(_Open(part, None if redirected else self._names.get(id(part)), len(self.calls)))
 
     def _leave(self, part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        redirected = False
+        name, first = None, len(self.calls)
         while self._open:
-            entered, redirected = self._open.pop()
-            if entered == id(part):
+            left = self._open.pop()
+            if left.part is part:
+                name, first = left.name, left.first
                 break
-        name = self._names.get(id(part))
         # What activation checkpointing runs again in the backward is no call of the step.
-        if name is None or redirected or torch._C._current_graph_task_id() != -1:
+        if name is None or torch._C._current_graph_task_id() != -1:
             return
-        outer = [entered for entered, redirect in self._open if not redirect and self._names.get(entered)]
-        if outer and not any(id(value) in self._batch for value in (*args, *kwargs.values())):
+        within = tuple(one.name for one in self._open if one.name is not None)
+        if any(within) and not any(id(value) in self._batch for value in (*args, *kwargs.values())):
             return
-        self.calls.append(self._call(name, part, args, kwargs, output, nested=bool(outer)))
+        call = self._call(name, part, args, kwargs, output, within)
+        made = _outputs(output)
+        if call.widths and not call.alone:
+            # What it returns as it is was made by that part alone.
+            for index in range(first, len(self.calls)):
+                passed = any(one() is tensor for one in self._made[index] for tensor in made)
+                self.calls[index] = replace(self.calls[index], partial=not passed)
+        self.calls.append(call)
+        self._made.append([ref(tensor) for tensor in made])
 
     def _call(
-        self, name: str, part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, *, nested: bool
+        self,
+        name: str,
+        part: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+        within: tuple[str, ...],
     ) -> Call:
         given, made = list(tensors_in((args, kwargs))), _outputs(output)
         images = [tensor for tensor in given if _is_image(tensor)]
@@ -173,16 +208,26 @@ class CallWatch:
             image=next((self._batch.get(id(tensor), -1) for tensor in images), None),
             alone=alone,
             keyword=keyword,
-            nested=nested,
+            within=within,
             weighted=next(part.parameters(), None) is not None,
             features=_widths(given, count),
+            of_batch=any(id(tensor) in self._others for tensor in given),
             labelled=any(tensor.ndim == 1 and not tensor.is_floating_point() for tensor in given),
             widths=_widths(made, count),
             gave=shapes_in(output),
         )
 
 
-def tried(part: nn.Module, name: str, images: Tensor, optimized: frozenset[int] = frozenset()) -> Call:
+@dataclass(frozen=True)
+class _Open:
+    """A call that has not ended: its part, its name if it is recorded, and how many calls had ended before."""
+
+    part: nn.Module
+    name: str | None
+    first: int
+
+
+def tried(part: nn.Module, name: str, images: Tensor, *, trained: bool) -> Call:
     """Call a part of a module with images, inside `undisturbed`, and return the call.
 
     Raises:
@@ -191,7 +236,7 @@ def tried(part: nn.Module, name: str, images: Tensor, optimized: frozenset[int] 
     with torch.no_grad():
         output = part(images.to(input_dtype(part), copy=True))
     widths = _widths(_outputs(output), len(images))
-    return Call(name, is_trained(part, optimized), image=-1, widths=widths, gave=shapes_in(output))
+    return Call(name, trained, image=-1, widths=widths, gave=shapes_in(output))
 
 
 def is_trained(part: nn.Module, optimized: frozenset[int]) -> bool:

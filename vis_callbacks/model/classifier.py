@@ -1,12 +1,15 @@
 """A user's module as a function from images to logits, whatever its precision and the structure of its output."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.guard import pass_notes
+from vis_callbacks.model.meaning import Meaning
+from vis_callbacks.model.nested import tensors_in
 from vis_callbacks.model.outputs import Outputs, candidates_in, logits_among, outputs_from, unclear
 from vis_callbacks.model.see_through import SeeThrough
 
@@ -45,9 +48,12 @@ def outputs_of(model: nn.Module, images: Tensor, *, lifts: bool = True) -> Outpu
         lifts: Whether gradients stay enabled where the model disables them. If the model fails so, it runs again
             without.
     """
-    _forget_graphs(model)
+    count, notes = len(images), pass_notes(model)
+    _forget_graphs(notes.buffers)
+    if id(model) in notes.frank:
+        return outputs_from(model, count, candidates_in(_call(model, images), count)[0])
     mode, output = _watched(model, images, lifts=lifts)
-    count, candidates = len(images), candidates_in(output, len(images))
+    candidates = candidates_in(output, count)
     number = logits_among(model, candidates)
     if number is None and candidates and not any(one.requires_grad for one in candidates):
         # Only a graph tells which is computed from which: the choice is that for the first image. The last run is
@@ -59,21 +65,28 @@ def outputs_of(model: nn.Module, images: Tensor, *, lifts: bool = True) -> Outpu
         candidates = candidates_in(output, count)
     if number is None:
         raise unclear(model, count, output, candidates)
-    return outputs_from(model, count, candidates[number], mode)
+    found = outputs_from(model, count, candidates[number], mode)
+    if len(candidates) == 1 and not (found.through or mode.disables):
+        notes.frank.add(id(model))
+    return found
 
 
 def _watched(model: nn.Module, images: Tensor, *, lifts: bool = True) -> tuple[SeeThrough, Any]:
     """Run a model, again without lifted gradients if it fails with them."""
-    # A copy: a model that changes its input in place must neither change the images nor fail on a leaf.
-    inputs = plain(images).to(input_dtype(model), copy=True)
     mode = SeeThrough(len(images), lifts=lifts)
     try:
         with mode:
-            return mode, model(inputs)
+            return mode, _call(model, images)
     except RuntimeError as error:
         if not mode.lifted or isinstance(error, torch.OutOfMemoryError):
             raise
+    _forget_graphs(map(vars, model.modules()))
     return _watched(model, images, lifts=False)
+
+
+def _call(model: nn.Module, images: Tensor) -> Any:
+    # A copy: a model that changes its input in place must neither change the images nor fail on a leaf.
+    return model(plain(images).to(input_dtype(model), copy=True))
 
 
 def plain(images: Tensor) -> Tensor:
@@ -81,12 +94,13 @@ def plain(images: Tensor) -> Tensor:
     return images if type(images) is Tensor else images.as_subclass(Tensor)
 
 
-def _forget_graphs(model: nn.Module) -> None:
-    # What the last pass wrote to a buffer is a number for this one.
-    for module in model.modules():
-        for buffer in module._buffers.values():
-            if buffer is not None and buffer.grad_fn is not None:
-                buffer.detach_()
+def _forget_graphs(holders: Iterable[Mapping[str, Any]]) -> None:
+    """Cut tensors off the graph of the last pass: for the next one they are numbers."""
+    for holder in holders:
+        for value in holder.values():
+            for tensor in (value,) if isinstance(value, Tensor) else tensors_in(value, 1) if value is not None else ():
+                if tensor.grad_fn is not None and not tensor._is_view():
+                    tensor.detach_()
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
@@ -161,8 +175,12 @@ def target_scores(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(1, targets[:, None])[:, 0]
 
 
-def probabilities(logits: Tensor) -> Tensor:
+def probabilities(logits: Tensor, meaning: Meaning = "classes") -> Tensor:
     """Return class probabilities ``(N, K)``: softmax, and for a one-logit head ``(N, 2)`` from the sigmoid.
+
+    Args:
+        logits: ``(N, K)``.
+        meaning: What they mean; each of several ``labels`` has a probability of its own.
 
     Example:
         >>> probabilities(torch.zeros(1, 1))
@@ -171,7 +189,7 @@ def probabilities(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         positive = logits.sigmoid()
         return torch.cat([1 - positive, positive], dim=1)
-    return logits.softmax(dim=1)
+    return logits.sigmoid() if meaning == "labels" else logits.softmax(dim=1)
 
 
 Targets: TypeAlias = Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None

@@ -44,6 +44,8 @@ class LayerInfo:
         reaches_logit: Whether the predicted logit has a gradient at two or more positions of the map; False for patch
             tokens that no class token reads any more, and for layers beside the path to the logits.
         output: Layers with the same number have the very same output tensor (a stage and its last block).
+        on_every_path: Whether all that the logits get from the image goes through it, and nothing past it.
+        source: The same, but a tensor that a layer returns beside others counts as the layer's that made it.
         token_mixer: Whether it is a linear map of tokens, such as the queries, keys and values of attention.
         passes_through: Whether its output is one of its inputs, unchanged.
         runs: How often it runs in a pass; everything else here is about its last run.
@@ -56,10 +58,12 @@ class LayerInfo:
     layout: Layout | None
     reaches_logit: bool
     output: int
+    source: int = -1
     token_mixer: bool = False
     passes_through: bool = False
     runs: int = 1
     depth: int = 0
+    on_every_path: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,38 +138,47 @@ class FeatureInfo:
         return [self.default_layer() if choice is None else choice]
 
     def candidates(self) -> list[LayerInfo]:
-        """Return the layers that may be the default, the best first.
+        """Return the layers that may be the default where the deepest map is too small, the best first.
 
         That is the deepest whose map has 7x7 positions. Of maps that all have fewer, as those of small images, it is
-        the deepest of the largest ones, behind the first part of the depth, where features are still edges.
+        the deepest of the largest ones, behind the first part of the depth, where features are still edges. Layers
+        past which a branch leads show a part of the evidence only, and come behind others as large.
         """
-        maps = [layer for layer in self._maps() if not layer.token_mixer]
+        maps = self._default_maps()
         deepest = max((layer.depth for layer in maps), default=0)
 
-        def rank(layer: LayerInfo) -> tuple[bool, int]:
-            return layer.depth < _SHALLOW * deepest, -min(math.prod(_layout_of(layer).size), _POSITIONS)
+        def rank(layer: LayerInfo) -> tuple[bool, int, bool]:
+            return layer.depth < _SHALLOW * deepest, -_positions(layer), not layer.on_every_path
 
         deep_first = maps[::-1]
         # Sorting keeps the order of those that are as good.
         return sorted(deep_first, key=rank)
 
     def default_layer(self) -> str:
-        """Return the deepest layer that the predicted logit depends on and whose map is fine enough, see `candidates`.
+        """Return the deepest layer with a map that the predicted logit depends on, or one with a finer map.
+
+        If the map of the deepest has less than 7x7 positions and another has more, it is the best of `candidates`.
 
         Raises:
             LayerError: If no layer has a map.
         """
-        maps = self.candidates()
+        maps = self._default_maps()
         if not maps:
             height, width = self.image_size
             remedy = "give larger images, or name a layer" if self.convolves else _NO_CONVOLUTION
             raise LayerError(f"{self.model} has no layer with a spatial map for images of {height}x{width}: {remedy}")
-        # Without any gradient (a backbone that runs under no_grad) the best map is the best guess.
-        chosen = next((layer for layer in maps if layer.reaches_logit), maps[0])
-        same = [layer for layer in self._maps() if layer.output == chosen.output and not layer.token_mixer]
+        # Without any gradient (a backbone that runs under no_grad) all maps are as good.
+        reaching = [layer for layer in maps if layer.reaches_logit] or maps
+        chosen = next(layer for layer in self.candidates() if layer in reaching)
+        if _positions(reaching[-1]) >= _positions(chosen):
+            chosen = reaching[-1]
+        same = [layer for layer in reaching if layer.source == chosen.source]
         # A layer of its own says more than one of the maps that a backbone returns.
         same = [layer for layer in same if not _layout_of(layer).part] or same
         return next((layer.name for layer in same if layer.name in self.stages), same[-1].name)
+
+    def _default_maps(self) -> list[LayerInfo]:
+        return [layer for layer in self._maps() if not layer.token_mixer]
 
     def across_depth(self, count: int) -> list[str]:
         """Return up to `count` layers from shallow to deep: the ends of stages if there are enough.
@@ -205,6 +218,10 @@ class FeatureInfo:
 def _layout_of(layer: LayerInfo) -> Layout:
     assert layer.layout is not None
     return layer.layout
+
+
+def _positions(layer: LayerInfo) -> int:
+    return min(math.prod(_layout_of(layer).size), _POSITIONS)
 
 
 def _inside(names: Iterable[str], outer: str) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, plain, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
 from vis_callbacks.model.geometry import GeometryWatch, unevenly
+from vis_callbacks.model.graph import nodes_on_every_path
 from vis_callbacks.model.layers import filter_layers, is_linear, named_layers
 from vis_callbacks.model.layout import Layout, LayoutReader, Shapes
 from vis_callbacks.model.parts import Path, parts_of, with_part
@@ -33,11 +34,15 @@ class _Part:
     Attributes:
         path: Where it is in the output.
         number: Number of the tensor in this version, as an in-place ReLU changes it afterwards.
+        source: Number of the tensor that another layer made and this one returns beside others.
+        node: Where the tensor is in the graph.
         tensor: The tensor itself, if the probe holds it.
     """
 
     path: Path
     number: int
+    source: int
+    node: Any
     output: ref[Tensor]
     shape: tuple[int, ...]
     version: int
@@ -100,9 +105,11 @@ class FeatureProbe:
         self._sources: deque[tuple[Layout, Tensor]] = deque(maxlen=_SOURCES)
         # By number of the output, the deepest first: whether the logit depends on the map.
         self._reached: dict[int, bool] = {}
-        # By number of the output: how good a default it is, 0 is the best; and the gradient of the best so far.
+        # By source: how good a default it is, 0 is the best; and gradients, by number of the output, of the deepest and
+        # of the best so far.
         self._ranks: dict[int, int] = {}
-        self._best: dict[int, Tensor] = {}
+        self._kept: dict[int, dict[int, Tensor]] = {}
+        self._on_every_path: set[Any] = set()
         self._windows: WindowPartition | None = None
         self._geometry = GeometryWatch(self._images)
         self.certain = True
@@ -129,6 +136,8 @@ class FeatureProbe:
         chosen = resolve_targets(targets, logits)
         if not logits.requires_grad:
             return (found, None) if self._restarts else self._again(restarts=True).run(targets)
+        self._on_every_path = nodes_on_every_path(logits, self._images)
+        found = self._feature_info()
         named = found.names(choice for choice in gradients if choice is not None)
         maps = [
             part
@@ -139,7 +148,7 @@ class FeatureProbe:
         wanted = [self._images, *(part.tensor for part in maps if part.tensor is not None)]
         if self._holds:
             for rank, layer in enumerate(found.candidates()):
-                self._ranks.setdefault(layer.output, rank)
+                self._ranks.setdefault(layer.source, rank)
         try:
             grads = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
         except RuntimeError:
@@ -154,7 +163,8 @@ class FeatureProbe:
         at_layers = {name: by_number.get(found.layer(name).output) for name in named}
         if None in gradients:
             for name in found.names([None]):
-                at_layers[name] = self._best.get(found.layer(name).output)
+                layer = found.layer(name)
+                at_layers[name] = self._kept.get(layer.source, {}).get(layer.output)
         needed = {
             name: self._chosen(self._seen[name]).unchanged
             for name in dict.fromkeys([*found.names(activations), *at_layers])
@@ -169,6 +179,7 @@ class FeatureProbe:
             input_gradient=None if at_images is None else at_images.detach().float(),
             activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
+            through=outputs.through,
         )
 
     def _again(self, **options: bool) -> "FeatureProbe":
@@ -186,7 +197,15 @@ class FeatureProbe:
             # Of a layer that runs again the last run counts, as in a trace.
             earlier = self._seen.pop(name, None)
             inputs = [tensor for _, tensor in parts_of((args, kwargs))]
-            parts = [self._part(name, module, inputs, path, tensor) for path, tensor in parts_of(output)]
+            found, parts = parts_of(output), []
+            for path, tensor in found:
+                again = tensor
+                # Of several, those that the model goes on with are told by what it makes of them.
+                if len(found) > 1 and tensor.requires_grad:
+                    with suppress(TypeError, AttributeError):
+                        again = tensor.view_as(tensor)
+                        output = with_part(output, tensor, again)
+                parts.append(self._part(name, module, inputs, path, tensor, again))
             if parts:
                 runs = 1 if earlier is None else earlier.runs + 1
                 self._seen[name] = _Seen(module, parts, runs)
@@ -194,14 +213,16 @@ class FeatureProbe:
 
         return hook
 
-    def _part(self, name: str, module: nn.Module, inputs: Sequence[Tensor], path: Path, tensor: Tensor) -> _Part:
+    def _part(
+        self, name: str, module: nn.Module, inputs: Sequence[Tensor], path: Path, made: Tensor, tensor: Tensor
+    ) -> _Part:
         if tensor.ndim == 3 and tensor.shape[0] == tensor.shape[1] == self._reader.batch:
             self.certain = False
         version = version_of(tensor)
-        number = next((one.number for one in self._parts() if one.is_output(tensor)), None)
-        same = number is not None and any(tensor is one for one in inputs)
-        if number is None:
-            number = next(self._outputs)
+        known = next((one for one in self._parts() if one.is_output(made)), None)
+        same = known is not None and any(made is one for one in inputs)
+        number = known.number if known is not None and tensor is made else next(self._outputs)
+        source = number if known is None else known.source
         # A layer's input that is no output of another, as behind a function, or the output of one that has no weights.
         for one in inputs[:1]:
             if not any(part.output() is one for part in self._parts()):
@@ -219,9 +240,10 @@ class FeatureProbe:
         if layout is not None and layout.window is None:
             self._sources.append((layout, tensor))
         if layout is not None and tensor.requires_grad:
-            self._watch(number, layout, tensor)
+            self._watch(number, source, layout, tensor)
         held = tensor if self._holds else None
-        return _Part(path, number, ref(tensor), tuple(tensor.shape), version, held, layout, same)
+        node = tensor.grad_fn
+        return _Part(path, number, source, node, ref(tensor), tuple(tensor.shape), version, held, layout, same)
 
     def _parts(self) -> Iterator[_Part]:
         return (part for one in self._seen.values() for part in one.parts)
@@ -254,18 +276,20 @@ class FeatureProbe:
             return None
         return found
 
-    def _watch(self, number: int, layout: Layout, tensor: Tensor) -> None:
+    def _watch(self, number: int, source: int, layout: Layout, tensor: Tensor) -> None:
         """Find out, in the backward, whether an output has a gradient at two or more positions of the map."""
-        reached, ranks, best = self._reached, self._ranks, self._best
+        reached, ranks, kept = self._reached, self._ranks, self._kept
 
         # The hook holds nothing of the pass: a tensor that its own hook holds is a cycle that Python cannot free.
         def hook(gradient: Tensor) -> None:
             # The deepest layers come first.
             first = layout.to_map(gradient)[0]
             reached[number] = int(first.count_nonzero(dim=0).count_nonzero()) > 1
-            if reached[number] and number in ranks and all(ranks[number] <= ranks[other] for other in best):
-                best.clear()
-                best[number] = gradient
+            if reached[number] and source in ranks:
+                kept.setdefault(source, {})[number] = gradient
+                needed = next(iter(kept)), min(kept, key=ranks.__getitem__)
+                for other in kept.keys() - needed:
+                    del kept[other]
 
         tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 
@@ -274,7 +298,7 @@ class FeatureProbe:
         for one in self._parts():
             tensor = one.output()
             if one.layout is not None and tensor is not None and tensor.requires_grad and not one.is_output(tensor):
-                self._watch(one.number, one.layout, tensor)
+                self._watch(one.number, one.source, one.layout, tensor)
 
     def _chosen(self, seen: _Seen) -> _Part:
         """Return the tensor of an output that is the layer's map: the last that the logit depends on."""
@@ -302,10 +326,12 @@ class FeatureProbe:
                     layout=part.layout,
                     reaches_logit=self._reached.get(part.number, False),
                     output=part.number,
+                    source=part.source,
                     token_mixer=is_linear(one.module),
                     passes_through=part.passes_through,
                     runs=one.runs,
                     depth=depth,
+                    on_every_path=part.node in self._on_every_path,
                 )
             )
         stages = tuple(_declared_stages(self._model))

@@ -96,6 +96,12 @@ def _probed(model: nn.Module, images: Tensor) -> FeatureInfo:
     return FeatureProbe(model, image, doubled=output_shapes(model, image.expand(2, -1, -1, -1))).run()[0]
 
 
+def known_feature_info(model: nn.Module, images: Tensor) -> FeatureInfo | None:
+    """Return the `feature_info` that an earlier pass has found, or None: this runs no pass."""
+    cache = _caches.get(model)
+    return None if cache is None else cache.get(model, images)
+
+
 def trace_layer_choices(
     model: nn.Module,
     images: Tensor,

@@ -1,8 +1,20 @@
 """The layers of a model, by name."""
 
+from weakref import WeakKeyDictionary
+
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError, nearest
+
+# The names of networks in the users' modules that they are parts of.
+_names_of_parts: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def known_as(part: nn.Module, name: str) -> nn.Module:
+    """Return a part of a user's module; from then on its layers are also found by their full names in that module."""
+    if name:
+        _names_of_parts[part] = _without_compile_prefix(name)
+    return part
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -35,6 +47,8 @@ def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
     layers = named_layers(model)
     _check_is_name(name, layers)
     wanted = _without_compile_prefix(name.removesuffix(".weight"))
+    if wanted not in layers and model in _names_of_parts:
+        wanted = wanted.removeprefix(f"{_names_of_parts[model]}.")
     if wanted in layers:
         return wanted, layers[wanted]
     endings = [full for full in layers if full.endswith("." + wanted)]

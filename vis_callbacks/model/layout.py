@@ -29,6 +29,14 @@ _CHANNELS_FIRST = (
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
 )
+_CHANNELS_FIRST_TOKENS = (
+    nn.Conv1d,
+    nn.BatchNorm1d,
+    nn.AvgPool1d,
+    nn.MaxPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool1d,
+)
 _MOST_PREFIX_TOKENS = 16
 
 
@@ -192,6 +200,8 @@ class LayoutReader:
             readings = [("LNC", shape[0], shape[2])]
         else:
             return None
+        if isinstance(module, _CHANNELS_FIRST_TOKENS):
+            readings = [reading for reading in readings if reading[0] == "NCL"]
         found = []
         for axes, length, channels in readings:
             grid = self.grid(length)

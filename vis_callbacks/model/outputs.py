@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,8 @@ def logits_among(model: nn.Module, candidates: Sequence[Tensor]) -> int | None:
     It is the one whose width is the number of classes that the model states; else not a single column next to others;
     else the one that is computed from all others.
     """
-    width = declared_width(model)
     left = list(range(len(candidates)))
+    width = declared_width(model) if len(left) > 1 else None
     for fits in (
         lambda one: _width(one) == width,
         # Next to logits, a single column is a loss or a confidence.
@@ -84,12 +84,14 @@ def logits_among(model: nn.Module, candidates: Sequence[Tensor]) -> int | None:
     return left[0] if len(left) == 1 else None
 
 
-def outputs_from(model: nn.Module, count: int, found: Tensor, mode: SeeThrough) -> Outputs:
-    """Return the outputs of a model for `count` images, of which one candidate are the logits."""
-    logits, through = _seen_through(model, found, mode)
+def outputs_from(model: nn.Module, count: int, found: Tensor, mode: SeeThrough | None = None) -> Outputs:
+    """Return the outputs of a model for `count` images, of which one candidate are the logits, or hide them."""
+    logits, through = found, cast("Through", "")
+    if mode is not None:
+        logits, through = _seen_through(model, found, mode)
     if logits.ndim == 1:
         logits = logits.unsqueeze(1 if len(logits) == count else 0)
-    return Outputs(logits.float(), through, mode.lifted)
+    return Outputs(logits.float(), through, mode is not None and mode.lifted)
 
 
 def unclear(model: nn.Module, count: int, output: Any, candidates: Sequence[Tensor]) -> ConfigurationError:
@@ -129,8 +131,11 @@ def _seen_through(model: nn.Module, found: Tensor, mode: SeeThrough) -> tuple[Te
     origin = mode.origin(found)
     if origin is not None:
         return origin.logits, origin.through
+    if mode.is_linear(found):
+        return found, ""
     values = found.detach()
-    if not bool(((values >= 0) & (values <= 1)).all()):
+    least, most = values.aminmax()
+    if not 0 <= float(least) <= float(most) <= 1:
         return found, ""
     last = _last_operations(model)
     if _are_distributions(values, certain="aten::softmax" in last):

@@ -7,6 +7,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vis_callbacks.model.torch_functions import (
     COMPLEMENTS,
@@ -64,7 +65,8 @@ class SeeThrough(FunctionMode):
         lifts: Whether gradients stay enabled.
 
     Attributes:
-        lifted: Whether the model tried to disable gradients.
+        disables: Whether the model disables gradients anywhere.
+        lifted: Whether that had no effect.
 
     Example:
         >>> z = torch.tensor([[1.0, -2.0]])
@@ -81,11 +83,12 @@ class SeeThrough(FunctionMode):
         self._enabled = torch.is_grad_enabled()
         self._lifts = lifts and self._enabled
         self._inner = 0
-        self.lifted = False
+        self._linear: ref[Tensor] | None = None
+        self.disables = self.lifted = False
 
     def __exit__(self, *error: Any) -> None:
         """Set back what the model may have left."""
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         GRAD_MODE(self._enabled)
 
     def __torch_function__(
@@ -98,8 +101,13 @@ class SeeThrough(FunctionMode):
     def origin(self, tensor: Any) -> Origin | None:
         """Return what a tensor of probabilities was computed from, if that was seen."""
         entry = self._entries.get(id(tensor))
-        known = entry is not None and entry.of() is tensor and entry.version == version_of(tensor)
-        return entry.origin if entry is not None and known else None
+        if entry is None or entry.of() is not tensor or entry.version != version_of(tensor):
+            return None
+        return entry.origin
+
+    def is_linear(self, tensor: Tensor) -> bool:
+        """Whether a tensor is what the last linear layer returned, so that there is nothing to see through."""
+        return self._linear is not None and self._linear() is tensor
 
     def _remember(self, tensor: Any, origin: Origin | None) -> None:
         if origin is None or not isinstance(tensor, Tensor) or tensor.shape != origin.logits.shape:
@@ -112,6 +120,7 @@ class SeeThrough(FunctionMode):
 
     def _set_grad_enabled(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         enabled = bool((*args, *kwargs.values())[0])
+        self.disables |= not enabled
         if enabled or not self._lifts or self._inner:
             # The forward of an autograd function runs without gradients, which it may enable and disable again.
             if self._lifts and enabled != torch.is_grad_enabled():
@@ -119,6 +128,18 @@ class SeeThrough(FunctionMode):
             func(enabled)
         elif torch.is_grad_enabled():
             self.lifted = True
+
+    def _apply_linear(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        self._linear = ref(result)
+        return result
+
+    def _resize(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        tensor = _first(args, kwargs)
+        if self.lifted and tensor.grad_fn is not None:
+            # Nothing of the graph is left in a tensor that is made larger for other values.
+            tensor.detach_()
+        return func(*args, **kwargs)
 
     def _softmax(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         result, inputs = func(*args, **kwargs), _first(args, kwargs)
@@ -210,6 +231,8 @@ _Handler: TypeAlias = Callable[[SeeThrough, Function, tuple[Any, ...], Mapping[s
 
 _HANDLERS: Mapping[Function, _Handler] = {
     GRAD_MODE: SeeThrough._set_grad_enabled,
+    F.linear: SeeThrough._apply_linear,
+    **dict.fromkeys((Tensor.resize_, Tensor.resize_as_), SeeThrough._resize),
     **dict.fromkeys(SOFTMAXES, SeeThrough._softmax),
     **dict.fromkeys(SIGMOIDS, SeeThrough._sigmoid),
     **dict.fromkeys(SHAPES, SeeThrough._shape),

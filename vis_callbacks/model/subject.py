@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,21 +14,12 @@ from vis_callbacks.errors import ConfigurationError, SubjectError, brief, neares
 from vis_callbacks.model.calls import Call, Labels, is_trained, taken_by, takes_images_alone, tried
 from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
 from vis_callbacks.model.guard import undisturbed
-from vis_callbacks.model.layers import named_layers
+from vis_callbacks.model.layers import known_as, named_layers
+from vis_callbacks.model.meaning import Meaning
 from vis_callbacks.model.nested import tensors_in
 
 Forward: TypeAlias = Callable[[nn.Module, Tensor], Any] | str | None
 """A function from module and images to logits, its import path, a child's dotted name, or None: found."""
-
-Meaning: TypeAlias = Literal["classes", "binary", "labels", "value", "embedding"]
-"""What the outputs are.
-
-* ``classes``: one logit per class, of which one class is right.
-* ``binary``: one logit, that of the second of two classes.
-* ``labels``: one logit per class, of which several may be right.
-* ``value``: a number, not a class.
-* ``embedding``: features; no class is predicted.
-"""
 
 _FUNCTION = "a function (module, images) -> logits"
 _LONGEST = 280
@@ -68,6 +59,10 @@ class Subject:
         """Whether the outputs tell a class."""
         return not self.problem and self.meaning in ("classes", "binary", "labels")
 
+    def takes_names(self, count: int) -> bool:
+        """Whether this many class names are those of the outputs, as far as known."""
+        return self.width is None or count == max(self.width, 2)
+
     @property
     def class_count(self) -> int | None:
         """The number of classes by the outputs; None if they are no classes, or unknown."""
@@ -79,6 +74,15 @@ class Subject:
     def name(self) -> str:
         """The network by name and class, such as ``student (ResNet)``."""
         return f"{self.network} ({self.kind})" if self.network else self.kind
+
+    @property
+    def outputs(self) -> str:
+        """What the network gives, in words."""
+        if self.width is None:
+            return "not known yet"
+        words = {"binary": "2 classes", "value": "a number" if self.width == 1 else f"{self.width} numbers"}
+        words["embedding"] = f"{self.width} features"
+        return words.get(self.meaning, f"{self.width} classes")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for checkpoints and the picture store."""
@@ -174,7 +178,7 @@ def guesses(module: nn.Module, forward: Forward = None) -> list[nn.Module]:
     """
     if forward is not None:
         return [network_of(module, Subject(str(forward)), forward)]
-    parts = [_part(module, name) for name in _candidates(module, frozenset())]
+    parts = [known_as(_part(module, name), name) for name in _candidates(module, frozenset())]
     return parts if module in parts else [*parts, module]
 
 
@@ -203,7 +207,7 @@ def network_of(module: nn.Module, subject: Subject, forward: Forward = None) -> 
         return Network(part, partial(_picked, part, subject.keyword, subject.width))
     if subject.keyword:
         return Network(part, lambda images: part(**{subject.keyword: images}))
-    return part
+    return known_as(part, subject.network)
 
 
 def find_subject(
@@ -233,25 +237,38 @@ def find_subject(
     if forward is not None:
         return _stated(module, forward, calls, classes, images)
     seen = [call for call in calls if call.image is not None]
-    if any(call.widths for call in seen):
-        return _of_calls(module, calls, classes)
-    names = _candidates(module, optimized)
+    subject = _of_calls(module, calls, classes) if any(call.widths for call in seen) else None
+    told = subject is not None and subject.runs and subject.meaning != "embedding"
+    if subject is not None and (told or images is None or not _heads(calls)):
+        return subject
+    # Nothing that the step called with images gives what its heads give: something may that it did not call.
+    called = {call.name for call in seen}
+    names = [name for name in _candidates(module, optimized) if name not in called]
     if images is None:
-        return Subject(names[0], _kind(_part(module, names[0])), evidence="no batch has passed yet")
+        return Subject(names[0], _kind(_part(module, names[0])), evidence="no call of it was seen")
     found: list[Call] = []
     problems: list[str] = []
+    trained = {name: is_trained(_part(module, name), optimized) for name in names}
     with undisturbed(module):
         for name in names:
             try:
-                found.append(tried(_part(module, name), name, images, optimized))
+                found.append(tried(_part(module, name), name, images, trained=trained[name]))
+                if not name and found[-1].widths:
+                    break
             except Exception as error:
                 problems.append(f"{_named(module, name)}.forward takes {taken_by(_part(module, name))}: {brief(error)}")
+    if subject is not None:
+        found = [call for call in found if {*call.widths} & {width for head in _heads(calls) for width in head.widths}]
     if any(call.widths for call in found):
-        subject = _of_calls(module, found, classes)
-        return replace(subject, evidence=subject.evidence.replace("the step calls it", "called"))
-    gave = [f"{_named(module, call.name)} gives {call.gave}" for call in [*seen, *found]]
+        tries = [call for call in calls if call.image is None]
+        chosen = _of_calls(module, [*found, *tries], classes)
+        return replace(chosen, evidence=chosen.evidence.replace("the step calls it", "called"))
+    if subject is not None:
+        return subject
+    gave = dict.fromkeys(f"{_named(module, call.name)} gives {call.gave}" for call in [*reversed(seen), *found])
     text = f"no part of {_kind(module)} maps images to logits (N, classes): {'; '.join([*gave, *problems][:2])}"
-    return _unknown(module, names[0], text, f"set forward= to {_FUNCTION}", runs=False)
+    name = next((call.name for call in reversed(seen)), (*names, "")[0])
+    return _unknown(module, name, text, f"set forward= to {_FUNCTION}", runs=False)
 
 
 def stated_classes(module: nn.Module) -> frozenset[int]:
@@ -304,7 +321,7 @@ def _stated(
     try:
         with undisturbed(module):
             network = network_of(module, subject, forward)
-            call = tried(network, name, images)
+            call = tried(network, name, images, trained=True)
     except Exception:
         # The event that needs the logits reports it.
         return subject
@@ -314,25 +331,25 @@ def _stated(
 def _of_calls(module: nn.Module, calls: Sequence[Call], classes: Classes) -> Subject:
     """Choose among the calls that mapped images to rows of numbers."""
     seen = [call for call in calls if call.image is not None and call.widths]
-    # Features that go on into a head are no logits, though they have the shape of some.
-    heads = [call for call in calls if call.image is None and call.trained and call.widths and not call.nested]
-    eaten = {width for call in heads for width in call.features if width not in call.widths}
-    able = [call for call in seen if call.alone and not set(call.widths) <= eaten]
+    able = [call for call in seen if call.alone and not call.partial]
     able = [call for call in able if not (_switches_gradients_off(_part(module, call.name)) and len(able) > 1)]
-    if not able and heads and any(call.alone for call in seen):
-        parts = [f"{call.name or _kind(module)} gives {call.gave}" for call in [*seen[:1], heads[-1]]]
-        text = f"no single part of {_kind(module)} maps images to logits ({', then '.join(parts)})"
-        return _unknown(module, seen[0].name, text, f"set forward= to {_FUNCTION}", meaning="embedding")
     if not able:
-        call = seen[0]
+        call = next((call for call in reversed(seen) if not call.partial), seen[0])
         text = f"{_named(module, call.name)}.forward takes {taken_by(_part(module, call.name))}, not images alone"
         return _unknown(module, call.name, text, f"set forward= to {_FUNCTION}", runs=False)
+    # Features that go on into a head are no logits, though they have the shape of some.
+    parts, able = able, [call for call in able if not _goes_on(call, _heads(calls), classes)]
+    if not able:
+        steps = [f"{_named(module, call.name)} gives {call.gave}" for call in (parts[0], _heads(calls)[-1])]
+        text = f"no single part of {_kind(module)} maps images to logits ({', and '.join(steps)})"
+        subject = _unknown(module, parts[0].name, text, f"set forward= to {_FUNCTION}")
+        return replace(subject, meaning="embedding", width=parts[0].widths[0])
     judged = _judged(calls)
     for fits in (
         lambda call: any(classes.expect(width) for width in call.widths),
         lambda call: bool(judged & set(call.widths)),
         lambda call: call.trained,
-        lambda call: not call.nested,
+        lambda call: call.direct,
     ):
         able = [call for call in able if fits(call)] or able
     names = list(dict.fromkeys(call.name for call in able))
@@ -344,6 +361,25 @@ def _of_calls(module: nn.Module, calls: Sequence[Call], classes: Classes) -> Sub
         text = f"{each} of {_kind(module)} both map images to logits: no verdict is given"
         return replace(subject, problem=_sentence(text, f"set forward={names[0]!r} or forward={names[1]!r}"))
     return subject
+
+
+def _heads(calls: Sequence[Call]) -> list[Call]:
+    """Return the calls that made rows of numbers of something else than images, and are trained to."""
+    return [call for call in calls if call.image is None and call.trained and call.widths and call.direct]
+
+
+def _goes_on(call: Call, heads: Sequence[Call], classes: Classes) -> bool:
+    """Whether what a call gave is not the logits yet, by the calls of other parts in the same step."""
+    others = [head for head in heads if call.name not in head.within]
+    eaten = {width for head in others for width in head.features if width not in head.widths}
+    if {*call.widths} <= eaten:
+        return True
+    made = {width for head in others for width in head.widths}
+    if any(classes.expect(width) for width in call.widths):
+        # Other data of the batch, such as a table, may go into the same logits.
+        return any(head.of_batch and {*head.widths} & {*call.widths} for head in others)
+    # What is made last has the classes, unless it is something else again, such as noise or a projection.
+    return any(classes.expect(width) for width in made) or any(head.of_batch for head in others)
 
 
 def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Call, classes: Classes) -> Subject:
@@ -426,8 +462,8 @@ def _judged(calls: Iterable[Call]) -> set[int]:
 def _candidates(module: nn.Module, optimized: frozenset[int]) -> list[str]:
     """Return what may be the network, by name, the likeliest first."""
     children = _children(module, optimized)
-    if classifier_in(module) is not module:
-        return children
+    if not has_forward(module):
+        return children or [next(name for name, part in module.named_modules() if part is classifier_in(module))]
     return [*children, ""] if _switches_gradients_off(module) and children else ["", *children]
 
 
@@ -472,11 +508,8 @@ def _part(module: nn.Module, name: str) -> nn.Module:
     return named_layers(module)[name] if name else module
 
 
-def _unknown(
-    module: nn.Module, name: str, text: str, remedy: str, *, runs: bool = True, meaning: Meaning = "classes"
-) -> Subject:
-    problem = _sentence(text, remedy)
-    return Subject(name, _kind(_part(module, name)), meaning=meaning, problem=problem, evidence=text, runs=runs)
+def _unknown(module: nn.Module, name: str, text: str, remedy: str, *, runs: bool = True) -> Subject:
+    return Subject(name, _kind(_part(module, name)), problem=_sentence(text, remedy), evidence=text, runs=runs)
 
 
 def _sentence(text: str, remedy: str) -> str:

@@ -72,7 +72,7 @@ _CLAMPS: frozenset[Function] = frozenset(
     {torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clip_}
 )
 _CLAMPS |= {torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_}
-_THRESHOLDS: frozenset[Function] = frozenset({F.threshold, F.threshold_, torch.threshold, torch.threshold_})
+_THRESHOLDS: frozenset[Function] = frozenset({F.threshold, F.threshold_, torch.threshold})
 _FILLS: frozenset[Function] = frozenset(
     {torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_, Tensor.__setitem__}
 )

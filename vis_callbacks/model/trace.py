@@ -16,6 +16,7 @@ from vis_callbacks.model.layers import find_layer
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.outputs import Outputs
 from vis_callbacks.model.parts import Path, part_at, with_part
+from vis_callbacks.model.see_through import Through
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Trace:
             no gradient at the images.
         activations: Outputs of the requested layers, float32, in their own layouts.
         gradients: d target logit / d activation of the requested layers, in the same shapes.
+        through: What the model itself applies to the logits.
     """
 
     images: Tensor
@@ -38,6 +40,7 @@ class Trace:
     input_gradient: Tensor | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    through: Through = ""
 
     @property
     def gradient_at_images(self) -> Tensor:
@@ -135,6 +138,7 @@ def trace(
         input_gradient=None if at_images is None else at_images.detach().float(),
         activations={name: outputs[full].detach().float() for name, (full, _) in names.items()},
         gradients=by_layer,
+        through=found.through,
     )
 
 
@@ -162,6 +166,7 @@ def joined(parts: Sequence[Trace]) -> Trace:
         input_gradient=cat(gradients) if gradients else None,
         activations={name: cat([part.activations[name] for part in parts]) for name in parts[0].activations},
         gradients={name: cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
+        through=parts[0].through,
     )
 
 

@@ -122,7 +122,7 @@ def describe(panel: Panel) -> str:
         return label
     if panel.label is None:
         return f"predicted {predicted}{probability}"
-    if panel.label == panel.predicted:
+    if panel.label == panel.predicted or panel.right:
         return f"✓ {label}{probability}"
     return f"✗ {label} → predicted {predicted}{probability}"
 

@@ -19,8 +19,10 @@ class Report(RunHooks):
     killed process, ``vis-callbacks report <log_dir>`` writes it from the picture store.
 
     Args:
-        budget: Share of the training time that all pictures together may take, such as 0.05. If need be the costly ones
-            are made less often, and the report lists when. None: no bound.
+        budget: Share of the training time that all pictures together may take. With 0.05 they take at most 5 % of
+            trainings of ten minutes and more, and at most twenty seconds below. If need be they are made less often,
+            in turn, and the report lists when. The last event of a training shows everything, even if that alone takes
+            more. None: no bound.
         forward: What the pictures of all callbacks show that say nothing else, see `VisualizationCallback`.
 
     Attributes:

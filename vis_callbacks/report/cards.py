@@ -6,6 +6,7 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
+from vis_callbacks.output.record import Record
 from vis_callbacks.report.charts import Chart, Scale, path_of, scale_of
 from vis_callbacks.report.history import History, Picture, Row, shorten
 from vis_callbacks.report.pictures import Album, Packed
@@ -147,10 +148,16 @@ def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
         "tiles": [shorten(text, NAME) for text in record.captions] if 0 < named <= _MOST_CAPTIONS else None,
         "label": None if record.label is None else shorten(record.label, NAME),
         "predicted": None if record.predicted is None else shorten(record.predicted, NAME),
-        "right": None if record.label is None or record.predicted is None else record.label == record.predicted,
+        "right": _is_right(record),
         "probability": record.probability,
     }
     return {key: value for key, value in frame.items() if value is not None and value != ""}
+
+
+def _is_right(record: Record) -> bool | None:
+    if record.label is None or record.predicted is None:
+        return None
+    return record.label == record.predicted if record.right is None else record.right
 
 
 def _sparks(rows: Sequence[Row], events: int) -> list[tuple[Spark, ...]]:

@@ -86,7 +86,7 @@ def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
     """Return one chart per quantity; the stages of a quantity share a chart, and so do its data loaders.
 
     The first curve of validation, training and test looks the same in all charts, as does one that is alone. No two
-    curves of a chart have the same colour and dash pattern, up to 32.
+    curves of a chart have the same colour and dash pattern, up to 29.
 
     Example:
         >>> [chart.title for chart in charts({"train_loss": [Point(1, 9, 0.5)], "val_loss": [Point(1, 9, 0.6)]})]

@@ -131,6 +131,7 @@ def _parse_record(line: str) -> Record:
         scalars=_numbers(record.scalars),
         error=_text(record.error),
         time=_number(record.time) or 0.0,
+        right=record.right if isinstance(record.right, bool) else None,
     )
 
 
@@ -170,6 +171,8 @@ def _read_run(path: Path, problems: list[str]) -> RunInfo:
         notes=tuple(filter(None, map(_text, notes))) if isinstance(notes, list) else (),
         about=_texts(data.get("about")),
         remarks=_texts(data.get("remarks")),
+        subject=_mapping(data.get("subject")),
+        subjects={name: _mapping(found) for name, found in _mapping(data.get("subjects")).items()},
     )
 
 
@@ -260,6 +263,10 @@ def _at_most(problems: list[str], limit: int) -> list[str]:
 def _text(value: Any) -> str | None:
     # A lone surrogate cannot be written as UTF-8.
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -141,8 +141,8 @@ class EventRunner:
                 event = Event(model, self._moment, technique.seed, shared, first, share, subject)
                 if shared is not None:
                     needs = technique.needs(event)
-                    shared.add(needs)
-                tasks.append(_Task(ready, event, needs))
+                    shared.add(needs, event.subject)
+                tasks.append(_Task(ready, replace(event, needs=needs), needs))
             except Exception as error:
                 self._fail(ready, error)
         return tasks
@@ -191,6 +191,7 @@ class EventRunner:
                     caption=panel.caption,
                     captions=tuple(tile.caption for tile in panel.all_tiles),
                     scalars=dict(panel.scalars),
+                    right=panel.right,
                 )
                 self._output.put(index, record, panel, technique.destinations, technique.transform)
 

@@ -32,7 +32,7 @@ from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes
 from vis_callbacks.run.event_runner import EventRunner
-from vis_callbacks.run.metadata import RunMetadata
+from vis_callbacks.run.metadata import RunMetadata, subject_text
 from vis_callbacks.run.metrics import MetricReader
 from vis_callbacks.run.reasons import Outcome, by_reason, in_one_sentence, in_place, why_nothing
 from vis_callbacks.run.selection import Ready, Spent, select
@@ -106,6 +106,7 @@ class Run:
         self._shown: set[Technique] = set()
         self._trained = False
         self._validated = 0
+        self._described = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Run":
@@ -349,6 +350,11 @@ class Run:
         known = self._output.has_facts
         self._metadata.mark_running(module, fitting=is_fitting(trainer), max_epochs=trainer.max_epochs, known=known)
 
+    def _describe(self, output: Output) -> None:
+        """Write once, where the user looks, what the pictures are about."""
+        if not self._described and self._metadata.subjects.get("subject", {}).get("targets"):
+            self._described = output.add_text("visualizations/subject", subject_text(self._metadata.subjects))
+
     def _end_event(self, output: Output, trainer: Trainer) -> None:
         fit = is_fitting(trainer)
         nothing = {self._names[one]: in_place(why, fit=fit) for one, why in self._reasons(trainer).items()}
@@ -537,6 +543,8 @@ class Run:
             if gathered:
                 runner.merge(module, gathered)
         if output is not None:
+            self._metadata.describe(ready)
+            self._describe(output)
             self.warnings.warn_unwritten(output.problems())
             self._end_event(output, trainer)
         if runner.raised:
