@@ -390,3 +390,140 @@ def test_the_users_batch_may_be_changed_afterwards(tmp_path: Path) -> None:
     taker = Taker(samples=3)
     fit(tmp_path, taker, module=Scribbles())
     assert torch.equal(same_all_through(taker, 3).images, tiny.Shapes(16, seed=1).images[:3])
+
+
+# Spread over the classes.
+
+
+def by_class(count: int = 32, seed: int = 1) -> Subset[Any]:
+    """A data set sorted by class, as folders of images are."""
+    data = tiny.Shapes(count, seed=seed)
+    return Subset(data, data.labels.argsort(stable=True).tolist())
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_sanity_val_steps": 0}, {"num_sanity_val_steps": -1}])
+@pytest.mark.parametrize(("count", "shares"), [(8, [2, 2, 2, 2]), (6, [2, 2, 1, 1]), (4, [1, 1, 1, 1]), (2, [1, 1])])
+def test_validation_sorted_by_class_gives_samples_of_all_classes_ever_after(
+    count: int, shares: list[int], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    taker = Taker(samples=count)
+    fit(tmp_path, taker, validation=DataLoader(by_class(), batch_size=4), max_epochs=3, **settings)
+    samples = same_all_through(taker, 4)
+    assert sorted(samples.labels.unique(return_counts=True)[1].tolist(), reverse=True) == shares
+    # The first ones of each class, in their order.
+    expected = [
+        image for label, share in enumerate(shares) for image in tiny.Shapes(32, seed=1).images[label::4][:share]
+    ]
+    assert torch.equal(samples.images, torch.stack(expected))
+
+
+def test_pictures_before_training_are_of_the_initial_weights_though_they_wait(tmp_path: Path) -> None:
+    class Weights(Taker):
+        def visualize(self, event: Event) -> Iterable[Panel]:
+            self.seen.append((event.moment.epoch, float(next(event.model.parameters()).detach().sum())))
+            return super().visualize(event)
+
+    taker = Weights(samples=8)
+    taker.seen = []
+    module = tiny.module()
+    before = float(next(module.net.parameters()).detach().sum())
+    fit(tmp_path, taker, module=module, validation=DataLoader(by_class(), batch_size=4))
+    assert [epoch for epoch, _ in taker.seen] == [0, 1, 2]
+    assert taker.seen[0][1] == before != taker.seen[1][1]
+
+
+def test_pictures_by_steps_wait_while_one_class_alone_was_seen(tmp_path: Path) -> None:
+    # The sanity check sees eight images of one class; the first validation ends after four steps: 0, 5, 6 and 8.
+    waits = Taker(samples=8, every_n_steps=2)
+    fit(tmp_path / "a", waits, validation=DataLoader(by_class(), batch_size=4))
+    assert set(same_all_through(waits, 4).labels.tolist()) == {0, 1, 2, 3}
+    # It sees four classes of five: that must do, as later pictures would be missing.
+    goes_on = Taker(samples=8, every_n_steps=2, class_names=[*"abcde"])
+    fit(tmp_path / "b", goes_on, validation=tiny.loader(16, seed=1, batch_size=4))
+    assert len(goes_on.taken) == 5
+    assert same_all_through(goes_on, 5).labels.tolist() == [0, 1, 2, 3] * 2
+
+
+def test_a_run_without_a_whole_validation_shows_what_the_sanity_check_saw(tmp_path: Path) -> None:
+    taker = Taker(samples=8)
+    with pytest.warns(VisualizationWarning, match="validation never ran"):
+        fit(tmp_path, taker, validation=DataLoader(by_class(), batch_size=4), check_val_every_n_epoch=9)
+    assert same_all_through(taker, 1).labels.tolist() == [0] * 8
+
+
+def test_training_batches_give_samples_of_all_classes_too(tmp_path: Path) -> None:
+    taker = Taker(samples=8)
+    tiny.trainer(tmp_path, [taker]).fit(tiny.module(), DataLoader(by_class(), batch_size=4))
+    assert same_all_through(taker, 3).labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("method", ["validate", "test"])
+def test_a_validation_or_test_alone_gives_samples_of_all_classes(method: str, tmp_path: Path) -> None:
+    taker = Taker(samples=8, on=("validation", "test"))
+    trainer = tiny.trainer(tmp_path, [taker])
+    getattr(trainer, method)(tiny.module(), DataLoader(by_class(), batch_size=4), verbose=False)
+    assert same_all_through(taker, 1).labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, [0, 1, 3, 5]), ({"num_sanity_val_steps": 0}, [0, 4, 8, 12])])
+def test_images_without_labels_are_spread_over_what_was_seen(
+    settings: dict[str, Any], expected: list[int], tmp_path: Path
+) -> None:
+    class Module(tiny.module_class(tiny.PACKAGES[0])):  # type: ignore[misc]
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self(batch)
+
+    taker = Taker(samples=4)
+    images = tiny.Shapes(16, seed=1).images
+    fit(tmp_path, taker, module=Module(), validation=DataLoader(list(images), batch_size=4), **settings)
+    found = same_all_through(taker, 3).images
+    places = [next(at for at, image in enumerate(images) if torch.equal(image, one)) for one in found]
+    assert places[0] == 0
+    assert len(set(places)) == 4
+    assert max(places) >= expected[-1] - 1
+    assert all(place < (8 if not settings else 16) for place in places)
+
+
+def test_several_true_classes_and_numbers_reach_the_samples_and_a_checkpoint(tmp_path: Path) -> None:
+    rows = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 1, 1]]).repeat(4, 1).float()
+
+    class Module(tiny.module_class(tiny.PACKAGES[0])):  # type: ignore[misc]
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return nn.functional.mse_loss(self(batch[0])[:, : batch[1].shape[1]], batch[1])
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self(batch[0])
+
+    images = tiny.Shapes(16, seed=1).images
+    for name, targets, kept in (("rows", rows, "truths"), ("numbers", torch.rand(16, 2) * 9, "values")):
+        loader = DataLoader([(image, target) for image, target in zip(images, targets, strict=True)], batch_size=4)
+        taker = Taker(samples=4)
+        fit(tmp_path / name, taker, module=Module(), train=loader, validation=loader)
+        samples = same_all_through(taker, 3)
+        assert (samples.truths is None) == (kept != "truths")
+        assert (samples.values is None) == (kept != "values")
+        found = getattr(samples, kept)
+        at = [next(at for at, image in enumerate(images) if torch.equal(image, one)) for one in samples.images]
+        assert torch.equal(found.float(), targets[at])
+        assert torch.equal(getattr(samples.at(torch.tensor([2])), kept), found[2:3])
+        assert torch.equal(getattr(samples[1:3], kept), found[1:3])
+        state = taker.state_dict()["samples"]["4"]
+        assert torch.equal(state[kept], found)
+        if kept == "truths":
+            assert samples.labels.tolist() == [(-1 if not row.any() else int(row.argmax())) for row in found.int()]
+
+
+def test_labels_of_several_classes_choose_by_the_first(tmp_path: Path) -> None:
+    data = tiny.Shapes(16, seed=1)
+    order = data.labels.argsort(stable=True)
+    rows = nn.functional.one_hot(data.labels[order], 4).float()
+    rows[:, 3] = 1
+    loader = DataLoader([*zip(data.images[order], rows, strict=True)], batch_size=4)
+
+    class Module(tiny.module_class(tiny.PACKAGES[0])):  # type: ignore[misc]
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self(batch[0])
+
+    taker = Taker(samples=4)
+    fit(tmp_path, taker, module=Module(), validation=loader)
+    assert same_all_through(taker, 3).labels.tolist() == [0, 1, 2, 3]

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.synthesis.models import ConvNet
 from vis_callbacks.callback import VisualizationCallback
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError, LayerError, VisualizationWarning
-from vis_callbacks.event import Event
+from vis_callbacks.event import Event, Moment
 from vis_callbacks.panel import Panel
 from vis_callbacks.synthesis.class_appearance import ClassAppearance
 from vis_callbacks.synthesis.deep_dream import DeepDream
@@ -212,3 +213,95 @@ def test_large_images_made_one_by_one_start_from_different_noise(tmp_path):
     trainer.validate(Classifier(ConvNet()), DataLoader(data, batch_size=2), verbose=False)
     first, second = (panel.tiles[0].values.flatten() for panel in seen[0])
     assert torch.corrcoef(torch.stack([first, second]))[0, 1] < 0.5
+
+
+def validated(callback: VisualizationCallback, model: nn.Module, shape: tuple[int, int, int], tmp_path) -> list[Panel]:
+    """Return the panels of one validation with images of a shape."""
+    seen: list[list[Panel]] = []
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path,
+        logger=False,
+        callbacks=[spied(callback, seen)],
+        enable_progress_bar=False,
+        accelerator="cpu",
+    )
+    data = TensorDataset(torch.rand(2, *shape), torch.arange(2))
+    trainer.validate(Classifier(model), DataLoader(data, batch_size=2), verbose=False)
+    (panels,) = seen
+    return panels
+
+
+LARGE: dict[str, tuple[VisualizationCallback, int]] = {
+    "class": (ClassAppearance([1], fresh_steps=1, samples=1, progress=False), 0),
+    "feature": (FeatureAppearance("conv2", [2], real=0, steps=1, samples=1, progress=False), 0),
+    "dream": (DeepDream("conv2", octaves=1, steps=1, samples=1, progress=False), 1),
+    "inversion": (FeatureInversion(["conv1"], steps=2, samples=1, progress=False), 1),
+    "fool": (FoolModel(steps=1, samples=1, progress=False), 1),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_of_large_samples_images_are_made_at_512_pixels_and_say_so(kind, tmp_path):
+    callback, tile = LARGE[kind]
+    panel = validated(callback, ConvNet(), (3, 300, 600), tmp_path)[0]
+    assert panel.tiles[tile].values.shape == (3, 256, 512)
+    assert panel.caption.endswith(", at 256×512 of 300×600 pixels")
+    if tile:
+        assert panel.tiles[0].values.shape == (3, 300, 600)
+
+
+def test_whole_patches_are_kept_and_a_size_that_is_asked_for(tmp_path):
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.head = nn.Conv2d(3, 4, 32, 32), nn.Linear(4, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert not images.shape[2] % 32
+            assert not images.shape[3] % 32
+            return self.head(self.patches(images).mean(dim=(2, 3)))
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.head = nn.AvgPool2d(25), nn.Linear(3 * 24 * 12, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.pool(images).flatten(1))
+
+    def shape_and_end(model: nn.Module, shape: tuple[int, int, int], **options) -> tuple[tuple[int, ...], bool]:
+        callback = ClassAppearance([1], fresh_steps=1, samples=1, progress=False, **options)
+        (panel,) = validated(callback, model, shape, tmp_path)
+        return tuple(panel.tiles[0].values.shape), "pixels" in panel.caption
+
+    assert shape_and_end(Patches(), (3, 640, 352)) == ((3, 512, 256), True)
+    assert shape_and_end(Flat(), (3, 600, 300)) == ((3, 600, 300), False)
+    assert shape_and_end(ConvNet(), (3, 600, 300), image_size=(520, 260)) == ((3, 520, 260), False)
+    assert shape_and_end(ConvNet(), (3, 500, 300)) == ((3, 500, 300), False)
+
+
+def test_passes_of_smaller_images_count_less():
+    samples = Samples(torch.zeros(2, 3, 1024, 1024), torch.zeros(2).long(), ("a", "b"))
+    assert DeepDream(octaves=1, steps=8).passes(Moment(1, 1), samples) == 4
+    assert FeatureAppearance(channels=[1, 2], steps=8).passes(Moment(1, 1), samples) == 4
+    assert FeatureAppearance(channels=[1, 2], steps=8, image_size=64).passes(Moment(1, 1), samples) == 16
+
+
+def test_few_large_training_images_are_kept(tmp_path):
+    callback = ClassAppearance([0], steps=1, fresh_steps=1)
+    for batch in [(torch.zeros(2, 3, 1024, 1024), torch.zeros(2).long())] * 10:
+        if not callback._pool.complete:
+            callback._pool.observe(batch)
+    assert len(callback._pool) == 16
+
+
+def test_made_images_show_the_bands_that_samples_show(tmp_path):
+    shown = {}
+    for bands in ((0, 1, 2), (4, 0, 2)):
+        torch.manual_seed(0)
+        callback = ClassAppearance([1], fresh_steps=2, samples=1, bands=bands, progress=False)
+        shown[bands] = validated(callback, ConvNet(5), (5, 16, 16), tmp_path)[0].tiles[0].values
+    assert torch.equal(shown[4, 0, 2][1:], shown[0, 1, 2][[0, 2]])
+    panel = validated(FoolModel(steps=2, samples=1, bands=(4, 0, 2)), ConvNet(5), (5, 16, 16), tmp_path)[0]
+    assert [tile.values.shape[0] for tile in panel.tiles] == [3, 3, 3]
+    assert torch.allclose(panel.tiles[1].values - panel.tiles[0].values, panel.tiles[2].values, atol=1e-6)

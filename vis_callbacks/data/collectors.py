@@ -174,7 +174,7 @@ class SpreadCollector(Collector):
         if len(self._items) < self.count:
             return True
         counts = self._counts()
-        most = max(counts, key=counts.__getitem__)
+        most = max(reversed(counts), key=counts.__getitem__)
         if counts[label] + 1 >= counts[most]:
             return False
         # The latest of the class that has the most makes room.

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from vis_callbacks.data.normalization import Normalization, normalization_of, numbers_of
 
@@ -108,13 +109,13 @@ def stated_by(holder: Any) -> Iterator[tuple[Normalization, str]]:
         >>> next(stated_by(Photos()))[0].mean
         (0.5, 0.4, 0.3)
     """
-    for owner in reversed(list(_parts(holder, set()))):
-        for mean, std in _pairs(owner):
+    for owner, part in reversed(list(_parts(holder, holder, set()))):
+        for mean, std in _pairs(part):
             # Some are meant for pixels from 0 to 255.
             unit = 255 if max(mean) > 1.5 else 1
             numbers = Normalization(tuple(one / unit for one in mean), tuple(one / unit for one in std))
-            what = type(owner).__name__ if "normal" in type(owner).__name__.lower() else "mean and std"
-            yield numbers, f"{what} of {type(holder).__name__}"
+            what = type(part).__name__ if "normal" in type(part).__name__.lower() else "mean and std"
+            yield numbers, f"{what} of {type(owner).__name__}"
 
 
 class _Values:
@@ -250,15 +251,19 @@ def _own(holder: Any, name: str) -> Any:
     return None if callable(found) else found
 
 
-def _parts(holder: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield an object and what may lead from it to a normalization, in the order in which transforms are applied."""
+def _parts(owner: Any, holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
+    """Yield an object and what may lead from it to a normalization, in the order in which transforms are applied.
+
+    With each comes its owner: the innermost dataset that it is a part of, or the first object.
+    """
     if holder is None or isinstance(holder, (str, bytes, int, float, Tensor, type, ModuleType)) or id(holder) in seen:
         return
     if len(seen) < _MOST_OBJECTS:
         seen.add(id(holder))
-        yield holder
+        owner = holder if isinstance(holder, Dataset) else owner
+        yield owner, holder
         for part in _inner(holder):
-            yield from _parts(part, seen)
+            yield from _parts(owner, part, seen)
 
 
 def _inner(holder: Any) -> list[Any]:
