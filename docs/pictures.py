@@ -25,7 +25,7 @@ HERE = Path(__file__).parent / "images"
 README = Path(__file__).parent.parent / "README.md"
 SHOWN = {
     "Filters": 1,
-    "Activations": 1,
+    "Activations": 4,
     "FeatureAppearance": 1,
     "ClassAppearance": 4,
     "DeepDream": 1,

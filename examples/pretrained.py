@@ -72,7 +72,7 @@ class Pretrained(pl.LightningModule):
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "Activations": {"samples": 2, "max_channels": 16},
+    "Activations": {"samples": 1, "max_channels": 15},
     "ClassAppearance": {"classes": [341, 980, 323, 724], "fresh_steps": 256, "recipe": "best"},
     "FoolModel": {"target": "pirate", "samples": 2},
     "MaximalPatches": {"samples": 4},

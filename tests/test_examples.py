@@ -126,6 +126,7 @@ def test_the_report_opens_from_disk_and_the_slider_moves_the_pictures(digits: tu
         assert [request for request in seen.requests if not request.startswith(("file:", "data:", "blob:"))] == []
 
 
+@pytest.mark.slow
 def test_a_technique_of_ones_own(tmp_path: Path) -> None:
     printed = run_example("custom_technique.py", cwd=tmp_path)
     store = next(tmp_path.rglob("visualizations"))

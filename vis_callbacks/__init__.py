@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vis_callbacks.inspection.maximal_patches import MaximalPatches as MaximalPatches
     from vis_callbacks.panel import Panel as Panel, Tile as Tile
     from vis_callbacks.report.callback import Report as Report
-    from vis_callbacks.suite import default_suite as default_suite
+    from vis_callbacks.suite import DefaultSuite as DefaultSuite, default_suite as default_suite
     from vis_callbacks.synthesis.class_appearance import ClassAppearance as ClassAppearance
     from vis_callbacks.synthesis.deep_dream import DeepDream as DeepDream
     from vis_callbacks.synthesis.feature_appearance import FeatureAppearance as FeatureAppearance

@@ -47,6 +47,23 @@ def has_validation(trainer: Trainer) -> bool:
     return bool(trainer.enable_validation) and (unknown or sum(trainer.num_val_batches) > 0)
 
 
+def is_ending(trainer: Trainer) -> bool:
+    """Whether, as far as is known, this fit ends with the batch or epoch that is running."""
+    if trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True):
+        return True
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.max_epochs
+    return epochs is not None and 0 <= epochs <= trainer.current_epoch + 1 and bool(trainer.is_last_batch)
+
+
+def validation_intervals(trainer: Trainer) -> str:
+    """Return the options of a Trainer that say when validation runs, as text, where they are not the defaults."""
+    options = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0}
+    values = {name: getattr(trainer, name) for name in options}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value != options[name])
+
+
 def builds_model_late(module: LightningModule) -> bool:
     """Whether a module may build its model, or parts of it, after the callbacks' `setup`."""
     return any(
@@ -74,6 +91,28 @@ def logger_of(trainer: Trainer) -> logging.Logger:
     """Return the logger of the Trainer's own package, which users have configured."""
     modules = (cls.__module__ for cls in type(trainer).__mro__)
     return logging.getLogger(next(name for name in modules if name.startswith(("lightning.", "pytorch_lightning."))))
+
+
+def callbacks_of(trainer: Any) -> list[Any]:
+    """Return the callbacks of a Trainer."""
+    return list(trainer.callbacks)
+
+
+def put_first(trainer: Any, kind: type) -> None:
+    """Put the callbacks of a kind before all others, in the same order.
+
+    Weight averaging swaps weights when an epoch of validation ends: whoever comes first sees those it was made with.
+    """
+    # A new list: Lightning may be going through the other one.
+    trainer.callbacks = sorted(callbacks_of(trainer), key=lambda callback: not isinstance(callback, kind))
+
+
+def optimized_parameters(trainer: Trainer) -> frozenset[int]:
+    """Return the identities of the parameters that the Trainer's optimizers train; none outside of a fit."""
+    groups = (
+        [group for optimizer in trainer.optimizers for group in optimizer.param_groups] if is_fitting(trainer) else []
+    )
+    return frozenset(id(parameter) for group in groups for parameter in group["params"])
 
 
 def data_holders(trainer: Trainer, module: LightningModule) -> list[Any]:

@@ -1,10 +1,12 @@
 """The base class of every callback that makes pictures: options, contract, chain, and Lightning's state."""
 
 import copy
+import hashlib
 import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any, ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from vis_callbacks.data.selector import SampleRequest, SampleSource, fingerprint
 from vis_callbacks.data.targets import TargetSpec, check_target
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.event import Event, Moment, Needs
-from vis_callbacks.model.classifier import classifier_in
+from vis_callbacks.model.subject import Forward, check_forward
 from vis_callbacks.output.destinations import Destinations, Handler, check_pattern
 from vis_callbacks.panel import Panel
 from vis_callbacks.run.budget import check_share
@@ -39,20 +41,24 @@ class SharedOptions(TypedDict, total=False):
     mean: float | Sequence[float] | None
     std: float | Sequence[float] | None
     class_names: Sequence[str] | None
+    bands: int | Sequence[int] | None
     on_error: Literal["warn", "raise"]
     seed: int
     budget: float | None
     name: str | None
     transform: Callable[[Tensor], Tensor] | None
     batch_to_images: BatchToImages | None
+    forward: Forward
 
 
 class VisualizationCallback(RunHooks):
     """Makes pictures of a model while it trains. A technique is a subclass with one method, `visualize`.
 
     Args:
-        samples: Images to look at: an int for the first n of validation, ``"per_class"`` for one per class, a tensor
-            ``(N, C, H, W)`` in model space, or image files.
+        samples: Images to look at: an int for n of validation, spread over the classes (or evenly, without labels),
+            ``"per_class"`` for one per class, a tensor ``(N, C, H, W)`` in model space, or image files. They are
+            selected once, as soon as enough classes were seen, at the latest at the end of the first validation epoch;
+            the pictures of the initial weights wait for that, those due by steps only while a single class was seen.
         targets: The logit that is explained: ``"predicted"``, ``"label"``, ``"contrast"`` (predicted minus label), a
             class number or a class name.
         every_n_epochs: Epochs between pictures. None: 1, unless `every_n_steps` is given. The first pictures are made
@@ -63,16 +69,20 @@ class VisualizationCallback(RunHooks):
         mean: Mean that was subtracted from pixels in [0, 1], one number or one per channel. None: inferred.
         std: Standard deviation that they were divided by. None: inferred.
         class_names: Names of the classes, by number. None: inferred.
+        bands: The channels to show as red, green and blue, or one in gray. None: the first three, or the mean of two.
         on_error: ``"warn"`` once and go on, or ``"raise"``.
         seed: Seed for everything random.
-        budget: Share of the training time that these pictures may take, such as 0.05. If need be they are made less
-            often, and the report lists when; techniques of many passes make none before training. To bound all
-            callbacks together, give the budget to `Report`. None: no bound.
+        budget: Share of the training time that these pictures may take, such as 0.05; the first twenty seconds are
+            free. If need be they are made less often, and the report lists when, but always at the end of training;
+            techniques of many passes make none before training. To bound all callbacks together, give the budget to
+            `Report`. None: no bound.
         name: First part of the pictures' tags. None: the class's name. Two callbacks with the same options need
             different names.
         transform: Applied to each finished picture ``(3, H, W)`` in [0, 1] before it is written.
         batch_to_images: Returns the images ``(N, C, H, W)`` of a batch, or images and labels ``(N,)``. None: they are
             found in tuples, lists, dicts and objects.
+        forward: What is shown: a function ``(module, images) -> logits``, its import path, or the dotted name of a
+            child, such as ``"student"``. None: the part that the steps call and train, or that of `Report`.
 
     Raises:
         ConfigurationError: If an argument has a wrong type or value.
@@ -124,12 +134,14 @@ class VisualizationCallback(RunHooks):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         class_names: Sequence[str] | None = None,
+        bands: int | Sequence[int] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         seed: int = 0,
         budget: float | None = None,
         name: str | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         batch_to_images: BatchToImages | None = None,
+        forward: Forward = None,
         **unknown: NoReturn,
     ) -> None:
         super().__init__()
@@ -141,6 +153,7 @@ class VisualizationCallback(RunHooks):
             _normalization(mean, std),
             checks.optional(checks.several, "class_names", class_names, checks.text, "a list of names", least=0) or (),
             batch_to_images,
+            checks.optional(checks.bands, "bands", bands),
         )
         self.targets = checks.class_spec(
             "targets", targets, "'predicted', 'label', 'contrast', a class number or a class name"
@@ -152,7 +165,9 @@ class VisualizationCallback(RunHooks):
         self.left_out: list[int] = []
         self.name = checks.optional(checks.text, "name", name) or type(self).__name__
         self.transform = checks.optional(checks.function, "transform", transform)
+        self.forward = check_forward(forward)
         self.destinations = Destinations()
+        self.restored_subject: dict[str, Any] = {}
         self.restored_samples: dict[str, Any] = {}
         self._stages_chosen = False
         self._chain = ""
@@ -266,7 +281,7 @@ class VisualizationCallback(RunHooks):
             return
         run.add(self)
         if not builds_model_late(pl_module):
-            self.check(classifier_in(pl_module))
+            run.check(self, pl_module)
 
     @property
     def state_key(self) -> str:
@@ -282,6 +297,8 @@ class VisualizationCallback(RunHooks):
         }
         if self._run is not None and self in self._run.techniques[:1]:
             state["samples"] = self._run.selector.state_dict()
+        if self._run is not None and (subject := self._run.subjects.subject(self.forward)):
+            state["subject"] = subject.as_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -289,6 +306,7 @@ class VisualizationCallback(RunHooks):
         self.schedule.mark_done(epoch=state_dict["last_epoch"], step=state_dict["last_step"])
         self.left_out = list(state_dict["left_out"])
         self.restored_samples = state_dict.get("samples", {})
+        self.restored_subject = state_dict.get("subject", {})
 
     def _on(self, stage: Stage) -> Self:
         self.schedule.on = (*self.schedule.on, stage) if self._stages_chosen else (stage,)
@@ -324,4 +342,19 @@ def _stable(value: Any) -> str:
     """Return text that is the same in every process."""
     if isinstance(value, Tensor):
         return fingerprint(value)
-    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    name = getattr(value, "__qualname__", None)
+    if name and "<" in name and (code := getattr(value, "__code__", None)):
+        # Lambdas and functions inside of functions share their names.
+        kept = [_stable(cell.cell_contents) for cell in value.__closure__ or ()]
+        text = f"{_written(code)} {kept} {_stable(value.__defaults__)}"
+        return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _written(code: CodeType) -> str:
+    """Return what a function does, as text that does not depend on where it is written."""
+    constants = [
+        _written(one) if isinstance(one, CodeType) else sorted(map(repr, one)) if isinstance(one, frozenset) else one
+        for one in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

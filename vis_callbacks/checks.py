@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, TypeVar, get_args
 
@@ -118,6 +119,15 @@ def class_spec(name: str, value: Any, expected: str = "a class number or a class
 def channel_numbers(name: str, value: Any, expected: str = "a list of channel numbers") -> tuple[int, ...]:
     """Return numbers of channels, from 0."""
     return several(name, value, lambda name, item: whole(name, item, 0), expected)
+
+
+def bands(name: str, value: Any) -> tuple[int, ...]:
+    """Return the number of the channel that is shown, or those of three: as red, green and blue."""
+    expected = "three channel numbers, for red, green and blue, or one"
+    found = several(name, [value] if isinstance(value, Integral) else value, partial(whole, least=0), expected)
+    if len(found) not in (1, 3):
+        raise refused(name, value, expected)
+    return found
 
 
 def layer_name(name: str, value: Any) -> str:

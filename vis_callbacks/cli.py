@@ -74,14 +74,29 @@ def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _layers(arguments: argparse.Namespace) -> int:
     import torch  # here: other commands do not need it
 
+    from vis_callbacks.model.features import feature_info
     from vis_callbacks.model.pretrained_cfg import stated_input_size
+    from vis_callbacks.model.subject import find_subject, network_of
     from vis_callbacks.model.summary import layers_table
 
     model = _build(arguments.model)
     size = _image_size(stated_input_size(model) or (3, 224, 224), arguments.size)
     # Noise, not zeros: the default layer is found by its gradient.
     noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
-    print(layers_table(model, noise))
+    subject = find_subject(model, images=noise)
+    network = network_of(model, subject)
+    if subject.problem:
+        print(f"vis-callbacks: {subject.problem}", file=sys.stderr)
+    if not subject.runs:
+        return 2
+    found = feature_info(network, noise)
+    try:
+        layout = found.layout(found.default_layer())
+        maps = f"default layer {layout.layer}, map of {' x '.join(map(str, layout.size))}"
+    except ValueError as error:
+        maps = str(error)
+    print(f"network: {subject.name}, {subject.width} outputs, {maps}")
+    print(layers_table(network, noise))
     return 0
 
 

@@ -12,12 +12,27 @@ class LayerError(ConfigurationError):
     """A layer name that the model does not have, or a layer that a technique cannot use."""
 
 
+class SubjectError(ConfigurationError):
+    """No single network of a module maps images to logits: ``forward=`` is to say which."""
+
+
 class NotFiniteError(ArithmeticError):
     """The model's weights hold NaN or Inf."""
 
 
 class VisualizationWarning(UserWarning):
     """A picture could not be made or written; training goes on."""
+
+
+def brief(error: BaseException, most: int = 120) -> str:
+    r"""Return an error in one line, without what it prints over several lines, such as a model.
+
+    Example:
+        >>> brief(ValueError("no map in Sequential(\n  (0): Conv2d"))
+        'ValueError: no map in Sequential('
+    """
+    text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 5) -> str:

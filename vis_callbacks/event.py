@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeVar
@@ -18,6 +18,7 @@ from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.feature_info import LayerChoice
 from vis_callbacks.model.features import feature_info, find_layout, trace_layer_choices
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.meaning import Meaning, seen_meaning
 from vis_callbacks.model.subject import Subject
 from vis_callbacks.model.trace import Trace, joined
 from vis_callbacks.panel import Panel, Tile
@@ -89,42 +90,78 @@ class SharedPass:
         self._targets = targets
         self._clock = clock
         self._needs: list[Needs] = []
+        self._meaning: Meaning = "classes"
+        # The passes of single techniques, where that of all failed.
+        self._alone: dict[Needs, Trace | Exception] | None = None
 
-    def add(self, needs: Needs) -> None:
-        """Ask for something, before anybody reads the pass."""
+    def add(self, needs: Needs, subject: Subject | None = None) -> None:
+        """Ask for something, before anybody reads the pass, of a network whose outputs mean what the subject says."""
         self._needs.append(needs)
+        if subject is not None:
+            self._meaning = subject.meaning
+            if self.samples.class_names and not subject.takes_names(len(self.samples.class_names)):
+                # A name would be that of another class.
+                self.samples = dataclasses.replace(self.samples, class_names=())
 
     def release(self, needs: Needs) -> None:
         """Stop asking for something. When nobody asks any more, activations and gradients are freed."""
         self._needs.remove(needs)
         if "trace" in vars(self) and all(others == Needs() for others in self._needs):
             self.trace = dataclasses.replace(self.trace, input_gradient=None, activations={}, gradients={})
+        if self._alone is not None and needs != Needs() and needs not in self._needs:
+            self._alone.pop(needs, None)
 
     def part(self, items: Tensor) -> "SharedPass":
         """Return the pass of the samples with the numbers `items` ``(n,)``."""
         if len(items) == len(self.samples):
             return self
         part = SharedPass(self._model, self.samples.at(items), self._targets, self._clock)
-        part._needs = self._needs
+        part._needs, part._meaning = self._needs, self._meaning
+        part._alone = None if self._alone is None else {}
         return part
 
     @cached_property
     def trace(self) -> Trace:
         """The result of the pass. Large images go through it one after the other, to save memory."""
+        return self._run(self._needs)
+
+    def trace_for(self, needs: Needs) -> Trace:
+        """Return the pass of all techniques, or if it fails, one that has only what one of them needs."""
+        if self._alone is None:
+            try:
+                return self.trace
+            except Exception:
+                if all(others == needs for others in self._needs):
+                    raise
+                self._alone = {}
+        if needs not in self._alone:
+            try:
+                self._alone[needs] = self._run([needs])
+            except Exception as error:
+                # Without its frames, which hold the tensors of the pass.
+                self._alone[needs] = error.with_traceback(None)
+        found = self._alone[needs]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _run(self, needs: Sequence[Needs]) -> Trace:
         images = self.samples.images
-        pieces = in_small_chunks(self._pass_of, len(images), pixels=pixels_of(images), device=images.device)
+        pieces = in_small_chunks(
+            partial(self._pass_of, needs), len(images), pixels=pixels_of(images), device=images.device
+        )
         with self._clock(len(images)):
             return dataclasses.replace(joined([seen for _, seen in pieces]), images=images)
 
-    def _pass_of(self, items: Tensor) -> Trace:
+    def _pass_of(self, needs: Sequence[Needs], items: Tensor) -> Trace:
         samples = self.part(items).samples
         return trace_layer_choices(
             self._model,
             samples.images,
-            partial(choose_targets, self._targets, samples),
-            input_gradient=any(needs.input_gradient for needs in self._needs),
-            activations=_union(needs.activations for needs in self._needs),
-            gradients=_union(needs.gradients for needs in self._needs),
+            partial(choose_targets, self._targets, samples, meaning=self._meaning),
+            input_gradient=any(one.input_gradient for one in needs),
+            activations=_union(one.activations for one in needs),
+            gradients=_union(one.gradients for one in needs),
         )
 
 
@@ -157,6 +194,7 @@ class Event:
         first: Number of the first of these samples, if other processes have the ones before.
         share: This process's share of the work; all of it, unless the callback sets `split`.
         subject: What the model is in the user's module, and what its outputs mean.
+        needs: What the technique asked for.
     """
 
     model: nn.Module
@@ -166,6 +204,7 @@ class Event:
     first: int = 0
     share: Share = field(default_factory=Share)
     subject: Subject = field(default_factory=Subject)
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def samples(self) -> Samples:
@@ -175,7 +214,12 @@ class Event:
     @property
     def trace(self) -> Trace:
         """Logits, and what the techniques of this event asked for in `needs`, from one forward and one backward."""
-        return self._pass.trace
+        return self._pass.trace_for(self.needs)
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the outputs mean, as far as the subject and the pass tell."""
+        return seen_meaning(self.subject.meaning, self.trace.through, self.trace.logits.shape[1])
 
     def layout(self, layer: str | None) -> Layout:
         """Return how the output of a layer becomes a map. All events show the same layer.
@@ -187,7 +231,7 @@ class Event:
             LayerError: If the layer has no map.
         """
         # The shared pass collects what is known about the layers, so that no other pass has to.
-        _ = self.trace
+        self._try_pass()
         return find_layout(self.model, self.samples.images, layer)
 
     def layouts_across_depth(self, count: int) -> list[Layout]:
@@ -196,7 +240,7 @@ class Event:
         Raises:
             LayerError: If no layer has a map.
         """
-        _ = self.trace
+        self._try_pass()
         found = feature_info(self.model, self.samples.images)
         return [found.layout(name) for name in found.across_depth(count)]
 
@@ -209,14 +253,28 @@ class Event:
         count = len(self.samples)
         return torch.cat([found for _, found in in_chunks(piece, count, pixels=1, chunk_size=count)])
 
-    def prediction(self, index: int) -> tuple[str, float]:
-        """Return the name of the class predicted for a sample, and its probability in [0, 1]."""
-        values = probabilities(self.trace.logits[index : index + 1])[0]
-        best = int(values.argmax())
-        return self.samples.class_name(best), float(values[best])
+    def prediction(self, index: int) -> tuple[str, float | None]:
+        """Return the name of the class predicted for a sample, and its probability in [0, 1].
+
+        Where the outputs are no classes it is what they are, such as ``output 23.4``, without a probability.
+        """
+        logits = self.trace.logits[index]
+        if self.meaning == "value":
+            return f"output {_listed(logits)}", None
+        likely = probabilities(logits[None], self.meaning)[0]
+        best = int(likely.argmax())
+        return self.output_name(best), None if self.meaning == "embedding" else float(likely[best])
+
+    def output_name(self, number: int) -> str:
+        """Return the name of a class, or of an output that is none; "" if there is but one value."""
+        if self.meaning == "value":
+            return "" if self.trace.logits.shape[1] == 1 else f"output {number}"
+        return f"feature {number}" if self.meaning == "embedding" else self.samples.class_name(number)
 
     def sample_panel(self, index: int, *tiles: Tile, columns: int | None = None, caption: str = "") -> Panel:
         """Return a panel that shows a sample, then tiles, with its label, prediction and probability.
+
+        Without classes, or where the subject has a problem, there is no prediction, and so no verdict.
 
         Args:
             index: The sample's number in `samples`.
@@ -225,22 +283,40 @@ class Event:
             caption: One line about the whole panel.
         """
         predicted, probability = self.prediction(index)
+        samples, label, right = self.samples, self.samples.label(index), None
+        if self.meaning == "value":
+            label = None if samples.values is None else f"value {_listed(samples.values[index].reshape(-1))}"
+            caption = ", ".join(filter(None, (predicted, caption)))
+        elif self.meaning == "labels" and samples.truths is not None:
+            true = [samples.class_name(number) for number in samples.truths[index].nonzero()[:, 0].tolist()]
+            label, right = " + ".join(true) or "none", predicted in true
+        verdict = self.subject.predicts and self.meaning not in ("value", "embedding")
         return Panel(
             self.samples.names[index],
             (Tile(self.samples.pixels[index]), *tiles),
             columns=columns,
             caption=caption,
             sample=self.first + index,
-            label=self.samples.label(index),
-            predicted=predicted,
-            probability=probability,
+            label=label,
+            predicted=predicted if verdict else None,
+            probability=probability if verdict else None,
+            right=right if verdict else None,
         )
+
+    def _try_pass(self) -> None:
+        with suppress(Exception):
+            _ = self.trace
 
     @property
     def _pass(self) -> SharedPass:
         if self.shared is None:
             raise ConfigurationError("this callback sets uses_samples = False and then reads samples: set it to True")
         return self.shared
+
+
+def _listed(values: Tensor, most: int = 4) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in values[:most].tolist())
+    return shown + (", …" if len(values) > most else "")
 
 
 def _union(choices: Iterable[tuple[LayerChoice, ...]]) -> list[LayerChoice]:

@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Kind = Literal["image", "heat", "gray", "signed"]
+Kind = Literal["image", "heat", "gray", "signed", "response"]
 """The meaning of a tile's numbers.
 
 * ``image``: a picture, 1 or 3 channels in [0, 1].
 * ``heat``: evidence that is never negative, 1 channel, shown on a sequential colour scale from 0.
 * ``gray``: the same on a gray scale.
 * ``signed``: evidence of both signs; 1 channel is shown on a diverging scale, 3 channels as colours around mid-gray.
+* ``response``: what a channel outputs, 1 channel; 0 is dark, and values of both signs are bright.
 """
 
 
@@ -62,6 +63,7 @@ class Panel:
         predicted: Name of the class that the model predicts for the sample.
         probability: The model's probability for `predicted`, in [0, 1].
         scalars: Numbers that are plotted as curves, by name.
+        right: Whether the prediction is right. None: it is if it equals the label.
 
     Example:
         >>> panel = Panel("cat.png", Tile(torch.rand(3, 8, 8)), caption="a cat")
@@ -78,6 +80,7 @@ class Panel:
     predicted: str | None = None
     probability: float | None = None
     scalars: Mapping[str, float] = field(default_factory=dict)
+    right: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.all_tiles:

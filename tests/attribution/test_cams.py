@@ -111,7 +111,7 @@ class TestScoreCam:
             activation = model[:5](images)
         best = activation.flatten(2).var(dim=2).argmax(dim=1)
         expected = activation[torch.arange(2), best][:, None]
-        assert same(one, nn.functional.interpolate(expected, (16, 16), mode="bilinear"))
+        assert same(one, find_layout(model, images, "4").on_image(expected, (16, 16)))
 
     def test_no_channels(self) -> None:
         with pytest.raises(ValueError, match="top_k=0: expected a whole number from 1"):
@@ -130,7 +130,7 @@ class TestAblationCam:
         terms = model[-1].weight[1, :, None, None] * activation[0].mean(dim=(1, 2), keepdim=True)
         for target, sign in ((1, 1), (2, -1)):
             cam = (sign * terms / score.abs() * activation[0]).sum(dim=0).relu()[None, None]
-            expected = nn.functional.interpolate(cam, (16, 16), mode="bilinear")
+            expected = find_layout(model, images, "4").on_image(cam, (16, 16))
             assert same(ablation_cam(model, images, target), expected, 1e-3)
 
     @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def zero(channel: int) -> Any:
 
 
 def test_an_exchanged_module_is_seen() -> None:
-    model, images = small_net().eval(), random_images(1, height=16, width=16)
+    model, images = small_net().eval(), random_images(1, height=24, width=24)
     grad_cam(model, images)
     model[4] = nn.Sequential(nn.ReLU(), nn.Conv2d(12, 12, 3))
     assert grad_cam(model, images).isfinite().all()

@@ -12,7 +12,8 @@ from torch.utils.data import ConcatDataset, Subset
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from vis_callbacks.data.normalization import Normalization, normalization_from, normalization_in, normalization_of
+from vis_callbacks.data.normalization import Normalization, normalization_of
+from vis_callbacks.data.pixels import find_normalization, stated_by
 from vis_callbacks.errors import ConfigurationError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -60,6 +61,14 @@ class Photos:
 
     def __getitem__(self, index: int) -> None:
         return None
+
+
+def normalization_in(dataset: Any) -> Normalization | None:
+    return next((found for found, _ in stated_by(dataset)), None)
+
+
+def normalization_from(images: torch.Tensor) -> Normalization:
+    return find_normalization(images, nn.Identity(), [])[0]
 
 
 WANTED = transforms.Normalize(MEAN, STD)

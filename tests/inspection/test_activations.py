@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.errors import ConfigurationError, LayerError
 from vis_callbacks.event import Event, Moment, SharedPass
-from vis_callbacks.inspection.activations import Activations, activations, choose_channels
+from vis_callbacks.inspection.activations import Activations, activations, choose_channels, scale_end
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.output.render import render
 from vis_callbacks.panel import Panel
@@ -89,7 +90,7 @@ def test_a_panel_for_each_sample_and_layer() -> None:
     assert [panel.name for panel in panels] == ["0/1", "1/1", "0/5", "1/5"]
     assert len(panels[0].all_tiles) == 5
     assert "4 (strongest at first) of 6 channels of 8×8" in panels[0].caption
-    assert all(tile.kind == "heat" for tile in panels[0].all_tiles[1:])
+    assert all(tile.kind == "response" for tile in panels[0].all_tiles[1:])
     assert render(panels[0]).ndim == 3
 
 
@@ -124,9 +125,73 @@ def test_scales_of_the_moment(scale: Any, same: bool) -> None:
     assert max(tile.limit or 0 for tile in tiles) == pytest.approx(max(float(tile.values.max()) for tile in tiles))
 
 
-def test_signed_maps_diverge() -> None:
-    tiles = panels_of(Activations("0"), net(), torch.rand(1, 3, 8, 8))[0].all_tiles[1:]
-    assert all(tile.kind == "signed" for tile in tiles)
+def spread(picture: Any) -> tuple[float, float]:
+    """How dark the dark tenth of a picture is, and how bright the bright tenth, from 0 to 1."""
+    brightness = torch.from_numpy(picture).float().mean(dim=2) / 255
+    return float(brightness.quantile(0.1)), float(brightness.quantile(0.9))
+
+
+class Outputs(nn.Module):
+    """Gives maps like those of a trained layer: a few places respond."""
+
+    def __init__(self, maps: Tensor, after: nn.Module) -> None:
+        super().__init__()
+        self.maps, self.after, self.head = maps, after, nn.Linear(maps.shape[0], 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = images.mean(dim=(1, 2, 3), keepdim=True)
+        return self.head(self.after(weight * 0 + self.maps).mean(dim=(2, 3)))
+
+
+LAYERS = {"post-ReLU": nn.ReLU(), "GELU": nn.GELU(), "norm": nn.BatchNorm2d(16), "linear": nn.Identity()}
+
+
+@pytest.mark.parametrize("outliers", [1, 100])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_maps_are_neither_pale_nor_black(kind: str, outliers: int) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(16, 7, 7)
+    maps[0] *= outliers  # as single channels of deep transformers do
+    (panel,) = panels_of(Activations("after"), Outputs(maps, LAYERS[kind]), torch.rand(1, 3, 8, 8), epoch=1)
+    dark, bright = spread(render(replace(panel, tiles=panel.all_tiles[2:]), text=False)[:, :])
+    whole = torch.cat([tile.values.flatten() for tile in panel.all_tiles[2:]])
+    assert dark < 0.2
+    assert bright > 0.4
+    # White, which is the page, is none of the colours of a small value.
+    small = replace(panel, tiles=[replace(tile, values=tile.values * 0.05) for tile in panel.all_tiles[2:3]])
+    assert spread(render(small, text=False))[1] < 0.2
+    assert float(whole.abs().quantile(0.99)) <= 2 * (panel.all_tiles[2].limit or 0)
+
+
+def test_the_scale_is_that_of_the_channels_shown() -> None:
+    maps = torch.ones(1, 6, 4, 4)
+    maps[:, 5] = 50
+    assert scale_end(maps) == 1
+    assert scale_end(maps[:, 5:]) == 50
+    assert scale_end(torch.zeros(1, 3, 4, 4)) == 0
+    assert scale_end(torch.full((1, 1, 2, 2), float("nan"))) == 0
+    assert scale_end(torch.rand(2, 1, 1500, 1500)) == pytest.approx(0.99, abs=0.01)
+    sparse = torch.zeros(1, 4, 10, 10)
+    sparse[:, :, 0, 0] = 3
+    assert scale_end(sparse) == 3
+
+
+def test_a_layer_that_is_silent_at_first_gets_its_scale_later() -> None:
+    model, images = net(), torch.rand(1, 3, 8, 8)
+    bias = model[0].bias.data.clone()
+    model[0].bias.data.fill_(-100)
+    callback = Activations("1")
+    panels_of(callback, model, images, epoch=1)
+    model[0].bias.data.copy_(bias)
+    panels_of(callback, model, images, epoch=2)
+    assert callback.limits["1"] > 0.01
+
+
+def test_signed_maps_say_which_colour_is_negative() -> None:
+    (panel,) = panels_of(Activations("0"), net(), torch.rand(1, 3, 8, 8))
+    assert "(blue: negative)" in panel.caption
+    (panel,) = panels_of(Activations("1"), net(), torch.rand(1, 3, 8, 8))
+    assert "negative" not in panel.caption
 
 
 def test_a_wrong_layer_is_named() -> None:

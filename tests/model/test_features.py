@@ -171,7 +171,7 @@ def test_the_default_is_the_last_map_that_the_logits_depend_on(make: Any, expect
     for parameter in model.parameters():
         if parameter.ndim > 1 and not parameter.any():
             nn.init.normal_(parameter)
-    size = 32 if hasattr(model, "patch_size") or hasattr(model, "patch_embed") else 64
+    size = 32 if hasattr(model, "patch_size") or hasattr(model, "patch_embed") else 256
     images = torch.rand(1, 3, size, size)
     layer = default_layer(model, images)
     assert layer.endswith(expected)
@@ -201,7 +201,7 @@ def test_a_map_of_which_one_place_alone_is_read_is_not_chosen() -> None:
 
 def test_an_auxiliary_head_in_train_mode_is_never_chosen() -> None:
     model = torchvision.models.googlenet(weights=None, init_weights=False, num_classes=5).train()
-    assert default_layer(model, torch.rand(1, 3, 64, 64)) == "inception5b"
+    assert default_layer(model, torch.rand(1, 3, 224, 224)) == "inception5b"
     assert model.aux1.training
 
 
@@ -232,7 +232,7 @@ def test_a_backbone_without_gradients_still_has_a_default() -> None:
                 features = self.backbone(images)
             return self.head(features.mean(dim=(2, 3)))
 
-    assert default_layer(Probe(), torch.rand(1, 3, 16, 16)) == "backbone"
+    assert default_layer(Probe(), torch.rand(1, 3, 32, 32)) == "backbone"
 
 
 @pytest.mark.parametrize("count", [4, 17])

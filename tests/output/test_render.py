@@ -76,6 +76,24 @@ def test_signed_scale_is_symmetric_even_for_one_sided_values():
     assert colours([0.0, 1.0], "signed", None)[0].tolist() == colours([0.0], "signed", 1.0)[0].tolist()
 
 
+def test_a_response_is_dark_at_zero_and_bright_at_both_ends() -> None:
+    values = torch.linspace(-1, 1, 41)
+    found = colours(values.tolist(), "response").astype(int)
+    lightness = found @ [0.299, 0.587, 0.114]
+    assert found[20].max() <= 4  # zero is black
+    assert (lightness[21:] - lightness[20:-1] > 0).all()
+    assert (lightness[:20] - lightness[1:21] > 0).all()
+    assert min(lightness[0], lightness[-1]) > 220
+    # Warm and cold are told apart where they are neither black nor almost white.
+    middle = (values.abs() >= 0.3) & (values.abs() <= 0.9)
+    warm, cold = found[(middle & (values > 0)).numpy()], found[(middle & (values < 0)).numpy()]
+    assert (warm[:, 0] > warm[:, 2]).all()
+    assert (cold[:, 2] > cold[:, 0] + 40).all()
+    # Where nothing is negative, the colours are those of heat.
+    heat = colours(values[20:].tolist(), "heat").astype(int)
+    assert abs(heat - found[20:]).max() <= 12
+
+
 def test_signed_lightness_falls_evenly_to_both_sides():
     lightness = colours(torch.linspace(-1, 1, 21).tolist(), "signed") @ [0.299, 0.587, 0.114]
     assert (np.diff(lightness[:11]) > 0).all()
@@ -98,14 +116,14 @@ def test_sequential_scale_is_dark_at_zero_and_gets_lighter(kind):
     assert colours([-1.0], kind).tolist() == colours([0.0], kind).tolist()
 
 
-@pytest.mark.parametrize("kind", ["heat", "gray", "signed"])
+@pytest.mark.parametrize("kind", ["heat", "gray", "signed", "response"])
 def test_same_limit_same_colour_whatever_else_is_in_the_tile(kind):
     early, late = colours([0.2, 0.4], kind, 2.0), colours([0.2, 1.9, 5.0], kind, 2.0)
     assert early[0].tolist() == late[0].tolist()
     assert colours([2.0], kind, 2.0).tolist() == colours([9.0], kind, 2.0).tolist()
 
 
-@pytest.mark.parametrize("kind", ["heat", "gray", "signed"])
+@pytest.mark.parametrize("kind", ["heat", "gray", "signed", "response"])
 def test_scaling_without_a_limit_ignores_the_unit(kind):
     values = torch.randn(1, 28, 28)
     assert np.array_equal(tiles_of(Tile(values, kind)), tiles_of(Tile(values * 1024, kind)))
@@ -125,12 +143,12 @@ def test_a_few_bright_pixels_are_seen_and_told_apart():
 
 
 @pytest.mark.parametrize("limit", [None, 0.0, -1.0, NAN, INF, 1e-45, 1e-300, 1e300])
-@pytest.mark.parametrize("kind", ["heat", "gray", "signed"])
+@pytest.mark.parametrize("kind", ["heat", "gray", "signed", "response"])
 def test_all_zero_is_zero_whatever_the_limit(kind, limit):
     assert (tiles_of(Tile(torch.zeros(1, 8, 8), kind, limit=limit)) == colours([0.0], kind)[0]).all()
 
 
-@pytest.mark.parametrize("kind", ["image", "heat", "gray", "signed"])
+@pytest.mark.parametrize("kind", ["image", "heat", "gray", "signed", "response"])
 def test_what_is_not_finite_is_magenta_and_the_rest_is_as_it_was(kind):
     seen = colours([NAN, INF, -INF, 0.5, 1.0], kind, None)
     assert seen[:3].tolist() == [MAGENTA] * 3
@@ -145,7 +163,7 @@ def test_one_channel_that_is_not_finite_marks_the_pixel(kind):
     assert np.argwhere(marked).tolist() == [[5, 7]]
 
 
-@pytest.mark.parametrize("kind", ["image", "heat", "gray", "signed"])
+@pytest.mark.parametrize("kind", ["image", "heat", "gray", "signed", "response"])
 @pytest.mark.parametrize("fill", [NAN, INF, 3e38, -3e38, 1e-45])
 def test_extreme_tiles_draw_without_a_warning(kind, fill):
     assert tiles_of(Tile(torch.full((1, 8, 8), fill), kind)).shape == (224, 224, 3)
@@ -160,7 +178,7 @@ def test_overlay_is_its_backdrop_at_alpha_0_and_its_heat_at_alpha_1():
     assert np.array_equal(tiles_of(Tile(heat, "heat", backdrop=photo, alpha=1.0)), tiles_of(Tile(heat, "heat")))
 
 
-@pytest.mark.parametrize("kind", ["heat", "signed"])
+@pytest.mark.parametrize("kind", ["heat", "signed", "response"])
 def test_overlay_blends_with_a_constant_weight(kind):
     heat, photo = torch.rand(1, 224, 224), torch.rand(1, 224, 224)
     expected = 0.3 * tiles_of(Tile(heat, kind)) + 0.7 * tiles_of(Tile(photo))

@@ -91,6 +91,38 @@ def test_the_pixels_on_the_screen_are_those_of_the_moment(seen: Visit) -> None:
     assert card.screenshot() == last
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_curves_of_one_chart_are_told_apart(chromium: Browser, tmp_path: Path, scheme: str) -> None:
+    store = small_run(tmp_path)
+    names = ["loss", "val_loss", "train_loss", "test_loss", *(f"val_loss/dataloader_idx_{n}" for n in range(12))]
+    for step in range(0, 300, 20):
+        store.add_metrics(1, step, {name: place + step / 300 for place, name in enumerate(names)})
+    look = """lines => lines.map(line => {
+        const style = getComputedStyle(line);
+        return [style.stroke, style.strokeDasharray].join(" ");
+    })"""
+    with visit(chromium, write_report(tmp_path).as_uri(), color_scheme=scheme) as seen:
+        chart = seen.page.locator(".chart").first
+        drawn = chart.locator(".area .line").evaluate_all(look)
+        listed = chart.locator(".legend path").evaluate_all(look)
+        assert len(drawn) == len(set(drawn)) == len(names)
+        assert drawn[::-1] == listed
+        ground = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert all(contrast(line.split(")")[0] + ")", ground) >= 3 for line in drawn)
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast ratio of WCAG, of two colours like ``rgb(1, 2, 3)``."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour.strip("rgb()").split(",")]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
 def test_keys_move_through_time_and_stop_at_its_ends(seen: Visit) -> None:
     page = seen.page
     moments = []

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from vis_callbacks.report.charts import charts, number, path_of, scale_of, split_stage
+from vis_callbacks import report
+from vis_callbacks.report.charts import COLOURS, DASHES, Chart, charts, number, path_of, scale_of, split_stage
 from vis_callbacks.report.history import Point
 
 
@@ -9,6 +12,8 @@ from vis_callbacks.report.history import Point
     [
         ("train_loss", "loss", "train"),
         ("train_loss_epoch", "loss", "train"),
+        ("train_loss_step", "loss", "train"),
+        ("val_acc/dataloader_idx_1", "acc", "validation"),
         ("loss/train", "loss", "train"),
         ("Val Accuracy", "Accuracy", "validation"),
         ("validation.f1", "f1", "validation"),
@@ -29,7 +34,54 @@ def test_stages_of_one_quantity_share_a_chart_with_validation_first() -> None:
     points = [Point(1, 9, 0.5), Point(2, 19, 0.25)]
     first, second = charts({"train_loss": points, "lr": points, "val_loss": points})
     assert (first.title, [line.name for line in first.lines]) == ("loss", ["validation", "train"])
-    assert (second.title, [line.style for line in second.lines]) == ("lr", ["other"])
+    assert (second.title, looks(second)) == ("lr", [(0, 0)])
+
+
+VALUES = [Point(1, 9, 0.5), Point(2, 19, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("names", "charts_of", "named"),
+    [
+        (["loss", "val_loss"], ["loss"], ["validation", "loss"]),
+        (["val_loss", "train_loss"], ["loss"], ["validation", "train"]),
+        (["loss", "train_loss", "val_loss", "test_loss"], ["loss"], ["validation", "train", "test", "loss"]),
+        (["loss_step", "loss_epoch"], ["loss"], ["loss_step", "loss_epoch"]),
+        (["loss", "loss_step", "loss_epoch"], ["loss"], ["loss", "loss_step", "loss_epoch"]),
+        (["train_loss_step", "train_loss_epoch"], ["loss"], ["train_loss_step", "train_loss_epoch"]),
+        (["val/acc", "valid_acc", "validation acc"], ["acc"], ["val/acc", "valid_acc", "validation acc"]),
+        ([f"val_f1/dataloader_idx_{n}" for n in range(30)], ["f1"], [f"val_f1/dataloader_idx_{n}" for n in range(30)]),
+        (["step", "epoch", "time_step"], ["step", "epoch", "time_step"], ["step", "epoch", "time_step"]),
+    ],
+)
+def test_no_two_curves_of_a_chart_look_the_same(names: list[str], charts_of: list[str], named: list[str]) -> None:
+    found = charts(dict.fromkeys(names, VALUES))
+    assert [chart.title for chart in found] == charts_of
+    assert [line.name for chart in found for line in chart.lines] == named
+    for chart in found:
+        assert len(set(looks(chart))) == len(chart.lines)
+        assert all(colour < COLOURS and dash < DASHES for colour, dash in looks(chart))
+
+
+def test_stages_look_the_same_in_every_chart() -> None:
+    metrics = ["loss", "val_loss", "train_loss", "acc", "val_acc", "test_acc", "train_f1"]
+    of_stage: dict[str, set[tuple[int, int]]] = {}
+    for chart in charts(dict.fromkeys(metrics, VALUES)):
+        for line in chart.lines:
+            of_stage.setdefault(line.name, set()).add((line.colour, line.dash))
+    assert all(len(of_stage[name]) == 1 for name in ("validation", "train", "test"))
+
+
+def test_the_style_sheet_has_every_colour_and_dash_pattern() -> None:
+    css = (Path(report.__file__).parent / "templates" / "report.css").read_text()
+    assert all(f".c{colour} {{ --line: " in css or f".c{colour}, " in css for colour in range(COLOURS))
+    # In the light, in the dark and on paper.
+    assert all(css.count(f"--c{colour}: #") == 3 for colour in range(1, COLOURS))
+    assert all(f".line.d{dash}, .legend .d{dash} path" in css for dash in range(1, DASHES))
+
+
+def looks(chart: Chart) -> list[tuple[int, int]]:
+    return [(line.colour, line.dash) for line in chart.lines]
 
 
 def test_two_metrics_that_would_have_the_same_name_keep_their_own() -> None:

@@ -130,6 +130,45 @@ def test_a_store_with_metrics_alone_and_one_with_nothing_make_a_report(tmp_path:
     assert "Training run" in read(write_report(tmp_path)).text
 
 
+def test_what_shows_nothing_has_a_place_that_says_why(tmp_path: Path) -> None:
+    store = small_run(tmp_path)
+    remarks = {
+        "ClassAppearance": f"No pictures yet, because {SCRIPT}.",
+        "Saliency": "Saliency was left out in epoch 2.",
+    }
+    store.write_facts({**FACTS, "remarks": remarks, "about": {"ClassAppearance": "Shows classes."}})
+    path = write_report(tmp_path)
+    page = read(path)
+    sections = path.read_text("utf-8").split("<section ")
+    of = {
+        name: next(one for one in sections if f">{name}</h2>" in one)
+        for name in ("ClassAppearance", "Saliency", "Filters")
+    }
+    assert "No pictures yet, because &lt;/script&gt;" in of["ClassAppearance"]
+    assert "Shows classes." in of["ClassAppearance"]
+    assert 'class="cards' not in of["ClassAppearance"]
+    assert "was left out in epoch 2." in of["Saliency"]
+    assert 'class="cards' in of["Saliency"]
+    assert 'class="remark"' not in of["Filters"]
+    assert page.text.count("ClassAppearance") == 2  # its link and its title
+    assert len(json.loads(page.scripts[0])["rows"]) == 3
+
+
+def test_a_run_that_shows_nothing_at_all_says_why(tmp_path: Path) -> None:
+    store = PictureStore(tmp_path)
+    store.write_facts({**FACTS, "remarks": {"Saliency": "No pictures yet, because nothing was trained."}})
+    page = read(write_report(tmp_path))
+    assert "No pictures yet, because nothing was trained." in page.text
+    assert "The store holds no pictures" not in page.text
+    assert "could not be read" not in page.text
+
+
+@pytest.mark.parametrize("remarks", [None, [], "no", {"Saliency": 3}, {"Saliency": None}])
+def test_damaged_remarks_are_no_remarks(tmp_path: Path, remarks: object) -> None:
+    small_run(tmp_path).write_facts({**FACTS, "remarks": remarks})
+    assert 'class="remark"' not in write_report(tmp_path).read_text("utf-8")
+
+
 def test_damaged_pictures_are_gaps_with_a_reason_and_are_listed(tmp_path: Path) -> None:
     store = small_run(tmp_path)
     path = next(path for path in store.directory.rglob("*.png") if "conv1" in str(path))

@@ -33,6 +33,7 @@ from vis_callbacks import (
     Samples,
     Tile,
     VisualizationCallback,
+    VisualizationWarning,
 )
 from vis_callbacks.data.selector import SampleRequest, SampleSelector
 from vis_callbacks.report.reading import read_history
@@ -187,12 +188,14 @@ def test_a_test_after_a_training_that_failed_does_not_say_that_it_was_finished(t
 
 
 def test_nothing_is_trained_and_nothing_breaks(tmp_path: Path) -> None:
-    fit(tmp_path, Saliency(), Filters(), Report(), max_epochs=0)
+    with pytest.warns(VisualizationWarning, match="Saliency and Filters made no pictures, because nothing was trained"):
+        fit(tmp_path, Saliency(), Filters(), Report(), max_epochs=0)
     assert tiny.records(tmp_path) == []
 
 
 def test_a_fast_development_run_leaves_nothing_behind(tmp_path: Path) -> None:
-    fit(tmp_path, Saliency(), Filters(), Report(), fast_dev_run=True)
+    with pytest.warns(VisualizationWarning, match="because fast_dev_run=True makes none"):
+        fit(tmp_path, Saliency(), Filters(), Report(), fast_dev_run=True)
     assert list(tmp_path.rglob("*")) == []
 
 

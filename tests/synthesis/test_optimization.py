@@ -330,6 +330,82 @@ def test_images_do_not_influence_each_other_where_tokens_come_first(count):
     assert torch.allclose(together[:1], prior_of(known, real[:1], alone))
 
 
+class ChannelNorm(nn.LayerNorm):
+    """A LayerNorm of one's own, whose name says nothing of the order of the axes."""
+
+    def __init__(self, channels: int, axis: int) -> None:
+        super().__init__(channels)
+        self.axis = axis
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features.movedim(self.axis, -1)).movedim(-1, self.axis)
+
+
+class GammaNorm(nn.Module):
+    """An RMSNorm for maps with channels first, with weights ``(C, 1, 1)``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features / features.square().mean(dim=1, keepdim=True).sqrt() * self.weight
+
+
+class Normed(nn.Module):
+    def __init__(self, norm: nn.Module, axis: int) -> None:
+        super().__init__()
+        self.conv, self.norm, self.axis, self.head = nn.Conv2d(3, 6, 4, 4), norm, axis, nn.Linear(6, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(images) + torch.arange(6.0).view(6, 1, 1)
+        return self.head(self.norm(maps.movedim(1, self.axis)).movedim(self.axis, 1).mean(dim=(2, 3)))
+
+
+NORMS = {
+    "own, channels first": (lambda: ChannelNorm(6, 1), 1),
+    "own, channels last": (lambda: ChannelNorm(6, -1), -1),
+    "torch's": (lambda: nn.LayerNorm(6), -1),
+    "torch's without weights": (lambda: nn.LayerNorm(6, elementwise_affine=False), -1),
+    "RMS of torch": (lambda: nn.RMSNorm(6), -1),
+    "RMS with weights (C, 1, 1)": (lambda: GammaNorm(6), 1),
+    "groups": (lambda: nn.GroupNorm(2, 6), 1),
+}
+
+
+@pytest.mark.parametrize("side", [20, 24])
+@pytest.mark.parametrize("kind", NORMS)
+def test_channels_are_found_by_the_length_of_the_weights_whatever_a_norm_is_called(kind, side):
+    # Of 24 pixels the map is as wide as it has channels.
+    make, axis = NORMS[kind]
+    torch.manual_seed(0)
+    model, images = Normed(make(), axis), torch.rand(8, 3, side, side)
+    for parameter in model.norm.parameters():
+        nn.init.uniform_(parameter, 0.2, 2.0)
+    found = collect_statistics(model, images)["norm"]
+    with torch.no_grad():
+        maps = model.conv(images) + torch.arange(6.0).view(6, 1, 1)
+    assert torch.allclose(found.mean, maps.mean(dim=(0, 2, 3)), atol=1e-5)
+    made = class_appearance(model, [0], image_size=side, steps=2, feature_statistics={"norm": found}, progress=False)
+    assert torch.isfinite(made).all()
+
+
+def test_a_convnext_of_hugging_face_makes_class_images():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ConvNextConfig(num_stages=2, hidden_sizes=[8, 16], depths=[1, 1], num_labels=5)
+    torch.manual_seed(0)
+    model, images = transformers.ConvNextForImageClassification(config).eval(), torch.rand(6, 3, 32, 32)
+    statistics = collect_statistics(model, images)
+    lengths = {name: len(moments.mean) for name, moments in statistics.items()}
+    layers = dict(model.named_modules())
+    assert lengths == {name: len(layers[name].weight) for name in lengths}
+    assert {statistics[name].axis for name in lengths} == {1, -1}
+    made = class_appearance(
+        model, [0, 4], image_size=32, steps=3, feature_statistics=statistics, normalization=Normalization()
+    )
+    assert made.shape == (2, 3, 32, 32)
+
+
 def test_batchnorm_is_found_and_only_some_of_it_is_used():
     def block() -> nn.Module:
         return nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))

@@ -66,7 +66,7 @@ def fit(
     counters.clear()
     module = compiled(tiny.module(package))
     # A limit that is reached would hide a difference.
-    with torch._dynamo.config.patch(recompile_limit=100):
+    with torch._dynamo.config.patch(cache_size_limit=100):
         tiny.trainer(folder, ours, package=package).fit(module, tiny.loader(32), tiny.loader(16, seed=1))
     counted = {f"{kind}: {name}": count for kind in ("frames", "stats") for name, count in counters[kind].items()}
     return counted, [parameter.detach().clone() for parameter in module.parameters()]

@@ -156,7 +156,6 @@ def test_what_is_told_of_many_views_of_one_tensor_is_not_told_many_times() -> No
     assert all(torch.equal(again.state[index], image) for index, image in enumerate(images))
 
 
-@pytest.mark.slow
 def test_a_process_that_fails_stops_nothing(tmp_path: Path) -> None:
     found = ran("faults", tmp_path)
     for name in ("stumbling", "mumbling 0", "mumbling 1"):

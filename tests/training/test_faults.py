@@ -219,7 +219,7 @@ def blocked(folder: Path) -> list[Any]:
 
 
 def report_blocked(folder: Path) -> list[Any]:
-    (folder / "visualizations" / f".report.html.{os.getpid()}.part").mkdir(parents=True)
+    (folder / "visualizations" / f".report.html.{os.getpid()}.tmp").mkdir(parents=True)
     return []
 
 
@@ -464,7 +464,7 @@ def test_training_ends_as_it_would_and_the_report_opens(
         if picture.file is not None:
             with Image.open(picture.file) as image:
                 image.load()
-    assert list(folder.rglob("*.part")) == []
+    assert [path for path in folder.rglob("*.tmp") if path.is_file()] == []
     if fault.report:
         text = opened(chromium, store / "report.html")
         assert history.run.status == fault.status

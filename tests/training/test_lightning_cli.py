@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import tiny
 from tests.training.undisturbed import callback_classes
-from vis_callbacks import Report
+from vis_callbacks import DefaultSuite, Report
 
 pytest.importorskip("jsonargparse")
 
@@ -83,6 +83,29 @@ def test_a_yaml_and_the_command_line_set_callbacks_up(package: str, tmp_path: Pa
     assert made["ClassAppearance"] == "ClassAppearance/star"
     assert made.keys() == {"Filters", "Saliency", "GradCAM", "ClassAppearance"}
     assert (tmp_path / "visualizations" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_the_suite_is_one_class_in_a_yaml(package: str, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(
+        "trainer:\n  callbacks:\n    - class_path: vis_callbacks.DefaultSuite\n      init_args: {budget: 0.1}\n"
+    )
+    found = cli(package, tmp_path, "--config", str(tmp_path / "suite.yaml"), f"--trainer.default_root_dir={tmp_path}")
+    (one,) = [callback for callback in found.trainer.callbacks if type(callback) is DefaultSuite]
+    assert one.callbacks[-1].budget == 0.1
+    records = tiny.records(tmp_path)
+    assert [record["error"] for record in records if record["error"]] == []
+    assert {record["callback"] for record in records if record["epoch"] == 1} == {
+        callback.name for callback in one.callbacks[:-1]
+    }
+    assert (tmp_path / "visualizations" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("package", tiny.PACKAGES)
+def test_the_suite_is_added_on_the_command_line(package: str, tmp_path: Path) -> None:
+    added = ["--trainer.callbacks+=vis_callbacks.DefaultSuite", "--trainer.callbacks.budget=null"]
+    found = [one for one in cli(package, tmp_path, *added, run=False).trainer.callbacks if type(one) is DefaultSuite]
+    assert [one.callbacks[-1].budget for one in found] == [None]
 
 
 @pytest.mark.parametrize("package", [tiny.PACKAGES[0], pytest.param(tiny.PACKAGES[1], marks=pytest.mark.slow)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.helpers import tiny
 from tests.training.undisturbed import Case, Thief, Vandal, all_callbacks, cheap, train
 from vis_callbacks import Report, VisualizationWarning
+from vis_callbacks.run import budget
 
 EMA, SWA = "EMAWeightAveraging", "StochasticWeightAveraging"
 
@@ -50,7 +52,13 @@ TABLE = [
         package,
         name,
         id=f"{package}-{name}",
-        marks=[pytest.mark.slow] * (package != "pytorch_lightning" and name not in _QUICK),
+        marks=[
+            *[pytest.mark.slow] * (package != "pytorch_lightning" and name not in _QUICK),
+            pytest.mark.skipif(
+                name == "averaged weights" and not hasattr(import_module(package).callbacks, EMA),
+                reason=f"{package} has no {EMA} before 2.6",
+            ),
+        ],
     )
     for package in tiny.PACKAGES
     for name in CASES
@@ -65,6 +73,21 @@ def test_training_is_the_same_with_every_callback(package: str, name: str, tmp_p
         found = train(case, package, lambda: _ours(case), tmp_path / "with")
     assert differences(without, found) == []
     expect_pictures(_ours(case), tmp_path / "with")
+
+
+def test_training_is_the_same_where_what_was_left_out_is_made_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "FREE", 0.0)
+    # The last validation is not at the end of the training.
+    case = Case(trainer={"val_check_interval": 3})
+    without = train(case, tiny.PACKAGES[0], list, tmp_path / "without")
+    found = train(case, tiny.PACKAGES[0], lambda: [*all_callbacks(), Report(budget=1e-9)], tmp_path / "with")
+    assert differences(without, found) == []
+    records = tiny.records(tmp_path / "with")
+    last = max((record["epoch"], record["step"]) for record in records)
+    shown = {record["callback"] for record in records if (record["epoch"], record["step"]) == last and record["file"]}
+    assert shown >= {callback.name for callback in all_callbacks() if not isinstance(callback, Report)}
 
 
 def _ours(case: Case) -> list[Any]:

@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
+from vis_callbacks.attribution.cam import (
+    CamCallback,
+    activation_from_trace,
+    on_images,
+    weighted_sum,
+)
 from vis_callbacks.event import Event
 from vis_callbacks.model import (
     Layout,
@@ -26,7 +31,7 @@ from vis_callbacks.model import (
 )
 from vis_callbacks.model.batching import is_out_of_memory
 from vis_callbacks.model.features import feature_info
-from vis_callbacks.model.trace import first_tensor, with_first_tensor
+from vis_callbacks.model.parts import part_at, with_part
 
 Ablation = Callable[..., AbstractContextManager[None]]
 """Sets some channels to zero inside, see `_ablation`."""
@@ -72,7 +77,7 @@ def ablation_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return ablation_cam_from_trace(model, trace(model, images, targets, activations=[layout.layer]), layout, chunk_size)
+    return ablation_cam_from_trace(model, trace(model, images, targets, activations=[layout]), layout, chunk_size)
 
 
 def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:
@@ -98,7 +103,7 @@ def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk
         ):
             without[row, channels[items]] = found
     weights = (score[:, None] - without) / score.abs().clamp(min=torch.finfo(score.dtype).tiny)[:, None]
-    return to_image_size(weighted_sum(activation, weights), seen.images)
+    return on_images(weighted_sum(activation, weights), seen.images, layout)
 
 
 def _ablated_scores(
@@ -149,12 +154,12 @@ def _ablation(
         left -= 1
         if left:
             return output
-        tensor = first_tensor(output)
+        tensor = part_at(output, layout.part)
         assert tensor is not None
         values = layout.channels_first(tensor)
         values = values.expand(count, *values.shape[1:]).clone()
         values[torch.arange(len(channels)), channels] = 0
-        return with_first_tensor(output, layout.from_channels_first(values))
+        return with_part(output, tensor, layout.from_channels_first(values))
 
     handles = [find_layer(model, layout.layer)[1].register_forward_hook(ablate)]
     if once:

@@ -79,15 +79,20 @@ class AttributionCallback(VisualizationCallback):
             tiles = [
                 display_tile(maps[index], pixels[index], mode, self.alpha, signed=self.signed) for mode in self.display
             ]
-            yield event.sample_panel(index, *tiles, caption=self.caption(event, index))
+            said = self.caption(event, index), self.remark(event, index, maps[index])
+            yield event.sample_panel(index, *tiles, caption="; ".join(filter(None, said)))
 
     def caption(self, event: Event, index: int) -> str:
         """Return the name of the class whose logit a map explains, if it is not the predicted class."""
-        if event.trace.targets.ndim == 2:
-            first, second = (event.samples.class_name(int(value)) for value in event.trace.targets[index])
-            return f"for {first} against {second}"
-        target = event.samples.class_name(int(event.trace.targets[index]))
-        return "" if target == event.prediction(index)[0] else f"for {target}"
+        names = [event.output_name(int(value)) for value in event.trace.targets[index].reshape(-1)]
+        if len(names) == 2:
+            return f"for {names[0]} against {names[1]}"
+        return "" if names[0] in ("", event.prediction(index)[0]) else f"for {names[0]}"
+
+    def remark(self, event: Event, index: int, values: Tensor) -> str:
+        """Return what else there is to know about a sample's map ``(C, H, W)``, for its caption."""
+        del event, index, values
+        return ""
 
 
 def display_tile(values: Tensor, image: Tensor, mode: Display, alpha: float, *, signed: bool = True) -> Tile:

@@ -1,16 +1,16 @@
 """Shared by the class activation maps: the layer, the maps of its channels, and resizing to the image's size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeAlias
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions, Display
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model import Layout, Targets, Trace, find_layer, find_layout, full_name, trace
+from vis_callbacks.model.features import feature_info
 
 CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
@@ -19,14 +19,13 @@ CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule) -> Tensor:
     """Return the map of a rule that reads one layer's activation and gradient, ``(N, 1, H, W)``."""
     layout = find_layout(model, images, layer)
-    return cam_from_trace(trace(model, images, targets, gradients=[layout.layer]), layout, rule)
+    return cam_from_trace(trace(model, images, targets, gradients=[layout]), layout, rule)
 
 
 def cam_from_trace(seen: Trace, layout: Layout, rule: CamRule) -> Tensor:
     """Return the map ``(N, 1, H, W)`` of a rule, from a trace that has the layer's gradient."""
-    return to_image_size(
-        rule(activation_from_trace(seen, layout), layout.to_map(seen.gradients[layout.layer])), seen.images
-    )
+    maps = rule(activation_from_trace(seen, layout), layout.to_map(seen.gradients[layout.layer]))
+    return on_images(maps, seen.images, layout)
 
 
 def activation_from_trace(seen: Trace, layout: Layout) -> Tensor:
@@ -39,9 +38,9 @@ def weighted_sum(activation: Tensor, weights: Tensor) -> Tensor:
     return (activation * weights[:, :, None, None]).sum(dim=1, keepdim=True).relu()
 
 
-def to_image_size(maps: Tensor, images: Tensor) -> Tensor:
-    """Resize maps ``(N, 1, h, w)`` bilinearly to the images' size."""
-    return F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
+def on_images(maps: Tensor, images: Tensor, layout: Layout) -> Tensor:
+    """Put maps ``(N, 1, h, w)`` of a layer on the pixels of the images, see `Layout.on_image`."""
+    return layout.on_image(maps, (images.shape[-2], images.shape[-1]))
 
 
 class CamCallback(AttributionCallback):
@@ -49,6 +48,7 @@ class CamCallback(AttributionCallback):
 
     Attributes:
         reads_gradient: Whether the technique reads the layer's gradient, and not only its activation.
+        no_evidence: Why a map is zero everywhere although the logits depend on the layer.
 
     Args:
         layer: The layer's name; None: the last one with a map that the logits depend on.
@@ -59,6 +59,7 @@ class CamCallback(AttributionCallback):
     signed = False
     one_channel = True
     reads_gradient: ClassVar[bool] = False
+    no_evidence: ClassVar[str] = "no evidence for this class is positive"
 
     def __init__(self, *, layer: str | None = None, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(**options)
@@ -75,6 +76,23 @@ class CamCallback(AttributionCallback):
         """The layer's activation, and its gradient if the technique reads it."""
         layers = tuple(full_name(event.model, layer) for layer in self.layers)
         return Needs(gradients=layers) if self.reads_gradient else Needs(activations=layers)
+
+    def remark(self, event: Event, index: int, values: Tensor) -> str:
+        """Return the layer and the size of its map, and why a map is zero everywhere."""
+        layouts = [event.layout(layer) for layer in self.layers]
+        read = ", ".join(f"{layout.layer}, {layout.size[0]}×{layout.size[1]}" for layout in layouts)
+        if values.any():
+            return read
+        return f"{read}; {self._reason(event, index, layouts)}"
+
+    def _reason(self, event: Event, index: int, layouts: Sequence[Layout]) -> str:
+        found = feature_info(event.model, event.samples.images)
+        for layout in layouts:
+            gradient = event.trace.gradients.get(layout.layer)
+            reaches = found.layer(layout.layer).reaches_logit
+            if reaches if gradient is None else layout.to_map(gradient)[index].any():
+                return self.no_evidence
+        return "the logits do not depend on this layer"
 
 
 class GradientCamCallback(CamCallback):

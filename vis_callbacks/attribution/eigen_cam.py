@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size
+from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, on_images
 from vis_callbacks.event import Event
 from vis_callbacks.model import Layout, Trace, find_layout, guarded, trace
 
@@ -39,12 +39,12 @@ def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: s
     """
     del targets
     layout = find_layout(model, images, layer)
-    return eigen_cam_from_trace(trace(model, images, activations=[layout.layer]), layout)
+    return eigen_cam_from_trace(trace(model, images, activations=[layout]), layout)
 
 
 def eigen_cam_from_trace(seen: Trace, layout: Layout) -> Tensor:
     """Return the map ``(N, 1, H, W)`` from a trace that has the layer's activation."""
-    return to_image_size(eigen_cam_rule(activation_from_trace(seen, layout)), seen.images)
+    return on_images(eigen_cam_rule(activation_from_trace(seen, layout)), seen.images, layout)
 
 
 def eigen_cam_rule(activation: Tensor) -> Tensor:

@@ -70,8 +70,7 @@ def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) 
 
 def gradient_from_trace(seen: Trace) -> Tensor:
     """Return the gradient of a trace that has one."""
-    assert seen.input_gradient is not None, "the trace was made without input_gradient=True"
-    return seen.input_gradient
+    return seen.gradient_at_images
 
 
 def gradient_x_input_from_trace(seen: Trace) -> Tensor:

@@ -37,7 +37,7 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
         torch.Size([2, 3, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return guided_grad_cam_from_trace(model, trace(model, images, targets, gradients=[layout.layer]), layout)
+    return guided_grad_cam_from_trace(model, trace(model, images, targets, gradients=[layout]), layout)
 
 
 def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout) -> Tensor:

@@ -50,7 +50,7 @@ def layer_cam(
     if not names:
         raise ConfigurationError("no layer named: give at least one, or None for the default")
     layouts = [find_layout(model, images, name) for name in names]
-    return layer_cam_from_trace(trace(model, images, targets, gradients=[layout.layer for layout in layouts]), layouts)
+    return layer_cam_from_trace(trace(model, images, targets, gradients=layouts), layouts)
 
 
 def layer_cam_from_trace(seen: Trace, layouts: Sequence[Layout]) -> Tensor:

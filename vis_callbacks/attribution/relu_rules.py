@@ -1,12 +1,14 @@
 """Guided backpropagation and deconvnet: gradients that follow another rule at each ReLU."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from typing_extensions import Unpack
 
 from vis_callbacks import checks
@@ -15,6 +17,7 @@ from vis_callbacks.attribution.gradient import gradient_from_trace
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
 from vis_callbacks.model import Targets, captured, check_images, find_layer, find_layout, guarded, logits_of, trace
+from vis_callbacks.model.parts import Path
 from vis_callbacks.model.torch_functions import CLIPPED, OTHER_ACTIVATIONS, RELUS, Function, FunctionMode, is_rectifier
 
 Rule = Literal["guided", "deconv"]
@@ -26,13 +29,16 @@ class ReluRule(FunctionMode):
     * ``guided``: the gradient passes where both it and the activation's input are positive.
     * ``deconv``: the gradient passes where it is positive, whatever the input was.
 
-    Activations inside compiled C++ or scripted code are not affected.
+    A rectifier counts in any spelling, see `RectifierSpellings`. Those inside scripted code are found in the graph when
+    ``torch.autograd.grad`` is called.
 
     Args:
         rule: The rule.
 
     Attributes:
         others: Names of the activations that ran and are no rectifiers; the rules were not made for them.
+        rectifiers: Number of rectifiers met.
+        hidden: Whether the graph has a part that nobody can look into.
 
     Example:
         >>> from torch.nn import functional as F
@@ -45,13 +51,18 @@ class ReluRule(FunctionMode):
 
     def __init__(self, rule: Rule) -> None:
         activations = RELUS | CLIPPED | OTHER_ACTIVATIONS
-        super().__init__({function: partial(self._activation, function) for function in activations})
+        replaced: dict[Function, Function] = {one: partial(self._activation, one) for one in activations}
+        super().__init__({**replaced, torch.autograd.grad: self._grad}, spellings=True)
         self.rule = rule
         self.others: set[str] = set()
+        self.rectifiers = 0
+        self.hidden = False
 
     def _activation(self, function: Function, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         rectifies = is_rectifier(function, *args, **kwargs)
-        if not rectifies:
+        if rectifies:
+            self.rectifiers += 1
+        else:
             self.others.add(function.__name__.rstrip("_"))
         if not (torch.is_grad_enabled() and input.requires_grad):
             return function(input, *args, **kwargs)
@@ -62,6 +73,46 @@ class ReluRule(FunctionMode):
         outputs = function(input, *args, **kwargs)
         outputs.register_hook(partial(_positive, passing=passing))
         return outputs
+
+    def _grad(self, outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Differentiate, with the rule at the rectifiers that ran where no function was seen."""
+        with ExitStack() as stack:
+            for node in _nodes(outputs):
+                self.hidden |= "DifferentiableGraph" in node.name()
+                if _rectifies(node):
+                    self.rectifiers += 1
+                    hook = partial(_pass_positive, inside=self.rule == "guided")
+                    stack.callback(node.register_hook(hook).remove)
+            return torch.autograd.grad(outputs, inputs, *args, **kwargs)
+
+
+def _nodes(outputs: Tensor | Sequence[Tensor]) -> Iterator[Node]:
+    """Yield the nodes of a graph."""
+    tensors = [outputs] if isinstance(outputs, Tensor) else outputs
+    todo = [tensor.grad_fn for tensor in tensors]
+    seen: set[Node] = set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo.extend(before for before, _ in node.next_functions)
+            yield node
+
+
+def _rectifies(node: Any) -> bool:
+    """Whether a node is that of a ReLU, or of a clamp from 0."""
+    if node.name() == "ReluBackward0":
+        return True
+    bounds = {"HardtanhBackward0": "_saved_min_val", "ClampBackward1": "_saved_min", "ClampMinBackward0": "_saved_min"}
+    name = bounds.get(node.name())
+    return name is not None and getattr(node, name) == 0
+
+
+def _pass_positive(
+    found: tuple[Tensor | None, ...], given: tuple[Tensor | None, ...], *, inside: bool
+) -> tuple[Tensor | None, ...] | None:
+    gradient = found[0] if inside else given[0]
+    return None if gradient is None else (gradient.clamp(min=0), *found[1:])
 
 
 def _positive(gradient: Tensor, passing: Tensor | None) -> Tensor:
@@ -98,7 +149,8 @@ def guided_backprop(
 ) -> Tensor:
     """Differentiate the target logit, letting back through each ReLU only what is positive there and was active.
 
-    ReLUs are found whether they are modules, functions, in place or used many times. GELU, SiLU and their like are
+    ReLUs are found in any spelling: modules, functions, ``clamp(min=0)``, ``where(h > 0, h, 0)``, in place or used many
+    times. GELU, SiLU and their like are
     treated by the same rule, which was not made for them: a warning says so. Clipped rectifiers (ReLU6) pass gradients
     between their bounds. The maps are sharp but depend little on the last layers' weights (Adebayo et al., "Sanity
     Checks for Saliency Maps", 2018, arXiv:1810.03292): read them as what the image offers, not as why the class won.
@@ -235,10 +287,26 @@ def _by_rule(
             result = gradient_from_trace(trace(model, images, targets, input_gradient=True))
         else:
             result = _layer_gradient(model, images, *read)
+    name = getattr(model, "original_name", type(model).__name__)
+    if mode.hidden and not mode.rectifiers:
+        raise ConfigurationError(
+            f"{name} runs as TorchScript, in which the {rule} rule reaches no ReLU: give the module that was scripted, "
+            "or use Gradient"
+        )
+    if mode.hidden:
+        warnings.warn(
+            f"a part of {name} runs as TorchScript, in which the {rule} rule reaches no ReLU: read the map with care",
+            stacklevel=4,
+        )
     if mode.others:
         warnings.warn(
-            f"{type(model).__name__} has {', '.join(sorted(mode.others))}, for which the {rule} rule was not made: "
+            f"{name} has {', '.join(sorted(mode.others))}, for which the {rule} rule was not made: "
             "it was applied to their gradients, read the map with care",
+            stacklevel=4,
+        )
+    elif not mode.rectifiers:
+        warnings.warn(
+            f"no ReLU was met in {name}, nor another activation: the map of the {rule} rule is the plain gradient",
             stacklevel=4,
         )
     return result
@@ -246,19 +314,21 @@ def _by_rule(
 
 def _channel_reader(
     model: nn.Module, images: Tensor, layer: str, channel: int | None
-) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Return a layer's full name, and a function that selects the channel from its output."""
+) -> tuple[str, Mapping[str, Path], Callable[[Tensor], Tensor]]:
+    """Return a layer's full name, which tensor of its output is read, and a function that selects the channel."""
     if channel is None:
-        return find_layer(model, layer)[0], lambda output: output
+        return find_layer(model, layer)[0], {}, lambda output: output
     layout = find_layout(model, images, layer)
     if not 0 <= channel < layout.channels:
         raise ConfigurationError(f"channel {channel} of layer {layer!r}: expected one from 0 to {layout.channels - 1}")
-    return layout.layer, lambda output: layout.to_map(output)[:, channel]
+    return layout.layer, {layout.layer: layout.part}, lambda output: layout.to_map(output)[:, channel]
 
 
-def _layer_gradient(model: nn.Module, images: Tensor, name: str, read: Callable[[Tensor], Tensor]) -> Tensor:
+def _layer_gradient(
+    model: nn.Module, images: Tensor, name: str, parts: Mapping[str, Path], read: Callable[[Tensor], Tensor]
+) -> Tensor:
     inputs = images.detach().clone().requires_grad_()
-    with captured({name: find_layer(model, name)[1]}) as outputs:
+    with captured({name: find_layer(model, name)[1]}, parts=parts) as outputs:
         logits_of(model, inputs)
     (found,) = torch.autograd.grad(read(outputs[name]).sum(), inputs)
     return found.float()

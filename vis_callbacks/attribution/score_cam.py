@@ -6,7 +6,12 @@ from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionOptions
-from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, to_image_size, weighted_sum
+from vis_callbacks.attribution.cam import (
+    CamCallback,
+    activation_from_trace,
+    on_images,
+    weighted_sum,
+)
 from vis_callbacks.event import Event
 from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, in_chunks, pixels_of, scores_of, trace
 
@@ -54,9 +59,7 @@ def score_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return score_cam_from_trace(
-        model, trace(model, images, targets, activations=[layout.layer]), layout, top_k, chunk_size
-    )
+    return score_cam_from_trace(model, trace(model, images, targets, activations=[layout]), layout, top_k, chunk_size)
 
 
 def score_cam_from_trace(
@@ -69,7 +72,7 @@ def score_cam_from_trace(
 
     def masked_scores(items: Tensor) -> Tensor:
         of = rows[items]
-        masks = _scaled(to_image_size(activation[of, channels[items]][:, None], images))
+        masks = _scaled(on_images(activation[of, channels[items]][:, None], images, layout))
         return scores_of(model, images[of] * masks, seen.targets[of])
 
     for items, found in in_chunks(
@@ -78,7 +81,7 @@ def score_cam_from_trace(
         scores[rows[items], channels[items]] = found
     # The softmax is NaN where every channel is constant.
     weights = scores.softmax(dim=1).nan_to_num(0)
-    return to_image_size(weighted_sum(activation, weights), images)
+    return on_images(weighted_sum(activation, weights), images, layout)
 
 
 def _varying(activation: Tensor, top_k: int | None) -> Tensor:

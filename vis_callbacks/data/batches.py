@@ -1,6 +1,7 @@
 """Images and labels from batches of any common shape, and from image files."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,55 +12,89 @@ from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, resize
 
 from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.samples import UNKNOWN
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.nested import shapes_in, tensors_in
+from vis_callbacks.model.nested import named_tensors_in, shapes_in
 
 BatchToImages: TypeAlias = Callable[[Any], Any]
 """A function from a batch to its images ``(N, C, H, W)``, or to images and labels ``(N,)``."""
 
+_IMAGE_NAMES = {"image", "images", "img", "imgs", "pixel_values", "pixels", "x", "input", "inputs", "data"}
+_LABEL_NAMES = {"label", "labels", "target", "targets", "y", "class", "classes", "class_id", "class_label", "category"}
+_OTHER_NAMES = {"index", "indices", "idx", "id", "ids", "image_id", "sample_id", "weight", "weights", "path"}
+"""Names of parts of a batch that may look like labels and are none."""
 
-def images_and_labels(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Find images and labels in a batch of any common structure.
+_NO_IMAGE = ("mask", "seg", "label", "target", "depth", "heatmap")
+"""Parts of names of maps that are as large as images."""
 
-    Images are the first tensor of four dimensions in tuples, lists, dicts, dataclasses and objects. Labels are the
-    first integer tensor of one dimension and the same length, or one-hot rows.
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with what is known about them.
+
+    Attributes:
+        images: ``(N, C, H, W)``.
+        labels: ``(N,)`` long; -1 where no class is true, of several true ones the first. None: there are none.
+        truths: ``(N, K)`` bool, which classes are true, if the labels are rows of zeros and ones.
+        values: ``(N,)`` or ``(N, K)`` float, if the labels are numbers and not classes, or may be.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    truths: Tensor | None = None
+    values: Tensor | None = None
+
+
+def find_batch(batch: Any) -> Batch:
+    """Find images and labels in a batch of any common structure: tuples, lists, dicts, dataclasses and objects.
+
+    Images are the tensor of four dimensions with the name of one, such as ``image``, ``pixel_values`` or ``x``, else
+    the first whose name is not that of a mask. Labels are the tensor with the name of labels, else the first one behind
+    the images that looks like labels: integers, one-hot or multi-hot rows, probabilities, or numbers.
 
     Args:
         batch: One batch of a data loader.
 
-    Returns:
-        Images ``(N, C, H, W)`` and labels ``(N,)`` long, or None.
-
     Raises:
-        ConfigurationError: If there is no tensor of four dimensions.
+        ConfigurationError: If there is no tensor of four dimensions, or its channels are last.
 
     Example:
-        >>> images, labels = images_and_labels({"image": torch.zeros(4, 3, 8, 8), "label": torch.arange(4)})
-        >>> images.shape, labels
+        >>> found = find_batch({"image": torch.zeros(4, 3, 8, 8), "label": torch.arange(4)})
+        >>> found.images.shape, found.labels
         (torch.Size([4, 3, 8, 8]), tensor([0, 1, 2, 3]))
     """
-    tensors = list(tensors_in(batch))
-    images = next((tensor for tensor in tensors if tensor.ndim == 4), None)
-    if images is None:
-        raise ConfigurationError(
-            f"no images in a batch of {shapes_in(batch)}: expected a tensor (N, C, H, W); give batch_to_images="
-        )
-    return images, next((label for t in tensors if (label := _as_labels(t, len(images))) is not None), None)
+    tensors = [(name.lower(), tensor) for name, tensor in named_tensors_in(batch)]
+    maps = [one for one in tensors if one[1].ndim == 4]
+    if not maps:
+        raise ConfigurationError(_without_images(batch, [tensor for _, tensor in tensors]))
+    named = [one for one in maps if one[0] in _IMAGE_NAMES]
+    others = [one for one in maps if not any(word in one[0] for word in _NO_IMAGE)]
+    images = (named or others or maps)[0][1]
+    at = next(at for at, (_, tensor) in enumerate(tensors) if tensor is images)
+    # Those behind the images first, as in (index, image, label).
+    rest = [one for one in [*tensors[at + 1 :], *tensors[:at]] if one[0] not in _OTHER_NAMES]
+    rest.sort(key=lambda one: one[0] not in _LABEL_NAMES)
+    read = [Batch(images, *found) for _, one in rest if (found := _labels_of(one, len(images))) is not None]
+    return _checked(next((one for one in read if one.labels is not None), read[0] if read else Batch(images)))
 
 
-def read_batch(reader: BatchToImages, batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Return the images ``(N, C, H, W)`` of a batch and, if the reader returns them, the labels ``(N,)``.
+def read_batch(reader: BatchToImages | None, batch: Any) -> Batch:
+    """Return images and labels of a batch, as a reader returns them; None: they are found.
 
     Raises:
-        ConfigurationError: If the reader returns no images.
+        ConfigurationError: If there are no images.
     """
+    if reader is None:
+        return find_batch(batch)
     found = reader(batch)
     images, labels = (found, None) if isinstance(found, Tensor) else found
     if not isinstance(images, Tensor) or images.ndim != 4:
         raise ConfigurationError(
-            f"batch_to_images gave {shapes_in(images)} for a batch of {shapes_in(batch)}: expected (N, C, H, W)"
+            f"batch_to_images gave {shapes_in(images)[:90]} for a batch of {shapes_in(batch)[:90]}: "
+            "expected (N, C, H, W)"
         )
-    return images, labels
+    read = None if labels is None else _labels_of(torch.as_tensor(labels), len(images))
+    return _checked(Batch(images, *(read or ())))
 
 
 def load_images(
@@ -91,19 +126,55 @@ def load_images(
     return normalization.to_model(torch.stack(images))
 
 
-def _as_labels(tensor: Tensor, count: int) -> Tensor | None:
-    if len(tensor.shape) == 0 or len(tensor) != count:
+def _checked(batch: Batch) -> Batch:
+    """Return a batch of plain tensors, not of a subclass; raise an error if its images have their channels last."""
+    rows, columns, last = batch.images.shape[1:]
+    if last in (1, 3, 4) and min(rows, columns) > 4 and 0.25 <= rows / columns <= 4:
+        raise ConfigurationError(
+            f"images {tuple(batch.images.shape)} seem to have their channels last, expected (N, C, H, W): give "
+            "batch_to_images=lambda batch: batch[0].permute(0, 3, 1, 2), and forward= that takes such images"
+        )
+    # Subclasses, such as MONAI's, have operations of their own, and do not load with weights only.
+    parts = {name: value.as_subclass(Tensor) for name, value in vars(batch).items() if value is not None}
+    return replace(batch, **parts)
+
+
+def _without_images(batch: Any, tensors: Sequence[Tensor]) -> str:
+    largest = max(tensors, key=lambda tensor: tensor.ndim, default=torch.zeros(()))
+    shape = tuple(largest.shape)
+    if largest.ndim == 5:
+        advice = "of a video or volume give one frame or slice, as batch_to_images=lambda batch: batch[0][:, :, 0]"
+    elif largest.ndim == 3 and shape[0] in (1, 3, 4):
+        advice = "for one image without a batch give batch_to_images=lambda batch: batch[0][None]"
+    elif largest.ndim == 3:
+        advice = "for gray images without channels give batch_to_images=lambda batch: batch[0][:, None]"
+    else:
+        advice = "give batch_to_images="
+    return f"no images in a batch of {shapes_in(batch)[:120]}: expected a tensor (N, C, H, W); {advice}"
+
+
+def _labels_of(tensor: Tensor, count: int) -> tuple[Tensor | None, Tensor | None, Tensor | None] | None:
+    """Return labels, truths and values as in `Batch`, or None if a tensor is nothing of this."""
+    if not tensor.ndim or len(tensor) != count or tensor.is_complex():
         return None
+    tensor = tensor.detach().as_subclass(Tensor)
     if tensor.ndim == 2 and tensor.shape[1] == 1:
         tensor = tensor[:, 0]
-    if tensor.ndim == 2 and bool(((tensor >= 0) & (tensor <= 1)).all()):
-        # One-hot or soft labels; the first of several true labels.
-        return tensor.argmax(dim=1)
-    if tensor.ndim != 1:
+    real, zero_one = tensor.is_floating_point(), bool(((tensor == 0) | (tensor == 1)).all())
+    if tensor.ndim == 1:
+        labels = tensor.long().clamp_min(UNKNOWN) if zero_one or not real else None
+        return labels, None, tensor.float() if real else None
+    if tensor.ndim != 2 or not tensor.shape[1]:
         return None
-    if tensor.is_floating_point() and not bool(((tensor == 0) | (tensor == 1)).all()):
+    # Some data sets mark what is uncertain by -1 or NaN.
+    if zero_one or bool((tensor.isnan() | (tensor.abs() == 1) | (tensor == 0)).all()):
+        truths = tensor == 1
+        return torch.where(truths.any(dim=1), truths.int().argmax(dim=1), UNKNOWN), truths, None
+    if not real:
         return None
-    return tensor.long()
+    if bool((tensor >= 0).all()) and torch.allclose(tensor.sum(dim=1), tensor.new_ones(()), atol=1e-2):
+        return tensor.argmax(dim=1), None, None
+    return None, None, tensor.float()
 
 
 def _cover(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,8 +1,7 @@
 """Convert between pixels in [0, 1] and the model's input space."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ class Normalization:
     @classmethod
     def of(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> "Normalization":
         """Create one from numbers, lists or tensors."""
-        return cls(_numbers(mean), _numbers(std))
+        return cls(numbers_of(mean), numbers_of(std))
 
     def to_model(self, pixels: Tensor) -> Tensor:
         """Normalise pixels ``(..., C, H, W)`` in [0, 1]."""
@@ -71,52 +70,6 @@ def normalization_of(model: nn.Module) -> Normalization | None:
     return None
 
 
-def normalization_in(dataset: Any) -> Normalization | None:
-    """Return the last ``Normalize`` among a dataset's transforms, also inside subsets and compositions.
-
-    Example:
-        >>> from torchvision.transforms import Compose, Normalize
-        >>> class Photos: transform = Compose([Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))])
-        >>> normalization_in(Photos()).mean
-        (0.5, 0.4, 0.3)
-    """
-    found = None
-    for transform in _transforms(dataset, set()):
-        if "normalize" in type(transform).__name__.lower() and hasattr(transform, "mean") and hasattr(transform, "std"):
-            found = Normalization.of(transform.mean, transform.std)
-    return found
-
-
-def normalization_from(images: Tensor) -> Normalization:
-    """Guess from the images alone: identity if they lie in [0, 1], else the one that maps their range to [0, 1].
-
-    Example:
-        >>> normalization_from(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2))
-        Normalization(mean=(0.5,), std=(0.5,))
-    """
-    finite = images[torch.isfinite(images)]
-    if not len(finite):
-        return Normalization()
-    low, high = float(finite.min()), float(finite.max())
-    if low >= 0 and high <= 1:
-        return Normalization()
-    # With low -> 0 and high -> 1, pixels = images / (high - low) - low / (high - low).
-    span = max(high - low, 1e-6)
-    return Normalization((-low / span,), (1 / span,))
-
-
-def _numbers(values: float | Sequence[float]) -> tuple[float, ...]:
+def numbers_of(values: float | Sequence[float]) -> tuple[float, ...]:
+    """Return a number, list, array or tensor as numbers."""
     return tuple(torch.as_tensor(values, dtype=torch.float64).flatten().tolist())
-
-
-def _transforms(holder: Any, seen: set[int]) -> Iterator[Any]:
-    if holder is None or id(holder) in seen or len(seen) > 1000:
-        return
-    seen.add(id(holder))
-    yield holder
-    for name in ("dataset", "datasets", "transform", "transforms"):
-        inner = getattr(holder, name, None)
-        if isinstance(inner, nn.Module):
-            inner = list(inner.modules())
-        for item in inner if isinstance(inner, (list, tuple)) else [inner]:
-            yield from _transforms(item, seen)

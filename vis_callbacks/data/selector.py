@@ -1,6 +1,7 @@
 """Select each callback's samples once, and find their labels, names and normalization."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,22 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks import checks
-from vis_callbacks.data.batches import BatchToImages, images_and_labels, load_images, read_batch
+from vis_callbacks.data.batches import Batch, BatchToImages, load_images, read_batch
 from vis_callbacks.data.class_names import find_class_names
-from vis_callbacks.data.normalization import (
-    Normalization,
-    normalization_from,
-    normalization_in,
-    normalization_of,
-)
+from vis_callbacks.data.collectors import ClassCollector, Collector, SpreadCollector, as_input
+from vis_callbacks.data.normalization import Normalization
+from vis_callbacks.data.pixels import find_normalization
 from vis_callbacks.data.samples import UNKNOWN, Samples
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.pretrained_cfg import stated_input_size
 
 SampleSource: TypeAlias = int | Literal["per_class"] | Tensor | Sequence[str] | Sequence[Path]
-"""The first n images of the data, one image per class, images in model space ``(N, C, H, W)``, or image files."""
+"""N images spread over the classes, one image per class, images in model space ``(N, C, H, W)``, or image files."""
 
-MOST_CLASSES = 100  # images that ``"per_class"`` takes at most
+_FEW = 8
+"""Images of a batch by which the pixels of image files are normalised."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class SampleRequest:
         normalization: From pixels to model inputs. None: found automatically.
         class_names: Names of the classes. Empty: found automatically.
         batch_to_images: How to read a batch. None: found automatically.
+        bands: The channels that are shown. None: the first three, or the mean of two.
 
     Raises:
         ConfigurationError: If the source is not a `SampleSource`.
@@ -48,6 +48,7 @@ class SampleRequest:
     normalization: Normalization | None = None
     class_names: tuple[str, ...] = ()
     batch_to_images: BatchToImages | None = None
+    bands: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         source = self.source
@@ -93,34 +94,56 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 class SampleSelector:
-    """Holds the samples of one Trainer's callbacks: selected once, then the same throughout training."""
+    """Holds the samples of one Trainer's callbacks: selected once, then the same throughout training.
+
+    They are selected as soon as images of enough classes have passed by, at the latest when the first pass through the
+    data ends. A picture that is due earlier takes what was seen, if that is of several classes, else it waits.
+    """
 
     def __init__(self) -> None:
         self._collectors: dict[str, Collector] = {}
-        self._chosen: dict[str, tuple[Tensor, Tensor]] = {}
+        self._chosen: dict[str, Batch] = {}
         self._found: dict[str, Samples] = {}
         self._problems: dict[str, Exception] = {}
-        self._shape: torch.Size | None = None
+        self._reads_shape = False
         self._shape_reader: BatchToImages | None = None
+        self._first: Tensor | None = None
         self._shape_problem: Exception | None = None
         self._classes: int | None = None
+        self.name_problem = ""
+        """Why the class names that were found are not used, as one sentence; "" if they are."""
 
     def request(self, request: SampleRequest) -> None:
         """Announce a request, so that samples for it are taken from the coming batches."""
-        source = request.source
+        source, classes = request.source, len(request.class_names) or self._classes
         if isinstance(source, (int, str)):
-            if request.key not in self._chosen:
-                classes = len(request.class_names) or self._classes
-                collector = Collector(source, classes=classes, batch_to_images=request.batch_to_images)
-                self._collectors.setdefault(request.key, collector)
+            if request.key not in self._chosen | self._collectors:
+                read = request.batch_to_images
+                self._collectors[request.key] = (
+                    ClassCollector(classes=classes, batch_to_images=read)
+                    if isinstance(source, str)
+                    else SpreadCollector(source, classes=classes, batch_to_images=read)
+                )
         elif not isinstance(source, Tensor):
-            self._shape_reader = request.batch_to_images or self._shape_reader or images_and_labels
+            self._reads_shape, self._shape_reader = True, request.batch_to_images or self._shape_reader
 
     @property
     def wants_batches(self) -> bool:
         """Whether any request still needs batches."""
-        shape_wanted = self._shape_reader is not None and self._shape is None
+        shape_wanted = self._reads_shape and self._first is None
         return shape_wanted or any(not collector.complete for collector in self._collectors.values())
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether any image has been kept."""
+        return any(not collector.empty for collector in self._collectors.values())
+
+    @property
+    def labels(self) -> set[int]:
+        """The labels that were seen so far."""
+        seen = {label for collector in self._collectors.values() for label in collector.labels}
+        chosen = [batch.labels for batch in self._chosen.values() if batch.labels is not None]
+        return seen.union(*(labels.tolist() for labels in chosen))
 
     def pass_start(self) -> None:
         """Start a new pass through the data: incomplete collections start again from its beginning."""
@@ -137,20 +160,29 @@ class SampleSelector:
                     self._problems.pop(key, None)
                 except Exception as error:
                     self._problems[key] = error
-        if self._shape_reader is not None and self._shape is None:
+        if self._reads_shape and self._first is None:
             try:
-                self._shape = read_batch(self._shape_reader, batch)[0].shape[1:]
+                images = read_batch(self._shape_reader, batch).images[:_FEW]
+                self._first = images.detach().to("cpu", copy=True)
             except Exception as error:
                 self._shape_problem = error
 
     def set_class_count(self, count: int) -> None:
-        """Set the number of classes, at which ``"per_class"`` is complete."""
+        """Set the number of classes, which tells when samples are of as many as there are."""
         self._classes = count
         for collector in self._collectors.values():
-            collector.expect_classes(count)
+            if isinstance(collector, (SpreadCollector, ClassCollector)):
+                collector.classes = count
 
     def samples(
-        self, request: SampleRequest, model: nn.Module, holders: Iterable[Any], *, enough: bool
+        self,
+        request: SampleRequest,
+        model: nn.Module,
+        holders: Iterable[Any],
+        *,
+        enough: bool,
+        now: bool = False,
+        width: int | None = None,
     ) -> Samples | None:
         """Return the samples of a request, or None if more batches are needed first.
 
@@ -158,25 +190,37 @@ class SampleSelector:
             request: Which samples.
             model: May hold normalization and class names.
             holders: Datasets, data modules and modules, which may hold them too.
-            enough: Whether all batches were seen, so that fewer samples than requested are returned.
+            enough: Whether all batches were seen, so that what was seen must do, whatever it is.
+            now: Whether a picture cannot be made later, so that what was seen must do, if it is of several classes.
+            width: Number of classes by the model's outputs, if known.
 
         Raises:
             ConfigurationError: If there will never be any.
         """
-        identity = f"{request.key} {request.normalization} {request.class_names}"
+        if width is not None and self._classes is None:
+            self.set_class_count(width)
+        identity = f"{request.key} {request.normalization} {request.class_names} {request.bands}"
         if identity not in self._found:
             holders = list(holders)
-            chosen = self._choose(request, model, holders, enough=enough)
+            chosen = self._choose(request, model, holders, enough=enough, now=now)
             if chosen is None:
                 return None
-            images, labels = chosen
-            class_names = request.class_names or find_class_names(model, holders)
+            batch, normalization, source = chosen
+            assert batch.labels is not None
+            class_names = request.class_names
+            if not class_names:
+                width = width if batch.truths is None else batch.truths.shape[1]
+                class_names, self.name_problem = find_class_names(model, holders, labels=self.labels, width=width)
             self._found[identity] = Samples(
-                images=images,
-                labels=labels,
-                names=_names(request, labels, class_names),
+                images=as_input(batch.images),
+                labels=batch.labels,
+                names=_names(request, batch.labels, class_names),
                 class_names=class_names,
-                normalization=_normalization(request, images, model, holders),
+                normalization=normalization,
+                pixel_source=source,
+                bands=request.bands,
+                truths=batch.truths,
+                values=batch.values,
             )
         return self._found[identity]
 
@@ -191,141 +235,78 @@ class SampleSelector:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was selected from batches, as tensors and strings only, which any checkpoint can hold."""
-        return {key: {"images": images, "labels": labels} for key, (images, labels) in self._chosen.items()}
+        return {
+            key: {name: value for name, value in vars(batch).items() if value is not None}
+            for key, batch in self._chosen.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Use the samples of a checkpoint."""
         for key, value in state.items():
-            self._chosen[key] = (value["images"], value["labels"])
+            self._chosen[key] = Batch(**value)
             self._collectors.pop(key, None)
 
     def _choose(
-        self, request: SampleRequest, model: nn.Module, holders: Sequence[Any], *, enough: bool
-    ) -> tuple[Tensor, Tensor] | None:
+        self, request: SampleRequest, model: nn.Module, holders: Sequence[Any], *, enough: bool, now: bool
+    ) -> tuple[Batch, Normalization, str] | None:
+        """Return the images with labels, their normalization and its source."""
         source = request.source
-        if isinstance(source, Tensor):
-            return source.detach().clone(), torch.full((len(source),), UNKNOWN)
         if isinstance(source, (int, str)):
-            collector = self._collectors.get(request.key)
-            if collector is None:
-                return self._chosen.get(request.key)
-            if collector.complete or (enough and not collector.empty):
-                self._chosen[request.key] = collector.samples()
-                del self._collectors[request.key]
-                return self._chosen[request.key]
-            if collector.empty and request.key in self._problems:
-                raise self._problems[request.key].with_traceback(None)
-            if enough:
-                raise ConfigurationError(
-                    "the batches had no labels, which samples='per_class' needs: give a number, or batch_to_images="
-                    if source == "per_class"
-                    else "no batch was seen to take samples from: give samples= as a tensor or image files"
-                )
-            return None
-        shape = self._shape or stated_input_size(model)
+            batch = self._taken(request, enough=enough, now=now)
+        elif isinstance(source, Tensor):
+            batch = Batch(source.detach().as_subclass(Tensor).clone(), torch.full((len(source),), UNKNOWN))
+        else:
+            return self._loaded(request, source, model, holders)
+        return None if batch is None else (batch, *_normalization(request, batch.images, model, holders))
+
+    def _taken(self, request: SampleRequest, *, enough: bool, now: bool) -> Batch | None:
+        """Return what was taken from batches."""
+        collector = self._collectors.get(request.key)
+        if collector is None:
+            return self._chosen.get(request.key)
+        if collector.ready or (now and collector.usable) or (enough and not collector.empty):
+            self._chosen[request.key] = collector.batch()
+            del self._collectors[request.key]
+            return self._chosen[request.key]
+        if collector.empty and request.key in self._problems:
+            raise self._problems[request.key].with_traceback(None)
+        if enough:
+            raise ConfigurationError(
+                "the batches had no labels, which samples='per_class' needs: give a number, or batch_to_images="
+                if request.source == "per_class"
+                else "no batch was seen to take samples from: give samples= as a tensor or image files"
+            )
+        return None
+
+    def _loaded(
+        self,
+        request: SampleRequest,
+        files: Sequence[str] | Sequence[Path],
+        model: nn.Module,
+        holders: Sequence[Any],
+    ) -> tuple[Batch, Normalization, str] | None:
+        """Return image files as the model's own images are: of their size, and normalised like them."""
+        shape = stated_input_size(model) if self._first is None else tuple(self._first.shape[1:])
         if shape is None and self._shape_problem is not None:
             raise self._shape_problem.with_traceback(None)
         if shape is None:
             return None
-        normalization = request.normalization or _stated_normalization(model, holders) or Normalization()
-        images = load_images(source, size=(shape[1], shape[2]), channels=shape[0], normalization=normalization)
-        return images, torch.full((len(images),), UNKNOWN)
+        # Without a batch, what is stated cannot be contradicted.
+        first = torch.full((1, *shape), math.nan) if self._first is None else self._first
+        normalization, found = _normalization(request, first, model, holders)
+        images = load_images(files, size=(shape[1], shape[2]), channels=shape[0], normalization=normalization)
+        return Batch(images, torch.full((len(images),), UNKNOWN)), normalization, found
 
 
-class Collector:
-    """Takes samples from batches and keeps copies of them.
-
-    Args:
-        source: A number of samples, or ``"per_class"``.
-        classes: Number of classes, if known: ``"per_class"`` is complete when each was seen.
-        batch_to_images: How to read a batch. None: found automatically.
-    """
-
-    def __init__(
-        self, source: int | str, *, classes: int | None = None, batch_to_images: BatchToImages | None = None
-    ) -> None:
-        self._source = source
-        self._classes = min(classes, MOST_CLASSES) if classes else None
-        self._read = batch_to_images or images_and_labels
-        self._images: list[Tensor] = []
-        self._labels: list[int] = []
-
-    def expect_classes(self, count: int) -> None:
-        """Set the number of classes, when it becomes known."""
-        self._classes = min(count, MOST_CLASSES)
-
-    def restart(self) -> None:
-        """Drop all samples and start again."""
-        self._images, self._labels = [], []
-
-    def take_over(self, images: Tensor, labels: Tensor) -> None:
-        """Replace the samples by those of another collector."""
-        self._images, self._labels = list(images), labels.tolist()
-
-    @property
-    def complete(self) -> bool:
-        """Whether all samples were taken."""
-        if self._source == "per_class":
-            return len(self._images) >= (self._classes or MOST_CLASSES)
-        return len(self._images) >= int(self._source)
-
-    @property
-    def empty(self) -> bool:
-        """Whether no sample was taken yet."""
-        return not self._images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def observe(self, batch: Any) -> None:
-        """Take the samples that are still missing from a batch, which is not changed.
-
-        Raises:
-            ConfigurationError: If the batch has no images.
-        """
-        images, labels = read_batch(self._read, batch)
-        for index in range(len(images)):
-            label = UNKNOWN if labels is None else int(labels[index])
-            if self.complete:
-                return
-            if self._source == "per_class" and (label == UNKNOWN or label in self._labels):
-                continue
-            if self._images and images[index].shape != self._images[0].shape:
-                continue
-            self._images.append(images[index].detach().to("cpu", copy=True))
-            self._labels.append(label)
-
-    def samples(self) -> tuple[Tensor, Tensor]:
-        """Return images ``(N, C, H, W)`` and labels ``(N,)``; ``"per_class"`` sorts them by class."""
-        order = list(range(len(self._images)))
-        if self._source == "per_class":
-            order = sorted(order, key=self._labels.__getitem__)
-        with torch.inference_mode(False):
-            images = torch.stack([self._images[index] for index in order])
-            labels = torch.tensor([self._labels[index] for index in order])
-        return images if images.is_floating_point() else images.float(), labels
-
-
-def _stated_normalization(model: nn.Module, holders: Iterable[Any]) -> Normalization | None:
-    return next((found for holder in holders if (found := normalization_in(holder))), None) or normalization_of(model)
-
-
-def _normalization(request: SampleRequest, images: Tensor, model: nn.Module, holders: Iterable[Any]) -> Normalization:
+def _normalization(
+    request: SampleRequest, images: Tensor, model: nn.Module, holders: Sequence[Any]
+) -> tuple[Normalization, str]:
     channels = images.shape[1]
+    if request.bands is not None and max(request.bands) >= channels:
+        raise ConfigurationError(f"bands={request.bands}: the images have {channels} channels, 0 to {channels - 1}")
     if request.normalization is not None:
-        return request.normalization
-    guessed = normalization_from(images.float())
-    # Images in [0, 1] are not normalised, whatever the model was trained with or does to them itself.
-    normalized = guessed != Normalization()
-    candidates = [normalization_in(holder) for holder in holders if normalized or not isinstance(holder, nn.Module)]
-    if normalized:
-        candidates.append(normalization_of(model))
-    for found in candidates:
-        if found is not None and found.suits(channels):
-            pixels = found.to_pixels(images.float())
-            if pixels.min() > -0.1 and pixels.max() < 1.1:
-                return found
-    return guessed
+        return request.normalization, "given as mean= and std="
+    return find_normalization(images, model, holders, bands=request.bands)
 
 
 def _names(request: SampleRequest, labels: Tensor, class_names: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from vis_callbacks.data.samples import UNKNOWN, Samples
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.model.classifier import probabilities
+from vis_callbacks.model.meaning import Meaning
 
 TargetSpec: TypeAlias = Literal["predicted", "label", "contrast"] | int | str
 """The predicted class, the true class, predicted minus true, a class by number, or a class by name."""
@@ -59,20 +60,31 @@ def check_target(spec: TargetSpec, class_names: tuple[str, ...]) -> None:
         raise ConfigurationError(f"targets={spec!r}: {error}; or one of {', '.join(map(repr, WORDS))}") from None
 
 
-def choose_targets(spec: TargetSpec, samples: Samples, logits: Tensor) -> Tensor:
+def choose_targets(spec: TargetSpec, samples: Samples, logits: Tensor, meaning: Meaning = "classes") -> Tensor:
     """Return targets for the logits of samples: ``(N,)``, or ``(N, 2)`` for a contrast of two logits.
 
     For ``"label"``, samples without a label use the predicted class. A contrast is the predicted class against the true
-    class; if the two agree or the label is unknown, against the second most probable class.
+    class; if the two agree or the label is unknown, against the second most probable class. Of several true classes
+    it is the most probable. A single value is its own target, whatever is asked for.
 
     Args:
         spec: Which target.
         samples: Give labels and class names.
         logits: ``(N, K)``.
+        meaning: What the logits mean.
     """
-    ranked = probabilities(logits.detach()).topk(2, dim=1).indices
+    likely = probabilities(logits.detach(), meaning)
+    ranked = likely.topk(2, dim=1).indices
     predicted, second = ranked[:, 0], ranked[:, 1]
+    if meaning == "value" and logits.shape[1] == 1 and not isinstance(spec, int):
+        # The logit of class 1 is the output itself.
+        return torch.ones_like(predicted)
     labels = samples.labels.to(logits.device)
+    if meaning in ("value", "embedding"):
+        labels = torch.full_like(predicted, UNKNOWN)
+    elif samples.truths is not None and samples.truths.shape == likely.shape:
+        truths = samples.truths.to(logits.device)
+        labels = torch.where(truths.any(dim=1), likely.masked_fill(~truths, -1).argmax(dim=1), UNKNOWN)
     if spec == "predicted":
         return predicted
     if spec == "label":

@@ -1,6 +1,7 @@
 """Activations: the outputs of a layer's channels for an image."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -21,10 +22,14 @@ Channels: TypeAlias = Literal["strongest", "random"] | Sequence[int]
 """Which channels are looked at: those of largest mean magnitude over the images, a random subset, or listed ones."""
 
 ActivationScale = Literal["fixed", "layer", "channel"]
-"""The end of the colour scale: twice the layer's largest value at the first event after training began, so that change
-shows (``fixed``), its largest value for the image now (``layer``), or each channel's largest value (``channel``)."""
+"""The end of the colour scale: that of the shown channels at the first event after training began (``fixed``), the
+largest shown value for the image now (``layer``), or each channel's largest value (``channel``)."""
 
-_KEPT = ("chosen", "limits", "negative", "settled")
+_QUANTILE = 0.99  # of a channel's values that are not 0, at which its own scale would end
+_OF_CHANNELS = 0.75  # quantile of those ends: a few channels of very large values must not darken the others
+_MOST_VALUES = 1_000_000  # of a channel, by which its scale is found
+
+_KEPT = ("chosen", "limits", "settled")
 """State that stays the same during a fit, by layer."""
 
 
@@ -55,7 +60,7 @@ def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> T
     layout = find_layout(model, images, layer)
     # Without gradients the outputs of other layers are not kept.
     with torch.no_grad():
-        seen = trace(model, images, activations=[layout.layer])
+        seen = trace(model, images, activations=[layout])
     return layout.to_map(seen.activations[layout.layer])
 
 
@@ -95,8 +100,33 @@ def check_channels(channels: Channels) -> Channels:
     return checks.channel_numbers("channels", channels, "'strongest', 'random' or a list of channel numbers")
 
 
+def scale_end(maps: Tensor) -> float:
+    """Return where a colour scale ends that suits most channels; 0 if all values are 0.
+
+    Args:
+        maps: ``(N, C, h, w)``, of either sign.
+
+    Example:
+        >>> maps = torch.ones(1, 8, 16, 16)
+        >>> maps[:, 0] = 1000
+        >>> maps[:, 1:3] = 0
+        >>> scale_end(maps)
+        1.0
+    """
+    ends = []
+    for channel in maps.transpose(0, 1).flatten(1):
+        values = channel[:: -(-channel.numel() // _MOST_VALUES)].abs()
+        values = values[(values > 0) & values.isfinite()]
+        if len(values):
+            ends.append(float(values.kthvalue(math.ceil(_QUANTILE * len(values))).values))
+    return sorted(ends)[math.floor(_OF_CHANNELS * (len(ends) - 1))] if ends else 0.0
+
+
 class Activations(VisualizationCallback):
     """Shows the outputs of some layers' channels for each sample: the same channels on the same scale at every event.
+
+    0 is black; the brighter a place, the stronger the channel's response there: purple, orange and yellow are positive,
+    blue and cyan negative. The scale of a layer is that of the channels shown.
 
     Args:
         layers: Names of layers; None: ends of stages over the depth.
@@ -128,7 +158,6 @@ class Activations(VisualizationCallback):
         self.scale = checks.one_of("scale", scale, ActivationScale)
         self.chosen: dict[str, list[int]] = {}
         self.limits: dict[str, float] = {}
-        self.negative: dict[str, bool] = {}
         self.settled: dict[str, bool] = {}
 
     def check(self, model: nn.Module) -> None:
@@ -153,15 +182,14 @@ class Activations(VisualizationCallback):
             name = layout.layer
             if name not in self.chosen:
                 self.chosen[name] = choose_channels(maps, self.channels, self.max_channels, seed=self.seed)
-            if not self.settled.get(name, False):
-                self.limits[name] = 2 * max(float(maps.abs().max()), 1e-12)
-                # The outputs of an untrained network do not show the range of later ones.
-                self.settled[name] = event.moment.epoch > 0
-            # Once a scale is around zero it stays so.
-            self.negative[name] = self.negative.get(name, False) or bool((maps < 0).any())
             channels = self.chosen[name]
+            if not self.settled.get(name, False):
+                self.limits[name] = scale_end(maps[:, channels])
+                # The outputs of an untrained network do not show the range of later ones.
+                self.settled[name] = event.moment.epoch > 0 and self.limits[name] > 0
             for index in range(len(event.samples)):
-                tiles = [self._tile(maps[index], channel, name) for channel in channels]
+                shown = maps[index][channels]
+                tiles = [self._tile(shown, place, name, channel) for place, channel in enumerate(channels)]
                 caption = self._caption(layout, len(channels), maps)
                 panel = event.sample_panel(index, *tiles, columns=columns_for(len(tiles) + 1), caption=caption)
                 yield dataclasses.replace(panel, name=f"{panel.name}/{name}")
@@ -177,17 +205,19 @@ class Activations(VisualizationCallback):
         for name in _KEPT:
             setattr(self, name, state_dict[name])
 
-    def _tile(self, maps: Tensor, channel: int, layer: str) -> Tile:
+    def _tile(self, shown: Tensor, place: int, layer: str, channel: int) -> Tile:
         # A copy: until it is drawn, a view would hold the maps of all channels.
-        values = maps[channel].clone()
-        widest = maps if self.scale == "layer" else values
+        values = shown[place].clone()
+        widest = shown if self.scale == "layer" else values
         limit = self.limits[layer] if self.scale == "fixed" else float(widest.abs().max())
-        return Tile(values, "signed" if self.negative[layer] else "heat", str(channel), limit=max(limit, 1e-12))
+        return Tile(values, "response", str(channel), limit=max(limit, 1e-12))
 
     def _caption(self, layout: Layout, shown: int, maps: Tensor) -> str:
         which = {"strongest": "strongest at first", "random": "random"}.get(str(self.channels), "listed")
         count = f"all {layout.channels}" if shown == layout.channels else f"{shown} ({which}) of {layout.channels}"
         limit = f"{self.limits[layout.layer]:.2g}"
+        if bool((maps < 0).any()):
+            limit = f"±{limit} (blue: negative)"
         scale = {"fixed": limit, "layer": "the largest value here"}.get(self.scale, "each channel's largest value")
         silent = int((maps == 0).all(dim=(0, 2, 3)).sum())
         height, width = layout.size

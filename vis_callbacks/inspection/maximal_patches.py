@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.data.selector import Collector
+from vis_callbacks.data.collectors import Collector
 from vis_callbacks.event import Event
 from vis_callbacks.inspection.activations import Channels, check_channels, choose_channels
 from vis_callbacks.inspection.channel_patches import ChannelPatches, boxes_of
@@ -252,7 +252,7 @@ class MaximalPatches(VisualizationCallback):
 
         def maps_of(items: Tensor) -> Tensor:
             with torch.no_grad():
-                seen = trace(event.model, images[items].to(device), activations=[layout.layer])
+                seen = trace(event.model, images[items].to(device), activations=[layout])
             return layout.to_map(seen.activations[layout.layer])
 
         def chunks(count: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -146,9 +146,7 @@ def scores_of(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 
 def gradients_of(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Return the gradients ``(N, C, H, W)`` of the target logits at images, from one forward and one backward."""
-    gradient = trace(model, images, targets, input_gradient=True).input_gradient
-    assert gradient is not None
-    return gradient
+    return trace(model, images, targets, input_gradient=True).gradient_at_images
 
 
 def add_by_row(total: Tensor, rows: Tensor, values: Tensor) -> None:

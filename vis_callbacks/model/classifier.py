@@ -1,21 +1,26 @@
 """A user's module as a function from images to logits, whatever its precision and the structure of its output."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.nested import shapes_in
+from vis_callbacks.model.guard import pass_notes
+from vis_callbacks.model.meaning import Meaning
+from vis_callbacks.model.nested import tensors_in
+from vis_callbacks.model.outputs import Outputs, candidates_in, logits_among, outputs_from, unclear
+from vis_callbacks.model.see_through import SeeThrough
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Run a model and return its logits in float32.
 
     Images are converted to the dtype of the model's parameters (bf16-true, 64-true), inside the graph. The logits are
-    the first tensor ``(N, K)`` of an output that is a tuple or list, and ``logits`` of a dict or object. A one-logit
-    head ``(N,)`` or ``(N, 1)`` gives one column. The batch axis may be missing for a single image.
+    ``logits`` of a dict or object, or the tensor ``(N, K)`` in any structure whose width is the number of classes that
+    the model states, or that is computed from the others. A one-logit head ``(N,)`` or ``(N, 1)`` gives one column. The
+    batch axis may be missing for a single image. Where the model ends in a softmax or sigmoid, they are what went in.
 
     Args:
         model: From images ``(N, C, H, W)`` to logits.
@@ -25,23 +30,77 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
         ``(N, K)`` float32.
 
     Raises:
-        ConfigurationError: If no logits are found in the output.
+        ConfigurationError: If no logits are found in the output, or several tensors may be them.
 
     Example:
-        >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(2, 3, 2, 2)).shape
+        >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Softmax(1)), torch.rand(2, 3, 2, 2)).shape
         torch.Size([2, 5])
     """
+    return outputs_of(model, images).logits
+
+
+def outputs_of(model: nn.Module, images: Tensor, *, lifts: bool = True) -> Outputs:
+    """Run a model as `logits_of` does, and return what else is known of its output.
+
+    Args:
+        model: From images ``(N, C, H, W)`` to logits.
+        images: Float, in the model's own input space, on its device.
+        lifts: Whether gradients stay enabled where the model disables them. If the model fails so, it runs again
+            without.
+    """
+    count, notes = len(images), pass_notes(model)
+    _forget_graphs(notes.buffers)
+    if id(model) in notes.frank:
+        return outputs_from(model, count, candidates_in(_call(model, images), count)[0])
+    mode, output = _watched(model, images, lifts=lifts)
+    candidates = candidates_in(output, count)
+    number = logits_among(model, candidates)
+    if number is None and candidates and not any(one.requires_grad for one in candidates):
+        # Only a graph tells which is computed from which: the choice is that for the first image. The last run is
+        # again one of all images, of which hooks keep what they see.
+        with torch.enable_grad():
+            image = plain(images[:1]).detach().clone().requires_grad_()
+            number = logits_among(model, candidates_in(_watched(model, image)[1], 1))
+        mode, output = _watched(model, images, lifts=lifts)
+        candidates = candidates_in(output, count)
+    if number is None:
+        raise unclear(model, count, output, candidates)
+    found = outputs_from(model, count, candidates[number], mode)
+    if len(candidates) == 1 and not (found.through or mode.disables):
+        notes.frank.add(id(model))
+    return found
+
+
+def _watched(model: nn.Module, images: Tensor, *, lifts: bool = True) -> tuple[SeeThrough, Any]:
+    """Run a model, again without lifted gradients if it fails with them."""
+    mode = SeeThrough(len(images), lifts=lifts)
+    try:
+        with mode:
+            return mode, _call(model, images)
+    except RuntimeError as error:
+        if not mode.lifted or isinstance(error, torch.OutOfMemoryError):
+            raise
+    _forget_graphs(map(vars, model.modules()))
+    return _watched(model, images, lifts=False)
+
+
+def _call(model: nn.Module, images: Tensor) -> Any:
     # A copy: a model that changes its input in place must neither change the images nor fail on a leaf.
-    output = model(images.to(input_dtype(model), copy=True))
-    found = _find_logits(output, len(images))
-    if found is None and len(images) == 1 and isinstance(output, Tensor) and output.ndim == 1:
-        return output.unsqueeze(0).float()
-    if found is None:
-        raise ConfigurationError(
-            f"no logits in the output of {type(model).__name__}: found {shapes_in(output)}, expected a tensor "
-            f"({len(images)}, classes), or a tuple, dict or object that holds one as `logits`"
-        )
-    return (found.unsqueeze(1) if found.ndim == 1 else found).float()
+    return model(plain(images).to(input_dtype(model), copy=True))
+
+
+def plain(images: Tensor) -> Tensor:
+    """Return images of a subclass of tensors, such as MONAI's or torchvision's, as a tensor like any other."""
+    return images if type(images) is Tensor else images.as_subclass(Tensor)
+
+
+def _forget_graphs(holders: Iterable[Mapping[str, Any]]) -> None:
+    """Cut tensors off the graph of the last pass: for the next one they are numbers."""
+    for holder in holders:
+        for value in holder.values():
+            for tensor in (value,) if isinstance(value, Tensor) else tensors_in(value, 1) if value is not None else ():
+                if tensor.grad_fn is not None and not tensor._is_view():
+                    tensor.detach_()
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
@@ -74,9 +133,9 @@ def classifier_in(module: nn.Module) -> nn.Module:
         >>> classifier_in(Module())
         Linear(in_features=2, out_features=2, bias=True)
     """
-    if _has_forward(module):
+    if has_forward(module):
         return module
-    children = [child for child in module.children() if _has_forward(child)]
+    children = [child for child in module.children() if has_forward(child)]
     if not children:
         raise ConfigurationError(
             f"{type(module).__name__} has no forward, nor a child that has one: define forward(images)"
@@ -84,10 +143,16 @@ def classifier_in(module: nn.Module) -> nn.Module:
     return max(children, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
 
 
-def _has_forward(module: nn.Module) -> bool:
-    # Lightning's own forward only calls that of nn.Module, which raises.
+def has_forward(module: nn.Module) -> bool:
+    """Whether a module defines a ``forward``."""
     defining = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
-    return "forward" in vars(module) or (defining is not nn.Module and defining.__name__ != "LightningModule")
+    own = vars(module).get("forward")
+    # Lightning leaves the class's forward on a module that it compiles, or trains in several processes.
+    own = getattr(own, "_torchdynamo_orig_callable", own)
+    if own is not None and getattr(own, "__func__", own) is not vars(defining)["forward"]:
+        return True
+    # Lightning's own forward only calls that of nn.Module, which raises.
+    return defining is not nn.Module and defining.__name__ != "LightningModule"
 
 
 def target_scores(logits: Tensor, targets: Tensor) -> Tensor:
@@ -110,8 +175,12 @@ def target_scores(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(1, targets[:, None])[:, 0]
 
 
-def probabilities(logits: Tensor) -> Tensor:
+def probabilities(logits: Tensor, meaning: Meaning = "classes") -> Tensor:
     """Return class probabilities ``(N, K)``: softmax, and for a one-logit head ``(N, 2)`` from the sigmoid.
+
+    Args:
+        logits: ``(N, K)``.
+        meaning: What they mean; each of several ``labels`` has a probability of its own.
 
     Example:
         >>> probabilities(torch.zeros(1, 1))
@@ -120,7 +189,7 @@ def probabilities(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         positive = logits.sigmoid()
         return torch.cat([1 - positive, positive], dim=1)
-    return logits.softmax(dim=1)
+    return logits.sigmoid() if meaning == "labels" else logits.softmax(dim=1)
 
 
 Targets: TypeAlias = Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None
@@ -167,15 +236,3 @@ def as_numbers(targets: Tensor | Sequence[int]) -> Tensor:
         return torch.as_tensor(targets).long()
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"targets={targets!r}: expected class numbers, or None for the predicted") from error
-
-
-def _find_logits(output: Any, count: int) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output if output.ndim in (1, 2) and len(output) == count else None
-    if isinstance(output, Mapping):
-        return _find_logits(output.get("logits", list(output.values())), count)
-    if hasattr(output, "logits"):
-        return _find_logits(output.logits, count)
-    if isinstance(output, (tuple, list)):
-        return next((found for item in output if (found := _find_logits(item, count)) is not None), None)
-    return None

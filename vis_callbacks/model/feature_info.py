@@ -20,6 +20,14 @@ class AcrossDepth:
 LayerChoice: TypeAlias = str | AcrossDepth | None
 """A layer's full name, layers across the depth, or None: the last one with a map that the logits depend on."""
 
+_POSITIONS = 7 * 7
+"""A map with so many positions is fine enough to look at."""
+
+_SHALLOW = 0.4
+"""Part of the depth, counted in layers with weights, whose maps are no default."""
+
+_NO_CONVOLUTION = "this model has no convolution; Saliency and Occlusion need none"
+
 # Their output is the map of another layer once more, or no map of the image.
 _PASSIVE = ("Identity", "Dropout", "DropPath", "Softmax", "AdaptiveAvgPool", "AdaptiveMaxPool", "Flatten")
 
@@ -36,9 +44,12 @@ class LayerInfo:
         reaches_logit: Whether the predicted logit has a gradient at two or more positions of the map; False for patch
             tokens that no class token reads any more, and for layers beside the path to the logits.
         output: Layers with the same number have the very same output tensor (a stage and its last block).
+        on_every_path: Whether all that the logits get from the image goes through it, and nothing past it.
+        source: The same, but a tensor that a layer returns beside others counts as the layer's that made it.
         token_mixer: Whether it is a linear map of tokens, such as the queries, keys and values of attention.
         passes_through: Whether its output is one of its inputs, unchanged.
         runs: How often it runs in a pass; everything else here is about its last run.
+        depth: Number of layers with weights and a map up to this one.
     """
 
     name: str
@@ -47,9 +58,12 @@ class LayerInfo:
     layout: Layout | None
     reaches_logit: bool
     output: int
+    source: int = -1
     token_mixer: bool = False
     passes_through: bool = False
     runs: int = 1
+    depth: int = 0
+    on_every_path: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +75,14 @@ class FeatureInfo:
         image_size: ``(H, W)``.
         layers: Those that run and whose output holds a tensor.
         stages: Names of the ends of stages that the model itself declares (timm's ``feature_info``).
+        convolves: Whether the model has a convolution.
     """
 
     model: str
     image_size: tuple[int, int]
     layers: tuple[LayerInfo, ...]
     stages: tuple[str, ...] = ()
+    convolves: bool = True
 
     def layer(self, name: str) -> LayerInfo:
         """Return a layer by full name.
@@ -101,6 +117,10 @@ class FeatureInfo:
             + (f"nearest layers that have one: {nearest}" if nearest else "no layer has one")
         )
 
+    def layouts(self, choices: Iterable[LayerChoice]) -> list[Layout]:
+        """Return the layouts of the chosen layers, without those that did not run or have no map."""
+        return [self.layout(name) for name in self.names(choices)]
+
     def names(self, choices: Iterable[LayerChoice]) -> list[str]:
         """Return the full names of the chosen layers, without those that did not run or have no map."""
         names: dict[str, None] = {}
@@ -118,25 +138,47 @@ class FeatureInfo:
         return [self.default_layer() if choice is None else choice]
 
     def candidates(self) -> list[LayerInfo]:
-        """Return the layers that may be the default, from shallow to deep."""
-        return [layer for layer in self._maps() if not layer.token_mixer]
+        """Return the layers that may be the default where the deepest map is too small, the best first.
+
+        That is the deepest whose map has 7x7 positions. Of maps that all have fewer, as those of small images, it is
+        the deepest of the largest ones, behind the first part of the depth, where features are still edges. Layers
+        past which a branch leads show a part of the evidence only, and come behind others as large.
+        """
+        maps = self._default_maps()
+        deepest = max((layer.depth for layer in maps), default=0)
+
+        def rank(layer: LayerInfo) -> tuple[bool, int, bool]:
+            return layer.depth < _SHALLOW * deepest, -_positions(layer), not layer.on_every_path
+
+        deep_first = maps[::-1]
+        # Sorting keeps the order of those that are as good.
+        return sorted(deep_first, key=rank)
 
     def default_layer(self) -> str:
-        """Return the last layer with a map that the predicted logit depends on.
+        """Return the deepest layer with a map that the predicted logit depends on, or one with a finer map.
+
+        If the map of the deepest has less than 7x7 positions and another has more, it is the best of `candidates`.
 
         Raises:
             LayerError: If no layer has a map.
         """
-        maps = self.candidates()
+        maps = self._default_maps()
         if not maps:
-            raise LayerError(
-                f"{self.model} has no layer with a spatial map for images of "
-                f"{self.image_size[0]}x{self.image_size[1]}: give larger images, or name a layer"
-            )
-        # Without any gradient (a backbone that runs under no_grad) the last map is the best guess.
-        chosen = next((layer for layer in reversed(maps) if layer.reaches_logit), maps[-1])
-        same = [layer.name for layer in maps if layer.output == chosen.output]
-        return next((name for name in same if name in self.stages), same[-1])
+            height, width = self.image_size
+            remedy = "give larger images, or name a layer" if self.convolves else _NO_CONVOLUTION
+            raise LayerError(f"{self.model} has no layer with a spatial map for images of {height}x{width}: {remedy}")
+        # Without any gradient (a backbone that runs under no_grad) all maps are as good.
+        reaching = [layer for layer in maps if layer.reaches_logit] or maps
+        chosen = next(layer for layer in self.candidates() if layer in reaching)
+        if _positions(reaching[-1]) >= _positions(chosen):
+            chosen = reaching[-1]
+        same = [layer for layer in reaching if layer.source == chosen.source]
+        # A layer of its own says more than one of the maps that a backbone returns.
+        same = [layer for layer in same if not _layout_of(layer).part] or same
+        return next((layer.name for layer in same if layer.name in self.stages), same[-1].name)
+
+    def _default_maps(self) -> list[LayerInfo]:
+        return [layer for layer in self._maps() if not layer.token_mixer]
 
     def across_depth(self, count: int) -> list[str]:
         """Return up to `count` layers from shallow to deep: the ends of stages if there are enough.
@@ -176,6 +218,10 @@ class FeatureInfo:
 def _layout_of(layer: LayerInfo) -> Layout:
     assert layer.layout is not None
     return layer.layout
+
+
+def _positions(layer: LayerInfo) -> int:
+    return min(math.prod(_layout_of(layer).size), _POSITIONS)
 
 
 def _inside(names: Iterable[str], outer: str) -> list[str]:

@@ -1,9 +1,10 @@
 """Look at the outputs of all layers of a model during one forward and one backward pass."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 from weakref import ref
@@ -11,48 +12,62 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
+from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, plain, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
-from vis_callbacks.model.layers import named_layers
-from vis_callbacks.model.layout import Layout, LayoutReader
-from vis_callbacks.model.trace import Trace, first_tensor
+from vis_callbacks.model.geometry import GeometryWatch, unevenly
+from vis_callbacks.model.graph import nodes_on_every_path
+from vis_callbacks.model.layers import filter_layers, is_linear, named_layers
+from vis_callbacks.model.layout import Layout, LayoutReader, Shapes
+from vis_callbacks.model.parts import Path, parts_of, with_part
+from vis_callbacks.model.see_through import version_of
+from vis_callbacks.model.trace import Trace
 from vis_callbacks.model.window_partition import WindowPartition, find_windows
 
-_GRADIENTS = 3
-"""Number of deepest layers whose gradients are kept: one of them is the default layer."""
-
 _SOURCES = 3
-"""Number of latest maps that windows may have been cut from."""
+"""Number of latest maps that windows and tokens may have been cut from."""
 
 
 @dataclass
-class _Seen:
-    """The output of a layer, during the pass.
+class _Part:
+    """A tensor of the output of a layer, during the pass.
 
     Attributes:
+        path: Where it is in the output.
         number: Number of the tensor in this version, as an in-place ReLU changes it afterwards.
-        tensor: The output, if the probe holds it.
+        source: Number of the tensor that another layer made and this one returns beside others.
+        node: Where the tensor is in the graph.
+        tensor: The tensor itself, if the probe holds it.
     """
 
-    module: nn.Module
+    path: Path
     number: int
+    source: int
+    node: Any
     output: ref[Tensor]
     shape: tuple[int, ...]
     version: int
     tensor: Tensor | None
     layout: Layout | None
     passes_through: bool
-    runs: int
 
     def is_output(self, tensor: Tensor) -> bool:
-        """Whether a tensor is the output, unchanged."""
+        """Whether a tensor is this one, unchanged."""
         return self.output() is tensor and version_of(tensor) == self.version
 
     @property
     def unchanged(self) -> Tensor | None:
-        """The output, if nothing has changed it since and it is not the layer's input."""
+        """The tensor, if nothing has changed it since and it is not the layer's input."""
         unchanged = self.tensor is not None and version_of(self.tensor) == self.version
         return self.tensor if unchanged and not self.passes_through else None
+
+
+@dataclass
+class _Seen:
+    """The last output of a layer, during the pass."""
+
+    module: nn.Module
+    parts: list[_Part]
+    runs: int
 
 
 class FeatureProbe:
@@ -61,27 +76,42 @@ class FeatureProbe:
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)``.
-        doubled: Shapes of outputs for twice as many images, by full name, see `output_shapes`. With them the probe
-            holds nothing but the graph, and returns no trace.
+        doubled: Shapes of outputs for twice as many images, see `output_shapes`. With them the probe holds nothing but
+            the graph, and returns no trace.
+        restarts: Whether a graph starts anew at each layer that is cut off from the images.
+        lifts: Whether gradients stay enabled where the model disables them.
 
     Attributes:
         certain: Whether the axes of all outputs are known; they are not where there are as many tokens as images.
     """
 
     def __init__(
-        self, model: nn.Module, images: Tensor, *, doubled: Mapping[str, tuple[int, ...]] | None = None
+        self,
+        model: nn.Module,
+        images: Tensor,
+        *,
+        doubled: Shapes | None = None,
+        restarts: bool = False,
+        lifts: bool = True,
     ) -> None:
         self._model = model
-        self._images = images.detach().clone().requires_grad_()
+        self._images = plain(images).detach().clone().requires_grad_()
         self._doubled = doubled
+        self._restarts = restarts
+        self._lifts = lifts
         self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), len(images), doubled)
         self._seen: dict[str, _Seen] = {}
         self._outputs = count()
         self._sources: deque[tuple[Layout, Tensor]] = deque(maxlen=_SOURCES)
-        # By number of the output: whether the logit depends on the map, and the gradient if it is kept.
-        self._reached: dict[int, tuple[bool, Tensor | None]] = {}
-        self._candidates: set[int] = set()
+        # By number of the output, the deepest first: whether the logit depends on the map.
+        self._reached: dict[int, bool] = {}
+        # By source: how good a default it is, 0 is the best; and gradients, by number of the output, of the deepest and
+        # of the best so far.
+        self._ranks: dict[int, int] = {}
+        self._kept: dict[int, dict[int, Tensor]] = {}
+        self._on_every_path: set[Any] = set()
         self._windows: WindowPartition | None = None
+        self._geometry = GeometryWatch(self._images)
         self.certain = True
 
     def run(
@@ -94,128 +124,223 @@ class FeatureProbe:
         """Return the layers, and the trace if all outputs that it needs are unchanged at the end of the pass."""
         with ExitStack() as stack:
             for name, module in named_layers(self._model).items():
-                stack.callback(module.register_forward_hook(self._observe(name)).remove)
+                stack.callback(module.register_forward_hook(self._observe(name), with_kwargs=True).remove)
                 if self._holds and getattr(module, "inplace", False):
                     stack.callback(module.register_forward_pre_hook(_spare_input).remove)
-            logits = logits_of(self._model, self._images)
+            stack.enter_context(self._geometry)
+            outputs = outputs_of(self._model, self._images, lifts=self._lifts)
+        logits = outputs.logits
         self._sources.clear()
         self._watch_changed()
         found = self._feature_info()
         chosen = resolve_targets(targets, logits)
         if not logits.requires_grad:
-            return found, None
+            return (found, None) if self._restarts else self._again(restarts=True).run(targets)
+        self._on_every_path = nodes_on_every_path(logits, self._images)
+        found = self._feature_info()
         named = found.names(choice for choice in gradients if choice is not None)
-        wanted = [self._images, *(tensor for name in named if (tensor := self._seen[name].tensor) is not None)]
+        maps = [
+            part
+            for name in named
+            for part in self._seen[name].parts
+            if part.layout is not None and part.tensor is not None and part.tensor.requires_grad
+        ]
+        wanted = [self._images, *(part.tensor for part in maps if part.tensor is not None)]
         if self._holds:
-            self._candidates.update(layer.output for layer in found.candidates())
-        grads = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+            for rank, layer in enumerate(found.candidates()):
+                self._ranks.setdefault(layer.source, rank)
+        try:
+            grads = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+        except RuntimeError:
+            if not outputs.lifted:
+                raise
+            # Code under no_grad may change what a gradient needs in place.
+            return self._again(lifts=False).run(targets)
         found = self._feature_info()
         if not self._holds:
             return found, None
-        at_layers: dict[str, Tensor | None] = dict(zip(named, grads[1:], strict=True))
+        by_number = {part.number: grad for part, grad in zip(maps, grads[1:], strict=True)}
+        at_layers = {name: by_number.get(found.layer(name).output) for name in named}
         if None in gradients:
             for name in found.names([None]):
-                at_layers[name] = self._reached.get(found.layer(name).output, (False, None))[1]
-        needed = {name: self._seen[name].unchanged for name in dict.fromkeys([*found.names(activations), *at_layers])}
+                layer = found.layer(name)
+                at_layers[name] = self._kept.get(layer.source, {}).get(layer.output)
+        needed = {
+            name: self._chosen(self._seen[name]).unchanged
+            for name in dict.fromkeys([*found.names(activations), *at_layers])
+        }
         if any(tensor is None for tensor in (*needed.values(), *at_layers.values())):
             return found, None
-        at_images = grads[0] if grads[0] is not None else torch.zeros_like(self._images)
+        at_images = grads[0] if input_gradient else None
         return found, Trace(
             images=self._images.detach(),
             logits=logits.detach(),
             targets=chosen,
-            input_gradient=at_images.detach().float() if input_gradient else None,
+            input_gradient=None if at_images is None else at_images.detach().float(),
             activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
+            through=outputs.through,
         )
+
+    def _again(self, **options: bool) -> "FeatureProbe":
+        known = {"restarts": self._restarts, "lifts": self._lifts}
+        return FeatureProbe(self._model, self._images, doubled=self._doubled, **(known | options))
 
     @property
     def _holds(self) -> bool:
         return self._doubled is None
 
     def _observe(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            tensor = first_tensor(output)
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+            if self._restarts:
+                output = _restarted(output)
             # Of a layer that runs again the last run counts, as in a trace.
             earlier = self._seen.pop(name, None)
-            if tensor is None:
-                return
-            if tensor.ndim == 3 and tensor.shape[0] == tensor.shape[1] == self._reader.batch:
-                self.certain = False
-            version = version_of(tensor)
-            number = next((one.number for one in self._seen.values() if one.is_output(tensor)), None)
-            same = number is not None and any(tensor is one for one in inputs)
-            if number is None:
-                number = next(self._outputs)
-            layout = self._reader.read(name, module, tensor.shape)
-            if layout is not None:
-                self._windows = None
-            elif tensor.ndim in (3, 4):
-                layout = self._in_windows(name, tensor, inputs)
-            if layout is not None and layout.window is None:
-                self._sources.append((layout, tensor))
-            if layout is not None and tensor.requires_grad:
-                self._watch(number, layout, tensor)
-            runs = 1 if earlier is None else earlier.runs + 1
-            held = tensor if self._holds else None
-            shape = tuple(tensor.shape)
-            self._seen[name] = _Seen(module, number, ref(tensor), shape, version, held, layout, same, runs)
+            inputs = [tensor for _, tensor in parts_of((args, kwargs))]
+            found, parts = parts_of(output), []
+            for path, tensor in found:
+                again = tensor
+                # Of several, those that the model goes on with are told by what it makes of them.
+                if len(found) > 1 and tensor.requires_grad:
+                    with suppress(TypeError, AttributeError):
+                        again = tensor.view_as(tensor)
+                        output = with_part(output, tensor, again)
+                parts.append(self._part(name, module, inputs, path, tensor, again))
+            if parts:
+                runs = 1 if earlier is None else earlier.runs + 1
+                self._seen[name] = _Seen(module, parts, runs)
+            return output
 
         return hook
 
-    def _in_windows(self, name: str, tensor: Tensor, inputs: tuple[Any, ...]) -> Layout | None:
+    def _part(
+        self, name: str, module: nn.Module, inputs: Sequence[Tensor], path: Path, made: Tensor, tensor: Tensor
+    ) -> _Part:
+        if tensor.ndim == 3 and tensor.shape[0] == tensor.shape[1] == self._reader.batch:
+            self.certain = False
+        version = version_of(tensor)
+        known = next((one for one in self._parts() if one.is_output(made)), None)
+        same = known is not None and any(made is one for one in inputs)
+        number = known.number if known is not None and tensor is made else next(self._outputs)
+        source = number if known is None else known.source
+        # A layer's input that is no output of another, as behind a function, or the output of one that has no weights.
+        for one in inputs[:1]:
+            if not any(part.output() is one for part in self._parts()):
+                self._learn_order(one)
+        if not type(module).__module__.startswith("torch.") and not any(True for _ in module.parameters()):
+            self._learn_order(tensor, made=True)
+        layout = self._reader.read(name, module, tensor.shape, path)
+        if layout is not None:
+            self._windows = None
+        elif tensor.ndim in (3, 4):
+            layout = self._in_windows(name, path, tensor, inputs)
+        if layout is not None and layout.axes == "NCHW":
+            centres = unevenly(self._geometry.centres(tensor), layout.size, self._reader.image_size)
+            layout = replace(layout, centres=centres)
+        if layout is not None and layout.window is None:
+            self._sources.append((layout, tensor))
+        if layout is not None and tensor.requires_grad:
+            self._watch(number, source, layout, tensor)
+        held = tensor if self._holds else None
+        node = tensor.grad_fn
+        return _Part(path, number, source, node, ref(tensor), tuple(tensor.shape), version, held, layout, same)
+
+    def _parts(self) -> Iterator[_Part]:
+        return (part for one in self._seen.values() for part in one.parts)
+
+    def _learn_order(self, tensor: Tensor, *, made: bool = False) -> None:
+        """Find out in which order tokens are, where they may have been put into another, for once if not just made."""
+        if tensor.ndim != 3 or tensor.shape[0] != self._reader.batch or not self._reader.grids:
+            return
+        size, prefix = self._reader.grid(tensor.shape[1]) or ((1, 1), 0)
+        area = math.prod(size)
+        # Models that leave tokens in the order of the rows at first do so until the end.
+        if prefix or area == 1 or (not made and self._reader.orders.get(area, ()) is None):
+            return
+        found = find_windows(tensor, [one for one in reversed(self._sources) if one[0].size == size], len(tensor))
+        if found is not None and found.count == 1:
+            self._reader.orders[area] = None if found.order == tuple(range(area)) else found.order
+
+    def _in_windows(self, name: str, path: Path, tensor: Tensor, inputs: Sequence[Tensor]) -> Layout | None:
         batch, shape = self._reader.batch, tuple(tensor.shape)
-        source = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-        maps = (one for one in self._seen.values() if one.layout is not None)
+        source = inputs[0] if inputs else None
+        maps = (part for part in self._parts() if part.layout is not None)
         if self._windows is None and source is not None and not any(one.output() is source for one in maps):
             self._windows = find_windows(source, reversed(self._sources), batch)
-        found = None if self._windows is None else self._windows.layout(name, shape, batch)
-        if found is not None and self._doubled is not None and self._doubled.get(name) != found.shape(2 * batch):
+        found = None if self._windows is None else self._windows.layout(name, shape, batch, path)
+        if (
+            found is not None
+            and self._doubled is not None
+            and self._doubled.get((name, path)) != found.shape(2 * batch)
+        ):
             return None
         return found
 
-    def _watch(self, number: int, layout: Layout, tensor: Tensor) -> None:
+    def _watch(self, number: int, source: int, layout: Layout, tensor: Tensor) -> None:
         """Find out, in the backward, whether an output has a gradient at two or more positions of the map."""
-        reached, candidates = self._reached, self._candidates
+        reached, ranks, kept = self._reached, self._ranks, self._kept
 
         # The hook holds nothing of the pass: a tensor that its own hook holds is a cycle that Python cannot free.
         def hook(gradient: Tensor) -> None:
             # The deepest layers come first.
-            kept = sum(1 for _, tensor in reached.values() if tensor is not None)
             first = layout.to_map(gradient)[0]
-            reaches = int(first.count_nonzero(dim=0).count_nonzero()) > 1
-            keep = number in candidates and reaches and kept < _GRADIENTS
-            reached[number] = reaches, gradient if keep else None
+            reached[number] = int(first.count_nonzero(dim=0).count_nonzero()) > 1
+            if reached[number] and source in ranks:
+                kept.setdefault(source, {})[number] = gradient
+                needed = next(iter(kept)), min(kept, key=ranks.__getitem__)
+                for other in kept.keys() - needed:
+                    del kept[other]
 
         tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 
     def _watch_changed(self) -> None:
         # A view that was changed in place has a new graph, in which the hook of the old one is never called.
-        for one in self._seen.values():
+        for one in self._parts():
             tensor = one.output()
             if one.layout is not None and tensor is not None and tensor.requires_grad and not one.is_output(tensor):
-                self._watch(one.number, one.layout, tensor)
+                self._watch(one.number, one.source, one.layout, tensor)
+
+    def _chosen(self, seen: _Seen) -> _Part:
+        """Return the tensor of an output that is the layer's map: the last that the logit depends on."""
+        maps = [part for part in seen.parts if part.layout is not None]
+        # The backward meets the last one first.
+        reached = [number for number, reaches in self._reached.items() if reaches]
+        depends = [part for part in maps if part.number in reached]
+        if depends:
+            return min(depends, key=lambda part: reached.index(part.number))
+        return min(maps, key=_area) if maps else seen.parts[0]
 
     def _feature_info(self) -> FeatureInfo:
         batch = self._reader.batch
         layers = []
+        depth = 0
         for name, one in self._seen.items():
-            shape = one.shape
+            part = self._chosen(one)
+            if part.layout is not None and any(True for _ in one.module.parameters(recurse=False)):
+                depth += 1
             layers.append(
                 LayerInfo(
                     name=name,
                     kind=type(one.module).__name__,
-                    shape=(1, *shape[1:]) if shape[:1] == (batch,) else shape,
-                    layout=one.layout,
-                    reaches_logit=self._reached.get(one.number, (False, None))[0],
-                    output=one.number,
-                    token_mixer=isinstance(one.module, nn.Linear),
-                    passes_through=one.passes_through,
+                    shape=(1, *part.shape[1:]) if part.shape[:1] == (batch,) else part.shape,
+                    layout=part.layout,
+                    reaches_logit=self._reached.get(part.number, False),
+                    output=part.number,
+                    source=part.source,
+                    token_mixer=is_linear(one.module),
+                    passes_through=part.passes_through,
                     runs=one.runs,
+                    depth=depth,
+                    on_every_path=part.node in self._on_every_path,
                 )
             )
         stages = tuple(_declared_stages(self._model))
-        return FeatureInfo(type(self._model).__name__, self._reader.image_size, tuple(layers), stages)
+        convolves = self._geometry.convolves or bool(filter_layers(self._model))
+        return FeatureInfo(type(self._model).__name__, self._reader.image_size, tuple(layers), stages, convolves)
+
+
+def _area(part: _Part) -> int:
+    return math.prod(part.layout.size) if part.layout is not None else 0
 
 
 def _spare_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -223,20 +348,21 @@ def _spare_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(one.clone() if isinstance(one, Tensor) else one for one in inputs)
 
 
-def version_of(tensor: Tensor) -> int:
-    """Return a number that changes when a tensor is changed in place."""
-    return 0 if tensor.is_inference() else tensor._version
+def _restarted(output: Any) -> Any:
+    """Return an output whose tensors begin a graph, where they have none."""
+    for _, tensor in parts_of(output):
+        if tensor.is_floating_point() and not tensor.requires_grad:
+            output = with_part(output, tensor, tensor.detach().requires_grad_().clone())
+    return output
 
 
-def output_shapes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the shape of the output of each layer, by full name."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def output_shapes(model: nn.Module, images: Tensor) -> dict[tuple[str, Path], tuple[int, ...]]:
+    """Return the shapes of the outputs of all layers, by full name and place in the output."""
+    shapes: dict[tuple[str, Path], tuple[int, ...]] = {}
 
     def observe(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            tensor = first_tensor(output)
-            if tensor is not None:
-                shapes[name] = tuple(tensor.shape)
+            shapes.update({(name, path): tuple(tensor.shape) for path, tensor in parts_of(output)})
 
         return hook
 

@@ -2,47 +2,55 @@
 
 import math
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary, ref
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice
-from vis_callbacks.model.feature_probe import FeatureProbe, output_shapes, version_of
+from vis_callbacks.model.feature_probe import FeatureProbe, output_shapes
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.see_through import version_of
+from vis_callbacks.model.structure import Structure
 from vis_callbacks.model.trace import Trace, trace
 
 
 class _Cache:
-    """The feature info of one model, by image size."""
+    """The feature info of one model, by image size, as long as the model keeps its structure."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.modules = list(map(ref, model.modules()))
-        self._found: dict[tuple[int, ...], tuple[FeatureInfo, tuple[int, ...]]] = {}
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, ...], _Found] = {}
 
     def get(self, model: nn.Module, images: Tensor) -> FeatureInfo | None:
-        found, versions = self._found.get(tuple(images.shape[1:]), (None, ()))
-        if found is None or any(layer.reaches_logit for layer in found.layers) or versions == _versions(model):
-            return found
+        found = self._found.get(tuple(images.shape[1:]))
+        if found is None or not found.structure.is_of(model):
+            return None
+        if any(layer.reaches_logit for layer in found.info.layers) or found.versions == _versions(model):
+            return found.info
         # No gradient reached any layer, as with a head whose weights start at zero: other weights may change that.
         return None
 
-    def put(self, model: nn.Module, images: Tensor, found: FeatureInfo) -> None:
-        self._found[tuple(images.shape[1:])] = found, _versions(model)
+    def put(self, model: nn.Module, images: Tensor, found: FeatureInfo, before: Structure) -> None:
+        self._found[tuple(images.shape[1:])] = _Found(found, before.as_kept_by(model), _versions(model))
+
+
+@dataclass
+class _Found:
+    info: FeatureInfo
+    structure: Structure
+    versions: tuple[int, ...]
 
 
 _caches: WeakKeyDictionary[nn.Module, _Cache] = WeakKeyDictionary()
 
 
 def _cache_of(model: nn.Module) -> _Cache:
-    cache = _caches.get(model)
-    if cache is None or cache.modules != list(map(ref, model.modules())):
-        cache = _caches[model] = _Cache(model)
-    return cache
+    return _caches.setdefault(model, _Cache())
 
 
 def _versions(model: nn.Module) -> tuple[int, ...]:
@@ -52,7 +60,7 @@ def _versions(model: nn.Module) -> tuple[int, ...]:
 def feature_info(model: nn.Module, images: Tensor) -> FeatureInfo:
     """Return what one pass of the first image shows about all layers.
 
-    It runs once for each model and image size, and again when modules of the model were replaced.
+    It runs once for each model and image size, and again when the model's structure has changed.
 
     Args:
         model: From images to logits; left as found.
@@ -75,8 +83,9 @@ def feature_info(model: nn.Module, images: Tensor) -> FeatureInfo:
     cache = _cache_of(model)
     found = cache.get(model, images)
     if found is None:
+        before = Structure(model)
         found = _probed(model, images)
-        cache.put(model, images, found)
+        cache.put(model, images, found, before)
     return found
 
 
@@ -85,6 +94,12 @@ def _probed(model: nn.Module, images: Tensor) -> FeatureInfo:
     # The shapes for two images tell which axis is the batch, wherever it is; the graph of one takes half the memory.
     image = images[:1]
     return FeatureProbe(model, image, doubled=output_shapes(model, image.expand(2, -1, -1, -1))).run()[0]
+
+
+def known_feature_info(model: nn.Module, images: Tensor) -> FeatureInfo | None:
+    """Return the `feature_info` that an earlier pass has found, or None: this runs no pass."""
+    cache = _caches.get(model)
+    return None if cache is None else cache.get(model, images)
 
 
 def trace_layer_choices(
@@ -118,14 +133,14 @@ def trace_layer_choices(
     cache = _cache_of(model)
     # For a single image, the batch axis is like any other axis of length one.
     if choices and len(images) > 1 and cache.get(model, images) is None:
-        probe = FeatureProbe(model, images)
+        probe, before = FeatureProbe(model, images), Structure(model)
         found, seen = probe.run(targets, input_gradient, activations, gradients)
         if probe.certain:
-            cache.put(model, images, found)
+            cache.put(model, images, found, before)
             if seen is not None:
                 return seen
     outputs, differentiated = (
-        feature_info(model, images).names(choice) if choice else [] for choice in (activations, gradients)
+        feature_info(model, images).layouts(choice) if choice else [] for choice in (activations, gradients)
     )
     return trace(model, images, targets, input_gradient=input_gradient, activations=outputs, gradients=differentiated)
 

@@ -1,8 +1,9 @@
 """The guard around every pass: whatever happens inside, the model and the process are left as they were found."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import wraps
 from itertools import chain
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -17,6 +18,11 @@ R = TypeVar("R")
 
 _CHECKPOINTING = {"grad_checkpointing", "gradient_checkpointing", "use_checkpoint"}
 """Attributes by which timm, transformers and others switch activation checkpointing on."""
+
+_NOTES = "_vis_callbacks_notes"
+
+_LARGE = 2**24
+"""Most elements of a plain tensor attribute that is put back: not a data set that a module keeps."""
 
 
 @contextmanager
@@ -68,6 +74,25 @@ def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
         yield
 
 
+@dataclass
+class PassNotes:
+    """What the passes inside one guard know of each other.
+
+    Attributes:
+        buffers: The buffers of all modules that have any, by name.
+        frank: Identities of models that were seen to hide nothing behind their output.
+    """
+
+    buffers: list[dict[str, Tensor | None]]
+    frank: set[int] = field(default_factory=set)
+
+
+def pass_notes(model: nn.Module) -> PassNotes:
+    """Return the notes of the guard around a model, or new ones if there is none."""
+    found: PassNotes | None = getattr(model, _NOTES, None)
+    return PassNotes([]) if found is None else found
+
+
 def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
     """Decorate a function whose first argument is a model to run inside `undisturbed`."""
 
@@ -84,7 +109,7 @@ def _model_state(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     attributes = [(module, _Attributes(module)) for module in modules]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    tensors = [_Values(tensor) for tensor in _changeable(modules)]
     try:
         for module in modules:
             # Assigned, as users override train() and eval() to keep parts of a model frozen.
@@ -92,6 +117,10 @@ def _model_state(model: nn.Module) -> Iterator[None]:
             _silence(module)
             # An attribute with such a name and another value is no switch.
             vars(module).update({name: False for name in _CHECKPOINTING if vars(module).get(name) is True})
+        _stand_in(modules)
+        notes = PassNotes([module._buffers for module in modules if module._buffers])
+        for module in modules:
+            vars(module)[_NOTES] = notes
         for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -102,10 +131,66 @@ def _model_state(model: nn.Module) -> Iterator[None]:
         for parameter, requires_grad, grad in parameters:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
+        for one in tensors:
+            one.restore()
+
+
+def _stand_in(modules: Sequence[nn.Module]) -> None:
+    """Put an alias in the place of each buffer, so that no graph, shape or type of a pass gets to the buffer itself."""
+    aliases: dict[int, Tensor] = {}
+    for module in modules:
+        if not isinstance(module, torch.jit.ScriptModule):
+            for name, buffer in module._buffers.items():
+                if type(buffer) is Tensor:
+                    module._buffers[name] = aliases.setdefault(id(buffer), buffer.data)
+
+
+def _changeable(modules: Sequence[nn.Module]) -> list[Tensor]:
+    """Return what a forward may change in place: buffers, and tensors that are plain attributes or in plain containers."""
+    found: dict[int, Tensor] = {}
+    for module in modules:
+        found.update({id(buffer): buffer for buffer in module._buffers.values() if buffer is not None})
+        for value in (item for name, value in vars(module).items() if name != "_parameters" for item in _items(value)):
+            if type(value) is Tensor and value.is_leaf and value.numel() <= _LARGE:
+                found[id(value)] = value
+    return list(found.values())
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+class _Values:
+    """A copy of a tensor's values, and of where and in which shape they are."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.requires_grad = tensor, tensor.requires_grad
+        self.alias, self.before = tensor.data, tensor.detach().clone()
+        self.strided = tensor.layout is torch.strided and tensor.device.type != "meta"
+        self.bytes = tensor.untyped_storage().nbytes() if self.strided else 0
+
+    def restore(self) -> None:
+        """Put the values back where they were, also if the tensor was resized, moved or became part of a graph."""
+        tensor, alias = self.tensor, self.alias
+        if tensor.requires_grad and not self.requires_grad:
+            tensor.detach_()
+        if self.strided:
+            storage = alias.untyped_storage()
+            if storage.nbytes() < self.bytes:
+                storage.resize_(self.bytes)
+            if _place(tensor) != _place(alias):
+                tensor.data = alias
         with torch.inference_mode():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+            if not torch.equal(alias, self.before):
+                alias.copy_(self.before)
+        if self.strided and storage.nbytes() > self.bytes:
+            storage.resize_(self.bytes)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 class _Attributes:

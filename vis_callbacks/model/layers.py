@@ -1,8 +1,20 @@
 """The layers of a model, by name."""
 
+from weakref import WeakKeyDictionary
+
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError, nearest
+
+# The names of networks in the users' modules that they are parts of.
+_names_of_parts: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def known_as(part: nn.Module, name: str) -> nn.Module:
+    """Return a part of a user's module; from then on its layers are also found by their full names in that module."""
+    if name:
+        _names_of_parts[part] = _without_compile_prefix(name)
+    return part
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -35,6 +47,8 @@ def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module]:
     layers = named_layers(model)
     _check_is_name(name, layers)
     wanted = _without_compile_prefix(name.removesuffix(".weight"))
+    if wanted not in layers and model in _names_of_parts:
+        wanted = wanted.removeprefix(f"{_names_of_parts[model]}.")
     if wanted in layers:
         return wanted, layers[wanted]
     endings = [full for full in layers if full.endswith("." + wanted)]
@@ -88,6 +102,29 @@ def filter_layers(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in named_layers(model).items()
         if filter_weight(module) is not None and not isinstance(module, nn.Linear)
     }
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Return whether a module is a linear layer, or wraps one, as LoRA does, and adds products of smaller ones.
+
+    Example:
+        >>> lora = nn.ModuleDict({"base": nn.Linear(8, 24), "down": nn.Linear(8, 2), "up": nn.Linear(2, 24)})
+        >>> is_linear(lora), is_linear(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)))
+        (True, False)
+    """
+    if isinstance(module, nn.Linear):
+        return True
+    # PEFT's name.
+    base = getattr(module, "base_layer", None)
+    if isinstance(base, nn.Module):
+        return is_linear(base)
+    leaves = [part for part in module.modules() if part is not module and not any(True for _ in part.children())]
+    own = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim == 2]
+    weights = [leaf.weight for leaf in leaves if isinstance(leaf, nn.Linear)] + own
+    others = (nn.Linear, nn.Identity, nn.Dropout, nn.ParameterDict, nn.ParameterList, nn.ModuleDict, nn.ModuleList)
+    ranks = sorted(min(weight.shape) for weight in weights)
+    # Attention has several weights of the full rank.
+    return len(ranks) > 1 and ranks[-2] < ranks[-1] and all(isinstance(leaf, others) for leaf in leaves)
 
 
 def find_filter_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:

@@ -1,19 +1,22 @@
 """Where the batch, channels, height and width are in the output of a layer."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vis_callbacks.errors import LayerError
+from vis_callbacks.model.geometry import Centres
+from vis_callbacks.model.parts import Path
 
 Axes = Literal["NCHW", "NHWC", "NLC", "NCL", "LNC", "NC"]
 Size = tuple[int, int]
+Shapes: TypeAlias = Mapping[tuple[str, Path], tuple[int, ...]]
+"""Shapes of the outputs of layers, by full name and part."""
 
 _CHANNELS_FIRST = (
     nn.Conv2d,
@@ -25,6 +28,14 @@ _CHANNELS_FIRST = (
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
+)
+_CHANNELS_FIRST_TOKENS = (
+    nn.Conv1d,
+    nn.BatchNorm1d,
+    nn.AvgPool1d,
+    nn.MaxPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool1d,
 )
 _MOST_PREFIX_TOKENS = 16
 
@@ -43,6 +54,9 @@ class Layout:
         order: Index of each position of the map, row by row, among the tokens; None for the same order.
         windows: Number of windows that each image is cut into, which lie along the batch axis; 1 without windows.
         window: Lengths of a window's axes, without the channels; None without windows.
+        part: Which tensor of the layer's output has the map, if there are several.
+        centres: Where the positions are, along the height and the width; None where the map spreads evenly over the
+            image.
 
     Example:
         >>> layout = Layout("blocks.11.norm1", "NLC", (2, 3), channels=4, prefix=1)
@@ -58,6 +72,8 @@ class Layout:
     order: tuple[int, ...] | None = None
     windows: int = 1
     window: tuple[int, ...] | None = None
+    part: Path = ()
+    centres: tuple[Centres, Centres] | None = None
 
     @property
     def channel_axis(self) -> int:
@@ -112,6 +128,18 @@ class Layout:
             tokens = tokens[:, :, torch.tensor(self.order, device=tokens.device)]
         return tokens.reshape(len(tokens), self.channels, *self.size)
 
+    def on_image(self, maps: Tensor, image_size: Size) -> Tensor:
+        """Return maps ``(N, K, h, w)`` on the pixels of the image, ``(N, K, H, W)``, bilinearly.
+
+        Where convolutions without padding leave the border of an image to few positions, each position is put at the
+        centre of what it sees, and the map falls to zero behind the outermost ones.
+        """
+        if self.centres is None:
+            return F.interpolate(maps, size=image_size, mode="bilinear", align_corners=False)
+        sides = zip(image_size, self.size, self.centres, strict=True)
+        down, across = (_tents(length, places, centres).to(maps) for length, places, centres in sides)
+        return down @ maps @ across.T
+
 
 class LayoutReader:
     """Reads layouts from the shapes of outputs during one forward pass, in the order in which layers finish.
@@ -120,13 +148,15 @@ class LayoutReader:
         model: The model that runs.
         image_size: ``(H, W)`` of the images.
         batch: Number of images.
-        doubled: Shapes of outputs for twice as many images, by full name: they tell the batch axis from others of the
-            same length.
+        doubled: Shapes of outputs for twice as many images, by full name and part: they tell the batch axis from others
+            of the same length.
+
+    Attributes:
+        grids: Sizes of maps that were seen, the latest first.
+        orders: Index of each position of the map among the tokens, by their number; None for the same order.
     """
 
-    def __init__(
-        self, model: nn.Module, image_size: Size, batch: int, doubled: Mapping[str, tuple[int, ...]] | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, image_size: Size, batch: int, doubled: Shapes | None = None) -> None:
         self.image_size = image_size
         self.batch = batch
         self._doubled = doubled or {}
@@ -135,22 +165,18 @@ class LayoutReader:
             dict.fromkeys([*(count for count in declared if type(count) is int), *range(_MOST_PREFIX_TOKENS + 1)])
         )
         self.grids: list[Size] = []
-        # Hiera keeps the tokens of a window together; its `reroll` restores their order.
-        self.rerolls = {
-            name: reroll.forward
-            for name, module in model.named_modules()
-            if isinstance(reroll := getattr(module, "reroll", None), nn.Module)
-        }
+        self.orders: dict[int, tuple[int, ...] | None] = {}
 
-    def read(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+    def read(self, layer: str, module: nn.Module, shape: tuple[int, ...], part: Path = ()) -> Layout | None:
         """Return the layout of a layer's output, or None if it is no map of more than one position."""
+        layout = None
         if len(shape) == 4:
-            return self._read_map(layer, module, shape)
-        if len(shape) == 3:
-            return self._read_tokens(layer, module, shape)
-        return None
+            layout = self._read_map(layer, module, shape, part)
+        elif len(shape) == 3:
+            layout = self._read_tokens(layer, module, shape, part)
+        return replace(layout, part=part) if layout and part else layout
 
-    def _read_map(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+    def _read_map(self, layer: str, module: nn.Module, shape: tuple[int, ...], part: Path) -> Layout | None:
         first: Layout = Layout(layer, "NCHW", (shape[2], shape[3]), shape[1])
         last: Layout = Layout(layer, "NHWC", (shape[1], shape[2]), shape[3])
         if isinstance(module, _CHANNELS_FIRST):
@@ -162,34 +188,37 @@ class LayoutReader:
             possible = [one for one in possible if one.size in self._known_grids()] or [
                 one for one in possible if not self.grids and self._fits_image(one.size)
             ]
-        if not self._holds_images(layer, shape, 0) or not possible or math.prod(possible[0].size) == 1:
+        if not self._holds_images((layer, part), shape, 0) or not possible or math.prod(possible[0].size) == 1:
             return None
         self._remember(possible[0].size)
         return possible[0]
 
-    def _read_tokens(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
-        if self._holds_images(layer, shape, 0):
+    def _read_tokens(self, layer: str, module: nn.Module, shape: tuple[int, ...], part: Path) -> Layout | None:
+        if self._holds_images((layer, part), shape, 0):
             readings: list[tuple[Axes, int, int]] = [("NLC", shape[1], shape[2]), ("NCL", shape[2], shape[1])]
-        elif self._holds_images(layer, shape, 1):
+        elif self._holds_images((layer, part), shape, 1):
             readings = [("LNC", shape[0], shape[2])]
         else:
             return None
+        if isinstance(module, _CHANNELS_FIRST_TOKENS):
+            readings = [reading for reading in readings if reading[0] == "NCL"]
         found = []
         for axes, length, channels in readings:
-            grid = self._grid(length)
+            grid = self.grid(length)
             if grid is not None:
-                found.append(Layout(layer, axes, grid[0], channels, prefix=grid[1], order=self._order(layer, length)))
+                found.append(Layout(layer, axes, grid[0], channels, prefix=grid[1], order=self._order(*grid)))
         layout = next(iter(_with_width(module, found)), None)
         if layout is not None and not self.grids:
             self._remember(layout.size)
         return layout
 
-    def _holds_images(self, layer: str, shape: tuple[int, ...], axis: int) -> bool:
-        doubled = self._doubled.get(layer, ())
+    def _holds_images(self, output: tuple[str, Path], shape: tuple[int, ...], axis: int) -> bool:
+        doubled = self._doubled.get(output, ())
         grows = len(doubled) != len(shape) or doubled[axis] == 2 * shape[axis]
         return shape[axis] == self.batch and grows
 
-    def _grid(self, length: int) -> tuple[Size, int] | None:
+    def grid(self, length: int) -> tuple[Size, int] | None:
+        """Return the size of the map of some tokens, and how many come before those of the map."""
         for prefix in self.prefixes:
             area = length - prefix
             if area < 2 or prefix > max(1, area // 4, self.prefixes[0]):
@@ -200,14 +229,13 @@ class LayoutReader:
                     return grid, prefix
         return None
 
-    def _order(self, layer: str, length: int) -> tuple[int, ...] | None:
-        for owner, reroll in self.rerolls.items():
-            block = re.match(re.escape(f"{owner}." if owner else "") + r"blocks\.(\d+)", layer)
-            # The first block of a stage starts with the tokens of the stage before.
-            for index in (int(block[1]), int(block[1]) - 1) if block else ():
-                with suppress(RuntimeError, KeyError):
-                    return tuple(reroll(torch.arange(length).view(1, length, 1), index).flatten().tolist())
-        return None
+    def _order(self, size: Size, prefix: int) -> tuple[int, ...] | None:
+        area = math.prod(size)
+        if prefix or area in self.orders:
+            return None if prefix else self.orders[area]
+        for order in [order for order in self.orders.values() if order is not None and len(order) % area == 0]:
+            self.orders[area] = _pooled(order, size)
+        return self.orders.get(area)
 
     def _remember(self, size: Size) -> None:
         if math.prod(size) > 1:
@@ -222,11 +250,37 @@ class LayoutReader:
         return size[0] <= height and abs(math.log(size[0] * width / (size[1] * height))) < math.log(1.26)
 
 
+def _tents(length: int, places: int, centres: Centres) -> Tensor:
+    """Return how much of each position is at each pixel, ``(length, places)``."""
+    first, step = centres
+    return (1 - ((torch.arange(length)[:, None] - first) / step - torch.arange(places)).abs()).clamp(min=0)
+
+
 def _with_width(module: nn.Module, layouts: list[Layout]) -> list[Layout]:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or not weight.ndim:
         return layouts
     return [layout for layout in layouts if layout.channels == len(weight)] or layouts
+
+
+def _pooled(order: tuple[int, ...], size: Size) -> tuple[int, ...] | None:
+    """Return the order of tokens of which each stands for a square of a finer map's; None for that of the rows.
+
+    Hiera keeps the tokens of a square together, or the same number of tokens apart, and takes the largest of them.
+    """
+    area = math.prod(size)
+    ratio = math.isqrt(len(order) // area)
+    if ratio * ratio * area != len(order):
+        return None
+    # Number of the coarse position, at each token.
+    fine = torch.arange(area).view(size).repeat_interleave(ratio, 0).repeat_interleave(ratio, 1).flatten()
+    at_token = torch.empty_like(fine)
+    at_token[torch.tensor(order)] = fine
+    for groups in (at_token.view(-1, area), at_token.view(area, -1).T):
+        if bool((groups == groups[0]).all()):
+            found = tuple(groups[0].argsort().tolist())
+            return None if found == tuple(range(area)) else found
+    return None
 
 
 def _halves(grid: Size) -> Iterator[Size]:

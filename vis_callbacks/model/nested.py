@@ -18,11 +18,23 @@ def tensors_in(value: Any, depth: int = _DEPTH) -> Iterator[Tensor]:
         >>> [len(tensor) for tensor in tensors_in({"a": torch.zeros(2), "b": [torch.zeros(3)]})]
         [2, 3]
     """
+    for _, tensor in named_tensors_in(value, depth):
+        yield tensor
+
+
+def named_tensors_in(value: Any, depth: int = _DEPTH, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a nested structure, in order, each with the name of its nearest key or attribute.
+
+    Example:
+        >>> import torch
+        >>> [name for name, _ in named_tensors_in({"a": torch.zeros(2), "b": [torch.zeros(3)]})]
+        ['a', 'b']
+    """
     if isinstance(value, Tensor):
-        yield value
+        yield name, value
     elif depth:
-        for item in _items(value):
-            yield from tensors_in(item, depth - 1)
+        for key, item in _items(value):
+            yield from named_tensors_in(item, depth - 1, name if key is None else str(key))
 
 
 def shapes_in(value: Any) -> str:
@@ -42,14 +54,14 @@ def shapes_in(value: Any) -> str:
     return type(value).__name__
 
 
-def _items(value: Any) -> Sequence[Any]:
+def _items(value: Any) -> Sequence[tuple[Any, Any]]:
     if isinstance(value, Mapping):
-        return list(value.values())
+        return list(value.items())
     if isinstance(value, (list, tuple)):
-        return value
+        return list(zip(getattr(value, "_fields", [None] * len(value)), value, strict=True))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, item.name) for item in dataclasses.fields(value)]
-    return list(getattr(value, "__dict__", {}).values())
+        return [(item.name, getattr(value, item.name)) for item in dataclasses.fields(value)]
+    return list(getattr(value, "__dict__", {}).items())
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import LayoutReader
-from vis_callbacks.model.trace import first_tensor
+from vis_callbacks.model.parts import Path, part_at
 
 Box = tuple[int, int, int, int]
 
@@ -100,10 +101,19 @@ def receptive_field(model: nn.Module, images: Tensor, layer: str) -> ReceptiveFi
 
 
 @guarded
-def receptive_fields(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, ReceptiveField | None]:
-    """Measure the receptive fields of several layers, by full name; see `receptive_field`."""
+def receptive_fields(
+    model: nn.Module, images: Tensor, layers: Iterable[str], parts: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, ReceptiveField | None]:
+    """Measure the receptive fields of several layers, by full name; see `receptive_field`.
+
+    Args:
+        model: From images to logits; left as found.
+        images: ``(N, C, H, W)``, in the model's input space; only the shape, dtype and device are used.
+        layers: Full names.
+        parts: Which tensor of an output of several has the map, by full name; the first of others.
+    """
     names = list(layers)
-    down, across = (_Probe(model, images, names, side).windows() for side in (0, 1))
+    down, across = (_Probe(model, images, names, parts, side).windows() for side in (0, 1))
     fields = {name: ReceptiveField(down[name], across[name]) for name in down.keys() & across.keys()}
     return {name: fields.get(name) for name in names}
 
@@ -111,10 +121,13 @@ def receptive_fields(model: nn.Module, images: Tensor, layers: Iterable[str]) ->
 class _Probe:
     """Measures along one side of the image (0: down, 1: across), on long strips if the model takes them."""
 
-    def __init__(self, model: nn.Module, images: Tensor, layers: list[str], side: int) -> None:
+    def __init__(
+        self, model: nn.Module, images: Tensor, layers: list[str], parts: Mapping[str, Path], side: int
+    ) -> None:
         self.model = model
         self.images = images
         self.layers = {name: module for name, module in named_layers(model).items() if name in layers}
+        self.parts = parts
         self.side = side
         self.other = images.shape[3 - side]
         self.own = images.shape[2 + side]
@@ -179,7 +192,7 @@ class _Probe:
 
         def observe(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, _: Any, output: Any) -> None:
-                tensor = first_tensor(output)
+                tensor = part_at(output, self.parts.get(name))
                 layout = None if tensor is None else reader.read(name, module, tensor.shape)
                 if tensor is not None and layout is not None and name in self.layers:
                     found[name] = layout.to_map(tensor).isnan().any(dim=1).any(dim=2 - self.side).cpu()

@@ -1,30 +1,28 @@
 """The subject of every picture: which network, how it is called, and what its output means."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from vis_callbacks import checks
-from vis_callbacks.errors import ConfigurationError, nearest
-from vis_callbacks.model.calls import Call
-from vis_callbacks.model.classifier import classifier_in, unwrapped
+from vis_callbacks.errors import ConfigurationError, SubjectError, brief, nearest
+from vis_callbacks.model.calls import Call, Labels, is_trained, taken_by, takes_images_alone, tried
+from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
+from vis_callbacks.model.guard import undisturbed
+from vis_callbacks.model.layers import known_as, named_layers
+from vis_callbacks.model.meaning import Meaning
+from vis_callbacks.model.nested import tensors_in
 
 Forward: TypeAlias = Callable[[nn.Module, Tensor], Any] | str | None
 """A function from module and images to logits, its import path, a child's dotted name, or None: found."""
 
-Meaning: TypeAlias = Literal["classes", "binary", "labels", "value", "embedding"]
-"""What the outputs are.
-
-* ``classes``: one logit per class, of which one class is right.
-* ``binary``: one logit, that of the second of two classes.
-* ``labels``: one logit per class, of which several may be right.
-* ``value``: a number, not a class.
-* ``embedding``: features; no class is predicted.
-"""
+_FUNCTION = "a function (module, images) -> logits"
+_LONGEST = 280
 
 
 @dataclass(frozen=True)
@@ -35,29 +33,94 @@ class Subject:
         network: Dotted name of the network inside the user's module; "" is the module itself.
         kind: Class name of the network.
         forward: The option ``forward=`` as text; "" where the network was found.
+        keyword: The argument that takes the images; "" for the first one.
         meaning: What its outputs are, see `Meaning`.
         width: Number of outputs; None before the first pass.
         evidence: How the network was found, in one sentence.
         problem: Where the evidence contradicts itself, one sentence that names the option to set; then no class is
             predicted. "" where it does not.
+        runs: Whether the network can be called with images; if not, `problem` says why.
+        chosen: Whether it gives several outputs, of which the one of this width is meant.
     """
 
     network: str = ""
     kind: str = ""
     forward: str = ""
+    keyword: str = ""
     meaning: Meaning = "classes"
     width: int | None = None
     evidence: str = ""
     problem: str = ""
+    runs: bool = True
+    chosen: bool = False
 
     @property
     def predicts(self) -> bool:
         """Whether the outputs tell a class."""
         return not self.problem and self.meaning in ("classes", "binary", "labels")
 
+    def takes_names(self, count: int) -> bool:
+        """Whether this many class names are those of the outputs, as far as known."""
+        return self.width is None or count == max(self.width, 2)
+
+    @property
+    def class_count(self) -> int | None:
+        """The number of classes by the outputs; None if they are no classes, or unknown."""
+        if self.width is None or self.meaning not in ("classes", "labels", "binary"):
+            return None
+        return max(self.width, 2)
+
+    @property
+    def name(self) -> str:
+        """The network by name and class, such as ``student (ResNet)``."""
+        return f"{self.network} ({self.kind})" if self.network else self.kind
+
+    @property
+    def outputs(self) -> str:
+        """What the network gives, in words."""
+        if self.width is None:
+            return "not known yet"
+        words = {"binary": "2 classes", "value": "a number" if self.width == 1 else f"{self.width} numbers"}
+        words["embedding"] = f"{self.width} features"
+        return words.get(self.meaning, f"{self.width} classes")
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for checkpoints and the picture store."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Subject":
+        """Return the subject that `as_dict` described; unknown values are ignored."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What is known of the classes.
+
+    Attributes:
+        names: Number of class names; 0 if there are none.
+        stated: Numbers of classes that the module, its hyperparameters or its metrics state.
+        labels: What the labels of the batches look like.
+    """
+
+    names: int = 0
+    stated: frozenset[int] = frozenset()
+    labels: tuple[Labels, ...] = ()
+
+    def labels_for(self, width: int) -> Labels | None:
+        """Return the labels that fit this many outputs best: class numbers before rows before values."""
+        found = [one for one in self.labels if one.kind != "numbers"]
+        found = [one for one in found if one.width == width]
+        numbers = sorted((one for one in self.labels if one.kind == "numbers"), key=lambda one: one.least)
+        rows = [one for one in found if one.kind == "rows"]
+        return next(iter([*rows, *numbers, *found]), None)
+
+    def expect(self, width: int) -> bool:
+        """Whether something says that there are this many classes."""
+        rows = any(one.kind == "rows" and one.width == width for one in self.labels)
+        return width in (self.names, *self.stated) or rows or (width == 1 and self.names == 2)
 
 
 class Network(nn.Module):
@@ -72,7 +135,12 @@ class Network(nn.Module):
         super().__init__()
         # Shared, not registered: the layers keep their names, and the guard sees each of them once.
         vars(self).update({name: vars(module)[name] for name in ("_modules", "_parameters", "_buffers")})
-        vars(self).update(_module=module, _call=call)
+        vars(self).update(_module=module, _call=call, training=False)
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that is called."""
+        return vars(self)["_module"]  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the module, such as what timm states about it."""
@@ -86,83 +154,388 @@ class Network(nn.Module):
         return vars(self)["_call"](images)
 
 
+def _called(function: Callable[[nn.Module, Tensor], Any], text: str, module: nn.Module, images: Tensor) -> Any:
+    try:
+        return function(module, images)
+    except TypeError as error:
+        shape = tuple(images.shape)
+        found = f"forward={text!r} was called with {_kind(module)} and images {shape}: {brief(error)}"
+        raise SubjectError(_sentence(found, f"it must be {_FUNCTION}")) from error
+
+
+def _picked(part: nn.Module, keyword: str, width: int, images: Tensor) -> Any:
+    """Return the one of several outputs that are the logits."""
+    output = part(**{keyword: images}) if keyword else part(images)
+    fits = [one for one in tensors_in(output) if one.is_floating_point() and tuple(one.shape) == (len(images), width)]
+    return fits[0] if len(fits) == 1 else output
+
+
+def guesses(module: nn.Module, forward: Forward = None) -> list[nn.Module]:
+    """Return what may be the network that pictures show, before anything was seen; the likeliest first.
+
+    Raises:
+        ConfigurationError: If the option names nothing, or nothing can be called.
+    """
+    if forward is not None:
+        return [network_of(module, Subject(str(forward)), forward)]
+    parts = [known_as(_part(module, name), name) for name in _candidates(module, frozenset())]
+    return parts if module in parts else [*parts, module]
+
+
+def check_forward(forward: Any) -> Forward:
+    """Return the option ``forward=``; whether the module has what it names is checked at `setup`.
+
+    Raises:
+        ConfigurationError: If it is no function and no text.
+    """
+    if forward is None or (isinstance(forward, str) and forward) or callable(forward):
+        return forward  # type: ignore[no-any-return]
+    raise checks.refused(
+        "forward", forward, "a function (module, images) -> logits, its import path, or a child's name"
+    )
+
+
 def network_of(module: nn.Module, subject: Subject, forward: Forward = None) -> nn.Module:
     """Return the subject's network, from images to logits, in a user's module."""
-    if forward is not None:
-        called = _function(module, forward)
-        return Network(module, partial(called, module)) if called is not None else module.get_submodule(str(forward))
-    return module.get_submodule(subject.network)
+    called = None if forward is None else _function(module, forward)
+    part = module if called is not None else _part(module, subject.network)
+    if not subject.runs:
+        return Network(part, partial(_refuse, subject.problem))
+    if called is not None:
+        return Network(module, partial(_called, called, _text(forward), module))
+    if subject.chosen and subject.width is not None:
+        return Network(part, partial(_picked, part, subject.keyword, subject.width))
+    if subject.keyword:
+        return Network(part, lambda images: part(**{subject.keyword: images}))
+    return known_as(part, subject.network)
 
 
 def find_subject(
-    module: nn.Module, *, forward: Forward = None, calls: Sequence[Call] = (), classes: int | None = None
+    module: nn.Module,
+    *,
+    forward: Forward = None,
+    calls: Sequence[Call] = (),
+    classes: Classes | None = None,
+    images: Tensor | None = None,
+    optimized: frozenset[int] = frozenset(),
 ) -> Subject:
     """Find what pictures of a module are about.
 
     Args:
         module: The user's module.
         forward: The option, which is evidence enough.
-        calls: The calls that were watched while a batch passed. Without them the module itself is taken if it has a
-            ``forward``, else its largest trained child that has.
-        classes: The number of classes, where names or labels tell it.
+        calls: The calls that were watched while a batch passed.
+        classes: What is known of the classes.
+        images: ``(N, C, H, W)``, to try what maps them to logits where no call was watched. Without calls and images
+            the module itself is taken if it has a ``forward``, else its largest trained child that has.
+        optimized: Identities of the parameters that an optimizer trains.
 
     Raises:
         ConfigurationError: If the option names nothing, or nothing can be called.
     """
+    classes = classes or Classes()
     if forward is not None:
-        called = _function(module, forward)
-        text = forward if isinstance(forward, str) else getattr(forward, "__qualname__", type(forward).__name__)
-        part = module if called is not None else module.get_submodule(text)
-        return Subject(
-            "" if called is not None else text, _kind(part), text, width=classes, evidence=f"forward={text!r} says so"
-        )
-    seen = [call for call in calls if call.images and call.widths]
-    if not seen:
-        part = classifier_in(module)
-        name = next(name for name, one in module.named_modules() if one is part)
-        how = "no call of it was watched" if not calls else "no part of the module was called with images"
-        return Subject(name, _kind(part), width=classes, evidence=how)
-    return _of_calls(module, seen, calls, classes)
+        return _stated(module, forward, calls, classes, images)
+    seen = [call for call in calls if call.image is not None]
+    subject = _of_calls(module, calls, classes) if any(call.widths for call in seen) else None
+    told = subject is not None and subject.runs and subject.meaning != "embedding"
+    if subject is not None and (told or images is None or not _heads(calls)):
+        return subject
+    # Nothing that the step called with images gives what its heads give: something may that it did not call.
+    called = {call.name for call in seen}
+    names = [name for name in _candidates(module, optimized) if name not in called]
+    if images is None:
+        return Subject(names[0], _kind(_part(module, names[0])), evidence="no call of it was seen")
+    found: list[Call] = []
+    problems: list[str] = []
+    trained = {name: is_trained(_part(module, name), optimized) for name in names}
+    with undisturbed(module):
+        for name in names:
+            try:
+                found.append(tried(_part(module, name), name, images, trained=trained[name]))
+                if not name and found[-1].widths:
+                    break
+            except Exception as error:
+                problems.append(f"{_named(module, name)}.forward takes {taken_by(_part(module, name))}: {brief(error)}")
+    if subject is not None:
+        found = [call for call in found if {*call.widths} & {width for head in _heads(calls) for width in head.widths}]
+    if any(call.widths for call in found):
+        tries = [call for call in calls if call.image is None]
+        chosen = _of_calls(module, [*found, *tries], classes)
+        return replace(chosen, evidence=chosen.evidence.replace("the step calls it", "called"))
+    if subject is not None:
+        return subject
+    gave = dict.fromkeys(f"{_named(module, call.name)} gives {call.gave}" for call in [*reversed(seen), *found])
+    text = f"no part of {_kind(module)} maps images to logits (N, classes): {'; '.join([*gave, *problems][:2])}"
+    name = next((call.name for call in reversed(seen)), (*names, "")[0])
+    return _unknown(module, name, text, f"set forward= to {_FUNCTION}", runs=False)
 
 
-def _of_calls(module: nn.Module, seen: Sequence[Call], calls: Sequence[Call], classes: int | None) -> Subject:
-    # Features that go on into a head are no logits, though they have the shape of some.
-    heads = {width for call in calls if not call.images and call.trained for width in call.features if call.widths}
-    fit = [call for call in seen if classes in call.widths] if classes else seen
-    fit = [call for call in fit if not set(call.widths) <= heads]
-    fit = [call for call in fit if call.trained] or fit
-    names = list(dict.fromkeys(call.name for call in fit))
-    chosen = "" if "" in names else names[0] if names else None
-    if chosen is None or (len(names) > 1 and chosen):
-        found = ", ".join(f"{call.name or type(module).__name__} gives {call.widths}" for call in seen[:3])
-        problem = f"no single part of {type(module).__name__} maps images to logits ({found}): set forward="
-        part = classifier_in(module)
-        name = next(name for name, one in module.named_modules() if one is part)
-        return Subject(name, _kind(part), problem=problem[:280], evidence=found[:200])
-    call = next(call for call in fit if call.name == chosen)
-    width = classes if classes in call.widths else call.widths[0]
-    part = module.get_submodule(chosen)
-    return Subject(
-        chosen, _kind(part), width=width, evidence=f"the step calls it with images and it gives (N, {width})"
+def stated_classes(module: nn.Module) -> frozenset[int]:
+    """Return the numbers of classes that a module, its hyperparameters, metrics and losses state.
+
+    Example:
+        >>> module = nn.Module()
+        >>> module.num_classes = 10
+        >>> stated_classes(module)
+        frozenset({10})
+    """
+    holders: list[Any] = [module, getattr(module, "hparams", None)]
+    holders += [part for part in module.modules() if next(part.parameters(), None) is None]
+    found = [_read(holder, name) for holder in holders for name in ("num_classes", "n_classes", "num_labels")]
+    return frozenset(value for value in found if type(value) is int and value > 1)
+
+
+def sentence_about(model: nn.Module, error: Exception) -> str:
+    """Return what a network's ``forward`` takes, after it refused images with a `TypeError`; "" if it was not that.
+
+    Args:
+        model: The network that was called with images.
+        error: What the call raised.
+    """
+    part = model.module if isinstance(model, Network) else model
+    codes = {getattr(getattr(one, "forward", None), "__code__", None) for one in (part, model, unwrapped(part))}
+    trail = error.__traceback__
+    while trail is not None and trail.tb_frame.f_code not in codes:
+        trail = trail.tb_next
+    if not isinstance(error, TypeError) or (trail is None and takes_images_alone(part)):
+        return ""
+    return _sentence(
+        f"{_kind(part)}.forward takes {taken_by(part)} and failed on images alone: {brief(error)}",
+        f"set forward= to {_FUNCTION}",
     )
+
+
+def _stated(
+    module: nn.Module, forward: Forward, calls: Sequence[Call], classes: Classes, images: Tensor | None
+) -> Subject:
+    called = _function(module, forward)
+    text = _text(forward)
+    name = "" if called is not None else str(forward)
+    subject = Subject(name, _kind(_part(module, name)), text, evidence=f"forward={text!r} says so")
+    own = next((call for call in calls if call.name == name and call.image is not None and call.alone), None)
+    if called is None and own is not None:
+        return _meant(module, replace(subject, keyword=own.keyword), calls, own, classes)
+    if images is None:
+        return subject
+    try:
+        with undisturbed(module):
+            network = network_of(module, subject, forward)
+            call = tried(network, name, images, trained=True)
+    except Exception:
+        # The event that needs the logits reports it.
+        return subject
+    return _meant(module, subject, [*calls, call], call, classes)
+
+
+def _of_calls(module: nn.Module, calls: Sequence[Call], classes: Classes) -> Subject:
+    """Choose among the calls that mapped images to rows of numbers."""
+    seen = [call for call in calls if call.image is not None and call.widths]
+    able = [call for call in seen if call.alone and not call.partial]
+    able = [call for call in able if not (_switches_gradients_off(_part(module, call.name)) and len(able) > 1)]
+    if not able:
+        call = next((call for call in reversed(seen) if not call.partial), seen[0])
+        text = f"{_named(module, call.name)}.forward takes {taken_by(_part(module, call.name))}, not images alone"
+        return _unknown(module, call.name, text, f"set forward= to {_FUNCTION}", runs=False)
+    # Features that go on into a head are no logits, though they have the shape of some.
+    parts, able = able, [call for call in able if not _goes_on(call, _heads(calls), classes)]
+    if not able:
+        steps = [f"{_named(module, call.name)} gives {call.gave}" for call in (parts[0], _heads(calls)[-1])]
+        text = f"no single part of {_kind(module)} maps images to logits ({', and '.join(steps)})"
+        subject = _unknown(module, parts[0].name, text, f"set forward= to {_FUNCTION}")
+        return replace(subject, meaning="embedding", width=parts[0].widths[0])
+    judged = _judged(calls)
+    for fits in (
+        lambda call: any(classes.expect(width) for width in call.widths),
+        lambda call: bool(judged & set(call.widths)),
+        lambda call: call.trained,
+        lambda call: call.direct,
+    ):
+        able = [call for call in able if fits(call)] or able
+    names = list(dict.fromkeys(call.name for call in able))
+    call = next((call for call in able if not call.name), able[0])
+    subject = Subject(call.name, _kind(_part(module, call.name)), keyword=call.keyword)
+    subject = _meant(module, subject, calls, call, classes)
+    if len(names) > 1 and call.name and not subject.problem:
+        each = " and ".join(names[:2])
+        text = f"{each} of {_kind(module)} both map images to logits: no verdict is given"
+        return replace(subject, problem=_sentence(text, f"set forward={names[0]!r} or forward={names[1]!r}"))
+    return subject
+
+
+def _heads(calls: Sequence[Call]) -> list[Call]:
+    """Return the calls that made rows of numbers of something else than images, and are trained to."""
+    return [call for call in calls if call.image is None and call.trained and call.widths and call.direct]
+
+
+def _goes_on(call: Call, heads: Sequence[Call], classes: Classes) -> bool:
+    """Whether what a call gave is not the logits yet, by the calls of other parts in the same step."""
+    others = [head for head in heads if call.name not in head.within]
+    eaten = {width for head in others for width in head.features if width not in head.widths}
+    if {*call.widths} <= eaten:
+        return True
+    made = {width for head in others for width in head.widths}
+    if any(classes.expect(width) for width in call.widths):
+        # Other data of the batch, such as a table, may go into the same logits.
+        return any(head.of_batch and {*head.widths} & {*call.widths} for head in others)
+    # What is made last has the classes, unless it is something else again, such as noise or a projection.
+    return any(classes.expect(width) for width in made) or any(head.of_batch for head in others)
+
+
+def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Call, classes: Classes) -> Subject:
+    """Add to a subject how many outputs it has, what they mean, and what contradicts that."""
+    judged = _judged(calls)
+    widths = list(call.widths)
+    own = _read(_part(module, subject.network), "num_classes")
+    for fits in (
+        classes.expect,
+        lambda width: width in judged,
+        lambda width: width == own,
+        lambda width: any(one.kind == "numbers" and one.least == width for one in classes.labels),
+        lambda width: all(one.kind != "numbers" or one.least <= max(width, 2) for one in classes.labels),
+    ):
+        widths = [width for width in widths if fits(width)] or widths
+    if not widths:
+        text = f"{_named(module, subject.network)} gives {call.gave}, expected logits (N, classes)"
+        return replace(subject, problem=_sentence(text, f"set forward= to {_FUNCTION}"), runs=False)
+    width, name = widths[0], _named(module, subject.network)
+    evidence = subject.evidence or f"the step calls it with images and it gives (N, {width})"
+    labels = classes.labels_for(width)
+    known = classes.expect(width)
+    meaning = _meaning(module, width, labels, calls)
+    subject = replace(subject, width=width, evidence=evidence, meaning=meaning, chosen=len(call.widths) > 1)
+    if len(widths) > 1:
+        text = f"{name} gives outputs of {' and '.join(map(str, widths[:3]))}, and nothing tells which are the logits"
+        return replace(subject, problem=_sentence(text, "set class_names=, or forward= to choose"))
+    if meaning in ("value", "embedding"):
+        return subject
+    views = {one.image for one in calls if one.name == call.name and one.image is not None and one.image >= 0}
+    if len(views) > 1 and not known and width not in judged:
+        text = f"{name} is called with {len(views)} images at a time, and its {width} outputs need not be classes"
+        return replace(subject, meaning="embedding", problem=_sentence(text, "set class_names= if they are"))
+    many = max(width, 2)
+    if labels is not None and labels.kind == "numbers" and labels.least > many:
+        text = f"{name} gives {_outputs(width)}, and labels reach {labels.least - 1}: no verdict is given"
+        return replace(subject, problem=_sentence(text, "set forward= to what gives the logits"))
+    certain = known or width in judged or meaning == "labels"
+    certain = certain or (labels is not None and labels.kind == "numbers" and classes.names < labels.least)
+    if classes.names and width > classes.names and not certain:
+        text = f"{name} gives {_outputs(width)}, and there are {classes.names} class names: no verdict is given"
+        return replace(subject, problem=_sentence(text, "set class_names= if they are classes, or forward="))
+    if width == 1 and classes.names > 2:
+        text = f"{name} gives one output, and there are {classes.names} class names: no verdict is given"
+        return replace(subject, problem=_sentence(text, "set forward= to what gives the logits"))
+    return subject
+
+
+_BY_LOSS: Mapping[Meaning, tuple[str, ...]] = {
+    "labels": ("BCEWithLogitsLoss", "BCELoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss"),
+    "value": ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "PoissonNLLLoss", "GaussianNLLLoss"),
+    "embedding": ("TripletMarginLoss", "TripletMarginWithDistanceLoss", "CosineEmbeddingLoss"),
+}
+
+
+def _meaning(module: nn.Module, width: int, labels: Labels | None, calls: Sequence[Call]) -> Meaning:
+    for call in calls:
+        kind = _kind(_part(module, call.name))
+        meaning = next((one for one, kinds in _BY_LOSS.items() if kind in kinds), None)
+        if meaning is not None and width in call.features:
+            # A student that also imitates its teacher's logits predicts classes.
+            if meaning == "value" and labels is not None and labels.kind != "values" and width > 1:
+                continue
+            return "binary" if meaning == "labels" and width == 1 else meaning
+    if labels is not None and labels.kind == "values":
+        return "value"
+    if width == 1:
+        return "value" if labels is not None and labels.least > 2 else "binary"
+    return "labels" if labels is not None and labels.several else "classes"
+
+
+def _judged(calls: Iterable[Call]) -> set[int]:
+    """Return the widths of what losses and metrics read together with class numbers."""
+    # Not those with weights of their own, which judge embeddings.
+    judges = [call for call in calls if call.image is None and call.labelled and not {*call.widths} - {1}]
+    judges = [call for call in judges if not call.weighted]
+    return {width for call in judges for width in call.features if width > 1}
+
+
+def _candidates(module: nn.Module, optimized: frozenset[int]) -> list[str]:
+    """Return what may be the network, by name, the likeliest first."""
+    children = _children(module, optimized)
+    if not has_forward(module):
+        return children or [next(name for name, part in module.named_modules() if part is classifier_in(module))]
+    return [*children, ""] if _switches_gradients_off(module) and children else ["", *children]
+
+
+def _children(module: nn.Module, optimized: frozenset[int]) -> list[str]:
+    found: dict[str, nn.Module] = {}
+    pending = [(name, child) for name, child in module.named_children()]
+    while pending:
+        name, child = pending.pop(0)
+        if has_forward(child) and not isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            found[name] = child
+        else:
+            pending += [(f"{name}.{inner}", part) for inner, part in child.named_children()]
+
+    def rank(name: str) -> tuple[bool, int]:
+        return is_trained(found[name], optimized), sum(parameter.numel() for parameter in found[name].parameters())
+
+    weighted = [name for name, part in found.items() if next(part.parameters(), None) is not None]
+    return sorted(weighted or found, key=rank, reverse=True)
 
 
 def _function(module: nn.Module, forward: Forward) -> Callable[[nn.Module, Tensor], Any] | None:
     """Return the function that an option names; None where it names a child."""
-    if not isinstance(forward, str):
+    if forward is None or not isinstance(forward, str):
         return forward
-    names = [name for name, _ in module.named_modules() if name]
+    names = list(named_layers(module))
     if forward in names:
         return None
     package, _, name = forward.replace(":", ".").rpartition(".")
-    try:
-        found: Callable[[nn.Module, Tensor], Any] = getattr(import_module(package), name)
-        return checks.function("forward", found)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(
-            f"forward={forward!r}: expected a child of {type(module).__name__} ({nearest(forward, names)}), or an "
-            "path such as 'package.module.function'"
-        ) from error
+    with suppress(ImportError, AttributeError, ValueError, TypeError):
+        return checks.function("forward", getattr(import_module(package), name))  # type: ignore[no-any-return]
+    raise ConfigurationError(
+        f"forward={forward[:60]!r}: expected a child of {_kind(module)} ({nearest(forward, names, most=3)}), or an "
+        "import path such as 'package.module.function'"
+    )
+
+
+def _text(forward: Forward) -> str:
+    return forward if isinstance(forward, str) else str(getattr(forward, "__qualname__", type(forward).__name__))
+
+
+def _part(module: nn.Module, name: str) -> nn.Module:
+    return named_layers(module)[name] if name else module
+
+
+def _unknown(module: nn.Module, name: str, text: str, remedy: str, *, runs: bool = True) -> Subject:
+    return Subject(name, _kind(_part(module, name)), problem=_sentence(text, remedy), evidence=text, runs=runs)
+
+
+def _sentence(text: str, remedy: str) -> str:
+    room = _LONGEST - len(remedy) - 2
+    return f"{text if len(text) <= room else text[: room - 1] + '…'}; {remedy}"
+
+
+def _refuse(problem: str, _: Tensor) -> Any:
+    raise SubjectError(problem)
+
+
+def _switches_gradients_off(part: nn.Module) -> bool:
+    """Whether a part's ``forward`` is decorated with ``no_grad`` or ``inference_mode``."""
+    return getattr(getattr(part.forward, "__code__", None), "co_name", "") == "decorate_context"
+
+
+def _read(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+
+
+def _outputs(width: int) -> str:
+    return "one output" if width == 1 else f"{width} outputs"
+
+
+def _named(module: nn.Module, name: str) -> str:
+    return name or _kind(module)
 
 
 def _kind(part: nn.Module) -> str:

@@ -43,7 +43,8 @@ def summarize_layers(model: nn.Module, images: Tensor) -> list[LayerSummary]:
         [('0', (12, 12)), ('1', (12, 12))]
     """
     found = feature_info(model, images)
-    fields = receptive_fields(model, images, [layer.name for layer in found.layers if layer.layout is not None])
+    parts = {layer.name: layer.layout.part for layer in found.layers if layer.layout is not None}
+    fields = receptive_fields(model, images, parts, parts)
     default = found.default_layer() if fields else None
     return [
         LayerSummary(

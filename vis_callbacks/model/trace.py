@@ -3,15 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.errors import LayerError
-from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
+from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.model.classifier import Targets, outputs_of, plain, resolve_targets, target_scores
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer
+from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.outputs import Outputs
+from vis_callbacks.model.parts import Path, part_at, with_part
+from vis_callbacks.model.see_through import Through
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,11 @@ class Trace:
         images: The images ``(N, C, H, W)`` in the model's input space.
         logits: ``(N, K)`` float32.
         targets: The classes whose logits were differentiated, ``(N,)`` long, or pairs ``(N, 2)``.
-        input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless requested.
+        input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless requested, or if the logits have
+            no gradient at the images.
         activations: Outputs of the requested layers, float32, in their own layouts.
         gradients: d target logit / d activation of the requested layers, in the same shapes.
+        through: What the model itself applies to the logits.
     """
 
     images: Tensor
@@ -33,6 +40,24 @@ class Trace:
     input_gradient: Tensor | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    through: Through = ""
+
+    @property
+    def gradient_at_images(self) -> Tensor:
+        """The input gradient of a trace for which it was requested.
+
+        Raises:
+            ConfigurationError: If the logits have none.
+        """
+        if self.input_gradient is None:
+            raise ConfigurationError(f"the logits have no gradient at the images: {_CUT}")
+        return self.input_gradient
+
+
+_CUT = (
+    "the forward cuts it (detach(), .data, inference_mode, argmax, quantised layers); "
+    "use a technique that needs none there, such as Occlusion or a CAM of a later layer"
+)
 
 
 def trace(
@@ -41,8 +66,8 @@ def trace(
     targets: Targets = None,
     *,
     input_gradient: bool = False,
-    activations: Sequence[str] = (),
-    gradients: Sequence[str] = (),
+    activations: Sequence[str | Layout] = (),
+    gradients: Sequence[str | Layout] = (),
 ) -> Trace:
     """Run one forward, and one backward if a gradient is requested. Call it inside `undisturbed`.
 
@@ -53,48 +78,72 @@ def trace(
         images: ``(N, C, H, W)`` float, in the model's input space; tensors of inference mode are allowed.
         targets: Classes whose logits are differentiated, see `Targets`; None for the predicted ones.
         input_gradient: Whether to return the gradient at the images.
-        activations: Names of layers whose outputs are returned.
-        gradients: Names of layers whose outputs and gradients are returned.
+        activations: Layers whose outputs are returned: names, or layouts, which also tell which tensor of an output
+            of several is meant; of a name it is the first.
+        gradients: Layers whose outputs and gradients are returned.
 
     Returns:
-        The `Trace`; its tensors are detached.
+        The `Trace`; its tensors are detached. Layers have the names by which they were given.
 
     Raises:
         LayerError: If a layer is not found, did not run, or its output holds no tensor.
         ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
     """
     check_images(images)
-    names = {name: find_layer(model, name) for name in dict.fromkeys([*activations, *gradients])}
-    differentiated = [names[name][0] for name in gradients]
-    inputs = images.detach().clone().requires_grad_(input_gradient)
-    with captured(dict(names.values()), differentiable=differentiated) as seen:
-        logits = logits_of(model, inputs)
-        outputs = dict(seen)
-        for full, module in names.values():
-            if full not in outputs:
-                raise LayerError(
-                    f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another"
-                )
-        chosen = resolve_targets(targets, logits)
-        wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
-        found: Sequence[Tensor | None] = ()
-        if wanted:
+    parts = {layer.layer: layer.part for layer in (*activations, *gradients) if isinstance(layer, Layout)}
+    names = {_name(layer): find_layer(model, _name(layer)) for layer in (*activations, *gradients)}
+    differentiated = [names[_name(layer)][0] for layer in gradients]
+    inputs = plain(images).detach().clone().requires_grad_(input_gradient)
+    with captured(dict(names.values()), differentiable=differentiated, parts=parts) as seen:
+
+        def forward(*, lifts: bool = True) -> tuple[Outputs, dict[str, Tensor]]:
+            seen.clear()
+            found = outputs_of(model, inputs, lifts=lifts)
+            for full, module in names.values():
+                if full not in seen:
+                    raise LayerError(
+                        f"layer {full!r} ({type(module).__name__}) did not run in the forward pass: choose another"
+                    )
+            return found, dict(seen)
+
+        def backward() -> Sequence[Tensor | None]:
+            wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
+            if differentiated and not found.logits.requires_grad:
+                raise ConfigurationError(f"the logits have no gradient at {', '.join(differentiated)}: {_CUT}")
+            if not wanted or not found.logits.requires_grad:
+                return [None] * len(wanted)
             # Hooks stay: a checkpointed block runs again in the backward, and its graph must start at the same layer.
-            found = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
+            return torch.autograd.grad(target_scores(found.logits, chosen).sum(), wanted, allow_unused=True)
+
+        found, outputs = forward()
+        chosen = resolve_targets(targets, found.logits)
+        try:
+            grads = backward()
+        except RuntimeError:
+            if not found.lifted:
+                raise
+            # Code under no_grad may change what a gradient needs in place.
+            found, outputs = forward(lifts=False)
+            grads = backward()
+    at_images = grads[0] if input_gradient else None
     # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
-    grads = [
-        torch.zeros_like(tensor, dtype=torch.float32) if grad is None else grad.detach().float()
-        for tensor, grad in zip(wanted, found, strict=True)
-    ]
-    by_layer = dict(zip(gradients, grads[1 if input_gradient else 0 :], strict=True))
+    by_layer = {
+        _name(layer): torch.zeros_like(outputs[full], dtype=torch.float32) if grad is None else grad.detach().float()
+        for layer, full, grad in zip(gradients, differentiated, grads[input_gradient:], strict=True)
+    }
     return Trace(
         images=inputs.detach(),
-        logits=logits.detach(),
+        logits=found.logits.detach(),
         targets=chosen,
-        input_gradient=grads[0] if input_gradient else None,
+        input_gradient=None if at_images is None else at_images.detach().float(),
         activations={name: outputs[full].detach().float() for name, (full, _) in names.items()},
         gradients=by_layer,
+        through=found.through,
     )
+
+
+def _name(layer: str | Layout) -> str:
+    return layer.layer if isinstance(layer, Layout) else layer
 
 
 def joined(parts: Sequence[Trace]) -> Trace:
@@ -117,16 +166,23 @@ def joined(parts: Sequence[Trace]) -> Trace:
         input_gradient=cat(gradients) if gradients else None,
         activations={name: cat([part.activations[name] for part in parts]) for name in parts[0].activations},
         gradients={name: cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
+        through=parts[0].through,
     )
 
 
 @contextmanager
-def captured(layers: Mapping[str, nn.Module], *, differentiable: Sequence[str] = ()) -> Iterator[dict[str, Tensor]]:
+def captured(
+    layers: Mapping[str, nn.Module],
+    *,
+    differentiable: Sequence[str] = (),
+    parts: Mapping[str, Path] = MappingProxyType({}),
+) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of layers while a model runs.
 
     Args:
         layers: Modules by name.
         differentiable: Names of layers whose outputs must be part of a graph, or start one, to get gradients.
+        parts: Which tensor of an output of several is meant, by the layer's name; the first of others.
 
     Yields:
         Outputs by name, filled as the layers run. Of a layer that runs several times it is the last output.
@@ -137,47 +193,20 @@ def captured(layers: Mapping[str, nn.Module], *, differentiable: Sequence[str] =
     outputs: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for name, module in layers.items():
-            hook = _capture(name, outputs, differentiable=name in differentiable)
+            hook = _capture(name, outputs, parts.get(name), differentiable=name in differentiable)
             stack.callback(module.register_forward_hook(hook).remove)
         yield outputs
 
 
-def _capture(name: str, outputs: dict[str, Tensor], *, differentiable: bool) -> Any:
+def _capture(name: str, outputs: dict[str, Tensor], path: Path | None, *, differentiable: bool) -> Any:
     def hook(module: nn.Module, _: Any, output: Any) -> Any:
-        tensor = first_tensor(output)
-        if tensor is None:
+        part = part_at(output, path)
+        if part is None:
             found = f"layer {name!r} ({type(module).__name__}) gives {type(output).__name__}"
             raise LayerError(f"{found}, expected a tensor: choose another")
-        if differentiable and not tensor.requires_grad:
-            tensor = tensor.detach().requires_grad_()
-        outputs[name] = tensor
+        starts = differentiable and not part.requires_grad
+        outputs[name] = part.detach().requires_grad_() if starts else part
         # The model goes on with a copy: an in-place ReLU after the layer must not change the captured output.
-        return with_first_tensor(output, tensor.clone())
+        return with_part(output, part, outputs[name].clone())
 
     return hook
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """Return a layer's output tensor, or the first in an output tuple, list or mapping; None if it holds none."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)):
-        return next((item for item in output if isinstance(item, Tensor)), None)
-    if isinstance(output, Mapping):
-        return next((item for item in output.values() if isinstance(item, Tensor)), None)
-    return None
-
-
-def with_first_tensor(output: Any, tensor: Tensor) -> Any:
-    """Return a layer's output with its `first_tensor` replaced."""
-    if isinstance(output, Tensor):
-        return tensor
-    if isinstance(output, (tuple, list)):
-        at = next(index for index, item in enumerate(output) if isinstance(item, Tensor))
-        items = [*output[:at], tensor, *output[at + 1 :]]
-        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
-    for key, item in output.items():
-        if isinstance(item, Tensor):
-            output[key] = tensor
-            break
-    return output

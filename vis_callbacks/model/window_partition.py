@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vis_callbacks.model.layout import Axes, Layout
+from vis_callbacks.model.parts import Path
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,14 @@ class WindowPartition:
     last: bool
     order: tuple[int, ...]
 
-    def layout(self, layer: str, shape: tuple[int, ...], batch: int) -> Layout | None:
+    def layout(self, layer: str, shape: tuple[int, ...], batch: int, part: Path = ()) -> Layout | None:
         """Return the layout of the output of a layer that works on the windows; None if the shape does not fit.
 
         Args:
             layer: Full name of the layer.
             shape: Shape of its output.
             batch: Number of images.
+            part: Which tensor of the layer's output it is.
         """
         inner, channels = (shape[1:-1], shape[-1]) if self.last else (shape[2:], shape[1])
         flat = (math.prod(self.shape),)
@@ -54,6 +56,7 @@ class WindowPartition:
             order=self.order,
             windows=self.count,
             window=tuple(inner),
+            part=part,
         )
 
 

@@ -14,6 +14,9 @@ class LoggerSink(Protocol):
     def add(self, record: Record, picture: Picture) -> None:
         """Log a picture and its scalars."""
 
+    def add_text(self, tag: str, text: str) -> None:
+        """Log a text in Markdown, where the logger shows texts."""
+
     def flush(self) -> None:
         """Write everything to disk."""
 
@@ -56,6 +59,11 @@ class TensorBoardSink:
         for name, value in record.scalars.items():
             self._writer.add_scalar(f"{tag}/{self._clean(name)}", value, record.step)
 
+    def add_text(self, tag: str, text: str) -> None:
+        """Log a text in Markdown."""
+        if hasattr(self._writer, "add_text"):
+            self._writer.add_text(tag, text)
+
     def flush(self) -> None:
         """Write everything to disk."""
         self._writer.flush()
@@ -81,6 +89,9 @@ class WandbSink:
             scalars = {f"{tag}/{self._clean(name)}": value for name, value in record.scalars.items()}
             self._logger.log_metrics(scalars, step=record.step)
 
+    def add_text(self, tag: str, text: str) -> None:
+        """Do nothing: its texts are tables."""
+
     def flush(self) -> None:
         """Do nothing: the logger's own process writes."""
 
@@ -105,6 +116,10 @@ class MlflowSink:
         for name, value in record.scalars.items():
             metric = f"{key}/{self._clean(name)}"
             self._client.log_metric(self._run_id, metric, value, step=record.step, synchronous=True)
+
+    def add_text(self, tag: str, text: str) -> None:
+        """Log a text as a file."""
+        self._client.log_text(self._run_id, text, f"{self._clean(tag)}.md")
 
     def flush(self) -> None:
         """Do nothing: `add` writes synchronously."""

@@ -28,6 +28,7 @@ class Record:
         scalars: Numbers that belong to the picture.
         error: Why there is no picture.
         time: Seconds since 1970 when the record was written.
+        right: Whether the prediction is right. None: it is if it equals the label.
     """
 
     tag: str
@@ -46,6 +47,7 @@ class Record:
     scalars: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     time: float = 0.0
+    right: bool | None = None
 
     def to_json(self) -> str:
         """Return the record as one line of JSON; NaN and infinity become null."""

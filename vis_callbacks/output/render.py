@@ -29,6 +29,7 @@ _MIN_TEXT_WIDTH = 224  # a narrower picture gets white margins, so that its text
 _ROBUST = 0.995  # quantile at which a tile's own colour scale ends: one outlier must not darken the rest
 _NOT_FINITE = (255, 0, 255)  # magenta is on none of the colour scales
 _MARKS = {"✓": "#1a7f37", "✗": "#c62828"}  # readable without the colours too
+_COLD = ((0, 0, 4), (14, 40, 92), (22, 98, 170), (70, 170, 222), (205, 242, 255))  # from 0 to -limit
 _INK, _CAPTION_INK = "#1a1a1a", "#5f5f5f"
 
 
@@ -42,6 +43,8 @@ def render(panel: Panel, *, text: bool = True) -> Picture:
     * ``gray``: black (0 and below) to white (`Tile.limit` and above).
     * ``signed``: one channel is blue (-limit) through light gray (exactly 0) to red (+limit); three channels are
       ``0.5 + v / (2 limit)`` as RGB, so that 0 is mid-gray.
+    * ``response``: black (exactly 0) through purple and orange to pale yellow (+limit), and through blue to pale cyan
+      (-limit).
     * A value that is not finite is magenta.
 
     Without a limit a tile's colour scale ends at the 99.5th percentile of its absolute values. A backdrop shows through
@@ -119,7 +122,7 @@ def describe(panel: Panel) -> str:
         return label
     if panel.label is None:
         return f"predicted {predicted}{probability}"
-    if panel.label == panel.predicted:
+    if panel.label == panel.predicted or panel.right:
         return f"✓ {label}{probability}"
     return f"✗ {label} → predicted {predicted}{probability}"
 
@@ -150,7 +153,7 @@ def _coloured(values: NDArray[np.float32], kind: Kind, limit: float | None = Non
     if kind != "image":
         end = _limit(values, limit)
         share = np.divide(np.clip(values, -end, end), end, dtype=np.float32)
-    if kind == "signed":
+    if kind in ("signed", "response"):
         share = np.add(share / 2, 0.5, dtype=np.float32)
     if len(share) == 3:
         picture = np.ascontiguousarray(np.moveaxis(_as_bytes(share, 255), 0, -1))
@@ -180,6 +183,10 @@ def _limit(values: NDArray[np.float32], limit: float | None) -> np.float32:
 def _colours(kind: Kind) -> NDArray[np.uint8]:
     """Return the colour table for one channel, ``(255 or 256, 3)``."""
     # 255 colours have a middle one: zero is exactly neutral, and v and -v are equally far from it.
+    if kind == "response":
+        warm = _colours("heat")[np.linspace(0, 255, 128).round().astype(int)]
+        cold = [np.interp(np.linspace(4, 0, 128)[:-1], range(5), channel) for channel in zip(*_COLD, strict=True)]
+        return np.concatenate([np.round(np.stack(cold, axis=1)), warm]).astype(np.uint8)
     name, count = {"heat": ("inferno", 256), "signed": ("RdBu_r", 255)}.get(kind, ("gray", 256))
     colours = matplotlib.colormaps[name].resampled(count)(np.arange(count))[:, :3]
     if kind == "signed":

@@ -137,12 +137,12 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, also when the process is killed or the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may write the same report.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
 
 

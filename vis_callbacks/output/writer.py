@@ -101,6 +101,13 @@ class Output:
         stamped = dataclasses.replace(record, time=time.time())
         self._submit("", lambda: self._gaps.append(stamped))
 
+    def add_text(self, tag: str, text: str) -> bool:
+        """Write a text to the loggers that pictures go to; return whether there are any."""
+        sinks = self._sinks or []
+        for sink in sinks:
+            self._submit("", partial(sink.add_text, tag, text))
+        return bool(sinks)
+
     def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Store the metrics that the run logged at one step."""
         self._submit("", lambda: self._store.add_metrics(epoch, step, values))

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from vis_callbacks._lightning import LightningModule, Trainer, logger_of
+from vis_callbacks.model.subject import Forward, check_forward
 from vis_callbacks.output.writer import Output
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run.budget import check_share
@@ -18,8 +19,11 @@ class Report(RunHooks):
     killed process, ``vis-callbacks report <log_dir>`` writes it from the picture store.
 
     Args:
-        budget: Share of the training time that all pictures together may take, such as 0.05. If need be the costly ones
-            are made less often, and the report lists when. None: no bound.
+        budget: Share of the training time that all pictures together may take. With 0.05 they take at most 5 % of
+            trainings of ten minutes and more, and at most twenty seconds below. If need be they are made less often,
+            in turn, and the report lists when. The last event of a training shows everything, even if that alone takes
+            more. None: no bound.
+        forward: What the pictures of all callbacks show that say nothing else, see `VisualizationCallback`.
 
     Attributes:
         path: Where the last report was written. None before, in all processes but the first, and in a process that
@@ -30,8 +34,9 @@ class Report(RunHooks):
         True
     """
 
-    def __init__(self, *, budget: float | None = None) -> None:
+    def __init__(self, *, budget: float | None = None, forward: Forward = None) -> None:
         super().__init__()
+        self.forward_for_all = check_forward(forward)
         self.budget = check_share(budget)
         self.path: Path | None = None
         self._logger: logging.Logger | None = None
@@ -39,6 +44,7 @@ class Report(RunHooks):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run."""
         self._logger = logger_of(trainer)
+        super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         run.join(self, at_end=self._write)
         run.budget.share = self.budget

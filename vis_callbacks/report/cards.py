@@ -6,6 +6,7 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
+from vis_callbacks.output.record import Record
 from vis_callbacks.report.charts import Chart, Scale, path_of, scale_of
 from vis_callbacks.report.history import History, Picture, Row, shorten
 from vis_callbacks.report.pictures import Album, Packed
@@ -49,24 +50,38 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """One callback as the page shows it; `width` is the preferred width of a card, in CSS pixels."""
+    """One callback as the page shows it.
+
+    Attributes:
+        name: Name of the callback.
+        anchor: Id of the section in the page.
+        cards: Its rows; empty if it shows nothing.
+        width: Preferred width of a card, in CSS pixels.
+        square: Whether two cards fit side by side on a small screen.
+        about: One sentence about its pictures.
+        remark: Why it shows nothing, or was left out at times.
+    """
 
     name: str
     anchor: str
     cards: tuple[Card, ...]
     width: int
     square: bool
+    about: str
+    remark: str
 
 
 def sections_of(history: History, album: Album) -> list[Section]:
-    """Return one section per callback."""
+    """Return one section per callback: those with pictures, then those that show nothing and say why."""
+    rows = {**history.sections, **{name: [] for name in history.run.remarks if name not in history.sections}}
     return [
-        _section(f"section-{number}", callback, rows, len(history.events), album)
-        for number, (callback, rows) in enumerate(history.sections.items(), start=1)
+        _section(f"section-{number}", callback, found, history, album)
+        for number, (callback, found) in enumerate(rows.items(), start=1)
     ]
 
 
-def _section(anchor: str, callback: str, rows: Sequence[Row], events: int, album: Album) -> Section:
+def _section(anchor: str, callback: str, rows: Sequence[Row], history: History, album: Album) -> Section:
+    events = len(history.events)
     aspects = [_aspect(row, album) for row in rows]
     usual = median([aspect for aspect in aspects if aspect is not None] or [1.0])
     cards = tuple(
@@ -80,6 +95,8 @@ def _section(anchor: str, callback: str, rows: Sequence[Row], events: int, album
         cards=cards,
         width=round(min(max(wide, 150), 640)),
         square=usual < 1.4 and len(cards) > 1,
+        about=shorten(history.run.about.get(callback, ""), REASON),
+        remark=shorten(history.run.remarks.get(callback, ""), REASON),
     )
 
 
@@ -131,10 +148,16 @@ def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
         "tiles": [shorten(text, NAME) for text in record.captions] if 0 < named <= _MOST_CAPTIONS else None,
         "label": None if record.label is None else shorten(record.label, NAME),
         "predicted": None if record.predicted is None else shorten(record.predicted, NAME),
-        "right": None if record.label is None or record.predicted is None else record.label == record.predicted,
+        "right": _is_right(record),
         "probability": record.probability,
     }
     return {key: value for key, value in frame.items() if value is not None and value != ""}
+
+
+def _is_right(record: Record) -> bool | None:
+    if record.label is None or record.predicted is None:
+        return None
+    return record.label == record.predicted if record.right is None else record.right
 
 
 def _sparks(rows: Sequence[Row], events: int) -> list[tuple[Spark, ...]]:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import median
 
 from vis_callbacks.report.history import Point
@@ -13,6 +14,14 @@ _FEW_POINTS = 40  # lines with no more points get a dot per point
 _STAGE = re.compile(r"(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test)(?![a-z])[\W_]*", re.IGNORECASE)
 _STAGE_NAMES = {"train": "train", "training": "train", "val": "validation", "test": "test"}
 _STAGE_ORDER = ("validation", "train", "test", "")
+_LOADER = re.compile(r"/dataloader_idx_\d+$")
+
+COLOURS, DASHES = 8, 4
+"""How many colours and dash patterns the page's style sheet has."""
+
+_OF_STAGE = {"validation": (0, 0), "train": (1, 1), "test": (2, 2)}
+_OTHERS = [(colour, (colour + 1 + turn) % DASHES) for turn in range(DASHES) for colour in range(3, COLOURS)]
+_OTHERS += [(colour, (colour + turn) % DASHES) for turn in range(1, DASHES) for colour in range(3)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,8 @@ class Line:
     Attributes:
         name: Name in the legend.
         metric: Full name of the metric.
-        style: ``"validation"``, ``"train"``, ``"test"`` or ``"other"``.
+        colour: Number of its colour, below `COLOURS`.
+        dash: Number of its dash pattern, below `DASHES`.
         steps: Steps of its points.
         values: Values of its points; None breaks the line.
         path: SVG path of the line, in a 100 by 100 square with y downwards.
@@ -51,7 +61,8 @@ class Line:
 
     name: str
     metric: str
-    style: str
+    colour: int
+    dash: int
     steps: tuple[int, ...]
     values: tuple[float | None, ...]
     path: str
@@ -72,7 +83,10 @@ class Chart:
 
 
 def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
-    """Return one chart per quantity; the stages of a quantity share a chart.
+    """Return one chart per quantity; the stages of a quantity share a chart, and so do its data loaders.
+
+    The first curve of validation, training and test looks the same in all charts, as does one that is alone. No two
+    curves of a chart have the same colour and dash pattern, up to 29.
 
     Example:
         >>> [chart.title for chart in charts({"train_loss": [Point(1, 9, 0.5)], "val_loss": [Point(1, 9, 0.6)]})]
@@ -82,6 +96,9 @@ def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
     for name, points in metrics.items():
         if any(point.value is not None for point in points):
             title, stage = split_stage(name)
+            stem = name.removesuffix("_epoch").removesuffix("_step")
+            if not stage and len(metrics.keys() & {stem, f"{stem}_step", f"{stem}_epoch"}) > 1:
+                title = stem
             groups.setdefault(title, []).append((stage, name, points))
     return [_chart(title, members) for title, members in groups.items()]
 
@@ -93,13 +110,12 @@ def split_stage(name: str) -> tuple[str, str]:
         >>> split_stage("val/acc"), split_stage("train_loss_epoch"), split_stage("lr-Adam")
         (('acc', 'validation'), ('loss', 'train'), ('lr-Adam', ''))
     """
-    found = _STAGE.search(name.removesuffix("_epoch"))
+    stem = _LOADER.sub("", name).removesuffix("_epoch").removesuffix("_step")
+    found = _STAGE.search(stem)
     if not found:
         return name, ""
     word = found.group(1).lower()
-    quantity = (name.removesuffix("_epoch")[: found.start()] + name.removesuffix("_epoch")[found.end() :]).strip(
-        "_-/. "
-    )
+    quantity = (stem[: found.start()] + stem[found.end() :]).strip("_-/. ")
     return (quantity, _STAGE_NAMES.get(word, "validation")) if quantity else (name, "")
 
 
@@ -134,14 +150,27 @@ def _chart(title: str, members: list[tuple[str, str, Sequence[Point]]]) -> Chart
     steps = [point.step for _, _, points in members for point in points]
     first, last = min(steps), max(steps)
     lines = tuple(
-        _line(stage if stage and stages.count(stage) == 1 else name, name, stage, _thinned(points), scale, first, last)
-        for stage, name, points in members
+        _line(stage if stage and stages.count(stage) == 1 else name, name, look, _thinned(points), scale, first, last)
+        for (stage, name, points), look in zip(members, _looks(stages), strict=True)
     )
     ticks = tuple((scale.height(value), number(value)) for value in _ticks(scale))
     return Chart(title, lines, first, last, ticks, scale.logarithmic)
 
 
-def _line(name: str, metric: str, stage: str, points: Sequence[Point], scale: Scale, first: int, last: int) -> Line:
+def _looks(stages: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the colour and dash pattern of each curve of a chart."""
+    if list(stages) == [""]:
+        return [_OF_STAGE["validation"]]
+    others = cycle(_OTHERS)
+    return [
+        _OF_STAGE[stage] if stage and stage not in stages[:index] else next(others)
+        for index, stage in enumerate(stages)
+    ]
+
+
+def _line(
+    name: str, metric: str, look: tuple[int, int], points: Sequence[Point], scale: Scale, first: int, last: int
+) -> Line:
     heights = tuple(None if point.value is None else round(scale.height(point.value), 4) for point in points)
     places = [(0.5 if last == first else (point.step - first) / (last - first)) for point in points]
     marks = [(x, height) for x, height in zip(places, heights, strict=True) if height is not None]
@@ -149,7 +178,8 @@ def _line(name: str, metric: str, stage: str, points: Sequence[Point], scale: Sc
     return Line(
         name=name,
         metric=metric,
-        style=stage or "other",
+        colour=look[0],
+        dash=look[1],
         steps=tuple(point.step for point in points),
         values=tuple(point.value for point in points),
         path=path_of(list(zip(places, heights, strict=True))),

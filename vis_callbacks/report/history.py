@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from vis_callbacks.output.record import Record
 
@@ -97,6 +98,9 @@ class RunInfo:
         versions: Library versions by name.
         notes: Remarks about the run.
         about: One sentence per callback about its pictures.
+        remarks: One sentence per callback that shows nothing, or was left out at times: why, and what to set.
+        subject: What the pictures are about: network, outputs, layers, targets, and a problem.
+        subjects: What the pictures of single callbacks are about, where that is something else.
     """
 
     model: str = ""
@@ -112,6 +116,9 @@ class RunInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    subject: Mapping[str, Any] = field(default_factory=dict)
+    subjects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

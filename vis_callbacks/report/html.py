@@ -2,15 +2,17 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from vis_callbacks.output.store import write_whole
+from vis_callbacks.output.subject_facts import subject_facts
 from vis_callbacks.report.cards import NAME, REASON, data_of, picture_data, sections_of
 from vis_callbacks.report.charts import charts
 from vis_callbacks.report.history import History, HistoryEvent, RunInfo, shorten
@@ -102,8 +104,7 @@ def _rendered(template: Template, history: History, album: Album, left_out: int 
         sections=sections,
         seconds=_seconds(history),
         run=history.run,
-        about={section.name: history.run.about.get(section.name, "") for section in sections},
-        notes=[*history.run.notes, *_left_out(left_out), *history.problems, *damage],
+        notes=[*_others(history.run), *history.run.notes, *_left_out(left_out), *history.problems, *damage],
         data=htmlsafe_json_dumps(data_of(history, sections, metrics)),
         pictures=htmlsafe_json_dumps([picture_data(picture) for picture in album.pictures]),
         style=_source("report.css"),
@@ -125,7 +126,7 @@ def _left_out(events: int) -> list[str]:
 def _facts(history: History) -> list[tuple[str, str, str]]:
     """Return the facts for the head of the page: name, value and a remark in small print."""
     run = history.run
-    facts: list[tuple[str, str, str]] = []
+    facts = _short_facts(run.subject)
     if run.parameters is not None:
         facts.append(("Parameters", _rounded(run.parameters), f"{run.parameters:,}"))
     if run.epochs is not None:
@@ -142,7 +143,25 @@ def _facts(history: History) -> list[tuple[str, str, str]]:
     return facts
 
 
+def _short_facts(subject: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return [(term, shorten(value, NAME), shorten(remark, NAME)) for term, value, remark in subject_facts(subject)]
+
+
+def _others(run: RunInfo) -> list[str]:
+    """Return what callbacks show that show something else than the rest."""
+    return [
+        f"{name}: " + ", ".join(f"{term.lower()} {value}" for term, value, _ in _short_facts(subject))
+        for name, subject in run.subjects.items()
+    ]
+
+
 def _banner(run: RunInfo) -> str:
+    problems = dict.fromkeys(one.get("problem") for one in (run.subject, *run.subjects.values()))
+    told = [f"{one[0].upper()}{shorten(one[1:], 300)}." for one in problems if isinstance(one, str) and one]
+    return " ".join(filter(None, [_end(run), *told]))
+
+
+def _end(run: RunInfo) -> str:
     if run.status.startswith("stopped"):
         return f"Training was {shorten(run.status, REASON)}. Everything up to then is shown."
     if run.status == "running":

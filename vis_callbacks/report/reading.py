@@ -66,14 +66,16 @@ def read_history(directory: Path | str) -> History:
     """
     store = find_store(Path(directory))
     problems: list[str] = []
-    records = _latest(_read_lines(store / PANELS, _parse_record, problems))
+    run = _read_run(store / RUN, problems)
+    # A run that says why it shows nothing has no file of pictures.
+    records = _latest(_read_lines(store / PANELS, _parse_record, problems, required=not run.remarks))
     events = _events(records)
     return History(
         store=store,
         events=events,
         rows=_rows(store, records, events, problems),
         metrics=_metrics(_read_lines(store / METRICS, _parse_metrics, problems, required=False)),
-        run=_read_run(store / RUN, problems),
+        run=run,
         problems=_at_most(problems, _MOST_PROBLEMS),
     )
 
@@ -129,6 +131,7 @@ def _parse_record(line: str) -> Record:
         scalars=_numbers(record.scalars),
         error=_text(record.error),
         time=_number(record.time) or 0.0,
+        right=record.right if isinstance(record.right, bool) else None,
     )
 
 
@@ -167,6 +170,9 @@ def _read_run(path: Path, problems: list[str]) -> RunInfo:
         versions=_texts(data.get("versions")),
         notes=tuple(filter(None, map(_text, notes))) if isinstance(notes, list) else (),
         about=_texts(data.get("about")),
+        remarks=_texts(data.get("remarks")),
+        subject=_mapping(data.get("subject")),
+        subjects={name: _mapping(found) for name, found in _mapping(data.get("subjects")).items()},
     )
 
 
@@ -257,6 +263,10 @@ def _at_most(problems: list[str], limit: int) -> list[str]:
 def _text(value: Any) -> str | None:
     # A lone surrogate cannot be written as UTF-8.
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _texts(value: Any) -> dict[str, str]:

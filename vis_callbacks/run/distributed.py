@@ -14,7 +14,9 @@ from torch import Tensor, distributed, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.event import Share
+from vis_callbacks.model.subject import Subject
 from vis_callbacks.panel import Panel
+from vis_callbacks.run.subjects import Subjects
 from vis_callbacks.run.technique import Technique
 from vis_callbacks.run.warn_once import WarnOnce
 
@@ -57,6 +59,7 @@ class _Selection:
 class _Inputs:
     """What a process needs to make its part as the first one would."""
 
+    subjects: Sequence[Subject | None]
     samples: Mapping[str, Samples]
     buffers: Mapping[str, Tensor]
     states: Sequence[Any]
@@ -124,13 +127,17 @@ class Processes:
         return self._attempt(partial(self._broadcast_selection, techniques, due, selected), selected)
 
     def broadcast_inputs(
-        self, techniques: Sequence[Technique], module: nn.Module, selector: SampleSelector
+        self, techniques: Sequence[Technique], module: nn.Module, selector: SampleSelector, subjects: Subjects
     ) -> Mapping[str, Tensor]:
-        """Give all processes the first one's samples and states; return its buffers by name, nothing to itself."""
+        """Give all processes the first one's subjects, samples and states.
+
+        Returns:
+            The first one's buffers by name; nothing to itself.
+        """
         shared = [technique for technique in techniques if self.includes(technique)]
         if not shared:
             return {}
-        return self._attempt(partial(self._broadcast_inputs, shared, module, selector), {})
+        return self._attempt(partial(self._broadcast_inputs, shared, module, selector, subjects), {})
 
     def gather(self, parts: Sequence[Part]) -> Sequence[Sequence[Part]]:
         """Return every process's parts, in order, to the first process; nothing to the others."""
@@ -175,17 +182,19 @@ class Processes:
         return selected if self.share.rank == 0 else [techniques[index] for index in selection.selected]
 
     def _broadcast_inputs(
-        self, shared: Sequence[Technique], module: nn.Module, selector: SampleSelector
+        self, shared: Sequence[Technique], module: nn.Module, selector: SampleSelector, subjects: Subjects
     ) -> Mapping[str, Tensor]:
         if self.share.rank == 0:
             known = selector.known.items()
             new = {key: samples.to(torch.device("cpu")) for key, samples in known if key not in self._known}
             # Each process's BatchNorm has last seen a batch of its own.
             buffers = {name: buffer.detach().cpu() for name, buffer in module.named_buffers()}
-            self._broadcast(_Inputs(new, buffers, [technique.shared_state() for technique in shared]))
+            states = [technique.shared_state() for technique in shared]
+            self._broadcast(_Inputs(subjects.export(), new, buffers, states))
             self._known |= set(new)
             return {}
         inputs = cast(_Inputs, self._broadcast(None))
+        subjects.take_over(inputs.subjects)
         selector.take_over(inputs.samples)
         for technique, state in zip(shared, inputs.states, strict=True):
             try:

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.errors import NotFiniteError
+from vis_callbacks.errors import NotFiniteError, SubjectError
 from vis_callbacks.event import Event, Moment, Needs, Share, SharedPass
-from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.guard import device_of, seed_all, swapped_weights, undisturbed
+from vis_callbacks.model.subject import sentence_about
 from vis_callbacks.output.record import Record
 from vis_callbacks.output.writer import Output
 from vis_callbacks.panel import Panel
@@ -112,15 +112,17 @@ class EventRunner:
                 self._report(ready, error)
 
     def _tasks(self, module: nn.Module) -> list[_Task]:
-        model, device = classifier_in(module), device_of(module)
-        passes: dict[tuple[int, object, int, int], SharedPass] = {}
+        device = device_of(module)
+        passes: dict[tuple[int, int, object, int, int], SharedPass] = {}
         tasks: list[_Task] = []
         for ready in self._ready:
-            technique = ready.technique
+            technique, model, subject = ready.technique, ready.model or module, ready.subject
             if ready.error is not None:
                 self._fail(ready, ready.error)
                 continue
             try:
+                if subject is None:
+                    raise SubjectError("no batch has passed by yet that shows the network: set forward=")
                 share = self._share if technique.split else Share()
                 shared, first, needs = None, 0, Needs()
                 if technique.uses_samples:
@@ -131,16 +133,16 @@ class EventRunner:
                     first = part.start
                     if part.start == part.stop:
                         continue
-                    key = (id(ready.samples), technique.targets, part.start, part.stop)
+                    key = (id(model), id(ready.samples), technique.targets, part.start, part.stop)
                     if key not in passes:
                         samples = ready.samples[part].to(device)
                         passes[key] = SharedPass(model, samples, technique.targets, self._timer.time_pass)
                     shared = passes[key]
-                event = Event(model, self._moment, technique.seed, shared, first, share)
+                event = Event(model, self._moment, technique.seed, shared, first, share, subject)
                 if shared is not None:
                     needs = technique.needs(event)
-                    shared.add(needs)
-                tasks.append(_Task(ready, event, needs))
+                    shared.add(needs, event.subject)
+                tasks.append(_Task(ready, replace(event, needs=needs), needs))
             except Exception as error:
                 self._fail(ready, error)
         return tasks
@@ -189,6 +191,7 @@ class EventRunner:
                     caption=panel.caption,
                     captions=tuple(tile.caption for tile in panel.all_tiles),
                     scalars=dict(panel.scalars),
+                    right=panel.right,
                 )
                 self._output.put(index, record, panel, technique.destinations, technique.transform)
 
@@ -200,6 +203,8 @@ class EventRunner:
 
     def _report(self, ready: Ready, error: Exception) -> None:
         assert self._output is not None
+        if ready.model is not None and (sentence := sentence_about(ready.model, error)):
+            error = SubjectError(sentence)
         moment = self._moment
         cause = f"{type(error).__name__}: {error}"
         self._output.note(Record(ready.name, ready.name, moment.epoch, moment.step, moment.stage, error=cause))

@@ -2,16 +2,31 @@
 
 from typing import Any
 
-from vis_callbacks._lightning import LightningCallback, LightningModule, Trainer, is_fitting
+from vis_callbacks._lightning import (
+    LightningCallback,
+    LightningModule,
+    Trainer,
+    callbacks_of,
+    is_fitting,
+    put_first,
+)
+from vis_callbacks.model.subject import Forward
 from vis_callbacks.run.run import Run
 
 
 class RunHooks(LightningCallback):
     """A callback that calls the `Run` of its Trainer in each hook, if it leads that run."""
 
+    forward_for_all: Forward = None
+    """What all callbacks of the Trainer show that say nothing else."""
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Join the run."""
-        Run.of(trainer).join(self)
+        """Join the run. These callbacks come before all others, which may swap weights when validation ends."""
+        put_first(trainer, RunHooks)
+        run = Run.of(trainer)
+        run.join(self)
+        ours = [callback for callback in callbacks_of(trainer) if isinstance(callback, RunHooks)]
+        run.subjects.default = next((one.forward_for_all for one in ours if one.forward_for_all is not None), None)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the options against the model, which is built now."""
@@ -30,15 +45,17 @@ class RunHooks(LightningCallback):
             run.pass_start(trainer, "train")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take samples from the batch, if there is no validation."""
+        """Take samples from the batch, if there is no validation, and watch what the step does with it."""
         if run := self._led(trainer):
-            run.observe_batch(trainer, pl_module, "train", batch)
+            run.observe_batch(trainer, "train", batch)
+            run.batch_start(trainer, pl_module, "train", batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Make the pictures that are due by steps."""
         if run := self._led(trainer):
+            run.batch_end(trainer, pl_module, "train")
             run.step_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -47,9 +64,9 @@ class RunHooks(LightningCallback):
             run.stage_end(trainer, pl_module, "train")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the metrics of the last epoch, which are complete now."""
+        """Make the pictures that still wait, and read the metrics of the last epoch, which are complete now."""
         if run := self._led(trainer):
-            run.read_metrics(trainer, "train")
+            run.train_end(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the metrics of training, to know those of validation afterwards."""
@@ -58,6 +75,13 @@ class RunHooks(LightningCallback):
                 run.start(trainer, pl_module)
             run.read_metrics(trainer, "validation starts")
             run.pass_start(trainer, "validation")
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Watch what the step does with the batch."""
+        if run := self._led(trainer):
+            run.batch_start(trainer, pl_module, "validation", batch)
 
     def on_validation_batch_end(
         self,
@@ -70,7 +94,8 @@ class RunHooks(LightningCallback):
     ) -> None:
         """Take samples from the batch."""
         if run := self._led(trainer):
-            run.observe_batch(trainer, pl_module, "validation", batch, dataloader_idx)
+            run.observe_batch(trainer, "validation", batch, dataloader_idx)
+            run.batch_end(trainer, pl_module, "validation")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the pictures that are due at the end of validation."""
@@ -88,6 +113,13 @@ class RunHooks(LightningCallback):
             run.start(trainer, pl_module)
             run.pass_start(trainer, "test")
 
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Watch what the step does with the batch."""
+        if run := self._led(trainer):
+            run.batch_start(trainer, pl_module, "test", batch)
+
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -99,7 +131,8 @@ class RunHooks(LightningCallback):
     ) -> None:
         """Take samples from the batch."""
         if run := self._led(trainer):
-            run.observe_batch(trainer, pl_module, "test", batch, dataloader_idx)
+            run.observe_batch(trainer, "test", batch, dataloader_idx)
+            run.batch_end(trainer, pl_module, "test")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the pictures that are due at the end of a test."""
@@ -117,9 +150,10 @@ class RunHooks(LightningCallback):
             run.finalize(trainer, exception)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write everything to disk, after a validation or test too."""
+        """Write everything to disk, after a validation or test too, and say why something is not shown."""
         if run := self._led(trainer):
             run.finalize(trainer)
+            run.explain(trainer)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what belongs to one run in one process: the run, and methods lent by Lightning."""

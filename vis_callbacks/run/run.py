@@ -12,24 +12,31 @@ from vis_callbacks._lightning import (
     Trainer,
     data_holders,
     has_validation,
+    is_ending,
     is_fitting,
     log_dir,
+    logger_of,
     metric_step,
+    optimized_parameters,
     sharded_strategy,
     stage_of,
+    validation_intervals,
 )
 from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.selector import SampleSelector
+from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Moment
-from vis_callbacks.model.classifier import classifier_in
 from vis_callbacks.model.guard import copied_weights, swapped_weights
+from vis_callbacks.model.subject import Classes, Forward, stated_classes
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes
 from vis_callbacks.run.event_runner import EventRunner
-from vis_callbacks.run.metadata import RunMetadata
+from vis_callbacks.run.metadata import RunMetadata, subject_text
 from vis_callbacks.run.metrics import MetricReader
+from vis_callbacks.run.reasons import Outcome, by_reason, in_one_sentence, in_place, why_nothing
 from vis_callbacks.run.selection import Ready, Spent, select
+from vis_callbacks.run.subjects import Subjects
 from vis_callbacks.run.technique import Technique
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
@@ -80,6 +87,7 @@ class Run:
         self.budget = Budget()
         self.selector = SampleSelector()
         self.warnings = WarnOnce()
+        self.subjects = Subjects()
         self.techniques: list[Technique] = []
         self._names: dict[Technique, str] = {}
         self._members: list[object] = []
@@ -93,6 +101,12 @@ class Run:
         self._waiting: list[Technique] = []
         self._initial: dict[str, Tensor] | None = None
         self._batches = 0
+        # The techniques that were due and not made, and those that have shown something of the trained network.
+        self._overdue: list[Technique] = []
+        self._shown: set[Technique] = set()
+        self._trained = False
+        self._validated = 0
+        self._described = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Run":
@@ -109,8 +123,8 @@ class Run:
         """
         if member not in self._members:
             self._members.append(member)
-            if at_end is not None:
-                self._at_end.append(at_end)
+        if at_end is not None and at_end not in self._at_end:
+            self._at_end.append(at_end)
 
     def allows_pictures(self, trainer: Trainer) -> bool:
         """Whether pictures can be made at all. If not, the first process warns once."""
@@ -127,8 +141,19 @@ class Run:
             while name in self._names.values():
                 name, number = f"{technique.name}_{number}", number + 1
             self._names[technique] = name
+        self.subjects.request(technique.forward)
         if technique.uses_samples:
             self.selector.request(technique.sample_request)
+
+    def check(self, technique: Technique, module: LightningModule) -> None:
+        """Raise a `ConfigurationError` if an option fits nothing that may be the network of the pictures."""
+        errors: list[Exception] = []
+        for model in self.subjects.candidates(module, technique.forward):
+            try:
+                return technique.check(model)
+            except ConfigurationError as error:
+                errors.append(error)
+        raise errors[0]
 
     def led_by(self, member: object) -> bool:
         """Whether a callback is the one on whose hooks the run acts."""
@@ -139,8 +164,15 @@ class Run:
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start a fit, validation or test; the model is built. All processes must call this."""
         self._log_dir = log_dir(trainer)
+        self.subjects.start(module)
+        self._trained, self._validated, self._overdue = False, 0, []
+        # A resumed run has shown something before.
+        self._shown.update(one for one in self.techniques if max(one.schedule.last_epoch, one.schedule.last_step) > 0)
         for technique in self.techniques:
-            technique.check(classifier_in(module))
+            if technique.restored_subject:
+                self.subjects.restore(module, technique.forward, technique.restored_subject)
+                technique.restored_subject = {}
+            self.check(technique, module)
             if technique.restored_samples:
                 self.selector.load_state_dict(technique.restored_samples)
                 technique.restored_samples = {}
@@ -156,6 +188,7 @@ class Run:
     def train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the first pictures, or keep the initial weights until there are samples for them."""
         fresh = trainer.global_step == 0 and trainer.current_epoch == 0
+        self._trained = True
         self._check_classes(trainer, module)
         self._open_output(trainer, module, fresh=fresh)
         self.timer.training_starts()
@@ -176,38 +209,73 @@ class Run:
         if stage == Progress.of(trainer).sample_stage:
             self.selector.pass_start()
 
-    def observe_batch(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
+    def batch_start(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any) -> None:
+        """Watch what the step does with a batch, until the subjects of all pictures are known."""
+        if self.subjects.wanted:
+            with self.timer.time("subject"):
+                optimized = optimized_parameters(trainer)
+                self.subjects.watch(module, batch, optimized=optimized, training=stage == "train")
+
+    def observe_batch(self, trainer: Trainer, stage: str, batch: Any, loader: int = 0) -> None:
         """Take samples from a batch, if it is of the stage that they come from, and of its first loader."""
-        if stage != Progress.of(trainer).sample_stage or loader != 0:
-            return
-        if trainer.is_global_zero and self.selector.wants_batches:
-            with self.timer.time("samples"):
-                self.selector.observe(batch)
-        self._batches += 1
+        if stage == Progress.of(trainer).sample_stage and loader == 0:
+            if trainer.is_global_zero and self.selector.wants_batches:
+                with self.timer.time("samples"):
+                    self.selector.observe(batch)
+            self._batches += 1
+
+    def batch_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Learn from what the step did with a batch."""
+        self._settle(trainer, module, final=False)
         # Connected processes must communicate to know whether there are enough samples: after 1, 2, 4, 8, ... batches.
-        if stage == "train" and not (self._processes.connected and self._batches & (self._batches - 1)):
+        alone = not (self._processes.connected and self._batches & (self._batches - 1))
+        if alone and stage == Progress.of(trainer).sample_stage == "train":
             self._show_initial(trainer, module)
 
     def stage_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Make the pictures that are due at the end of an epoch of training, validation or test."""
+        self.subjects.stop_watching()
         if trainer.sanity_checking:
             return
         progress = Progress.of(trainer)
         complete = stage == progress.sample_stage
+        if complete or not is_fitting(trainer):
+            self._settle(trainer, module, final=True)
         if complete:
             self._show_initial(trainer, module, complete=True)
         # Without validation, the end of a training epoch stands in for it.
         ending = {stage, "validation"} if stage == progress.sample_stage == "train" else {stage}
         moment = progress.end_of(stage)
+        if stage == "validation":
+            self._validated = progress.epoch
         due = [
             technique
             for technique in self._mine
             if ending & set(technique.schedule.on)
             and (moment.stage != "fit" or technique.schedule.due_epoch(moment.epoch))
         ]
-        ready = self._select(due, moment, trainer, module, complete)
+        if due and not complete:
+            self._show_initial(trainer, module, now=True)
+        last = moment.stage == "fit" and is_ending(trainer)
+        ready = self._select(due, moment, trainer, module, complete=complete, now=True, last=last)
         _mark_done(ready, epoch=moment.epoch)
         self._make(ready, moment, trainer, module, complete)
+        if moment.stage != "fit" and self._at_end and self._output is not None and not self._shown:
+            # The report says why it holds nothing.
+            self._end_event(self._output, trainer)
+
+    def train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make the pictures that still wait or were left out, so that the run ends with pictures of every technique."""
+        # If validation has never ended, the samples seen must do.
+        self._show_initial(trainer, module, complete=True)
+        overdue = [technique for technique in self._mine if technique in self._overdue]
+        moment = Moment(max(trainer.current_epoch, 1), max(metric_step(trainer) - 1, 0))
+        ready = self._select(overdue, moment, trainer, module, complete=True, last=True)
+        _mark_done(ready, epoch=moment.epoch)
+        for one in ready:
+            one.technique.left_out = [epoch for epoch in one.technique.left_out if epoch != moment.epoch]
+        self._make(ready, moment, trainer, module)
+        self.read_metrics(trainer, "train")
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the pictures that are due after an optimizer step."""
@@ -215,7 +283,8 @@ class Run:
         if due := [technique for technique in self._mine if technique.schedule.due_step(step)]:
             progress = Progress.of(trainer)
             moment = Moment(progress.epoch, progress.step)
-            ready = self._select(due, moment, trainer, module)
+            self._show_initial(trainer, module, now=True)
+            ready = self._select(due, moment, trainer, module, now=True)
             _mark_done(ready, step=step)
             self._make(ready, moment, trainer, module)
 
@@ -229,8 +298,25 @@ class Run:
             # Training metrics are read when the next epoch starts, or when training has ended.
             self._output.add_metrics(end.epoch - (1 if moment == "train" else 0), end.step, values)
 
+    def explain(self, trainer: Trainer) -> None:
+        """Say in the console what the budget left out, and why nothing is shown of some techniques."""
+        if not trainer.is_global_zero:
+            return
+        method = stage_of(trainer)
+        if method == "fit":
+            for note in self._metadata.left_out:
+                logger_of(trainer).info(note)
+        reasons = {
+            self._names[one]: why
+            for one, why in self._reasons(trainer).items()
+            if method != "fit" or one.schedule.before_training
+        }
+        for why, names in by_reason(reasons).items():
+            self.warnings.warn_nothing(in_one_sentence(names, why, fit=method == "fit" and self._trained))
+
     def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Write everything to disk. Never raises, runs no pass, and waits for no other process. Idempotent."""
+        self.subjects.stop_watching()
         # Processes that still wait for this one fail at once.
         self._processes.disconnect()
         self.timer.training_ends()
@@ -239,7 +325,7 @@ class Run:
             return
         try:
             self._metadata.mark_ended(trainer.current_epoch + 1, error)
-            self._end_event(output, trainer.current_epoch)
+            self._end_event(output, trainer)
             for task in self._at_end:
                 output.at_end(task)
             done = output.drain(DRAIN_SECONDS)
@@ -264,27 +350,80 @@ class Run:
         known = self._output.has_facts
         self._metadata.mark_running(module, fitting=is_fitting(trainer), max_epochs=trainer.max_epochs, known=known)
 
-    def _end_event(self, output: Output, epochs: int) -> None:
-        output.end_event(self._metadata.current(epochs=epochs, thread_seconds=output.thread_seconds))
+    def _describe(self, output: Output) -> None:
+        """Write once, where the user looks, what the pictures are about."""
+        if not self._described and self._metadata.subjects.get("subject", {}).get("targets"):
+            self._described = output.add_text("visualizations/subject", subject_text(self._metadata.subjects))
+
+    def _end_event(self, output: Output, trainer: Trainer) -> None:
+        fit = is_fitting(trainer)
+        nothing = {self._names[one]: in_place(why, fit=fit) for one, why in self._reasons(trainer).items()}
+        epochs, seconds = trainer.current_epoch, output.thread_seconds
+        output.end_event(self._metadata.current(epochs=epochs, thread_seconds=seconds, nothing=nothing))
+
+    def _reasons(self, trainer: Trainer) -> dict[Technique, str]:
+        """Return why nothing is shown of techniques, as the rest of a sentence, where it can be explained."""
+        method, fast = stage_of(trainer), bool(getattr(trainer, "fast_dev_run", False))
+        outcome = Outcome(
+            method,
+            epochs=trainer.current_epoch,
+            steps=trainer.global_step,
+            trained=self._trained,
+            validates=method == "fit" and not fast and has_validation(trainer),
+            validated=self._validated,
+            intervals=validation_intervals(trainer),
+            development=fast,
+        )
+        nothing = [one for one in self.techniques if one not in self._shown]
+        found = {one: why_nothing(one.schedule, one.uses_samples, outcome) for one in nothing}
+        return {one: why for one, why in found.items() if why}
 
     def _check_classes(self, trainer: Trainer, module: LightningModule) -> None:
-        class_names = find_class_names(classifier_in(module), data_holders(trainer, module))
+        class_names, problem = self._class_names(trainer, module, None)
+        if trainer.is_global_zero:
+            self.warnings.warn_class_names(problem)
         for technique in self.techniques:
             technique.check_classes(class_names)
         if class_names:
             self.selector.set_class_count(len(class_names))
+
+    def _class_names(self, trainer: Trainer, module: LightningModule, forward: Forward) -> tuple[tuple[str, ...], str]:
+        """Return the class names of an option's network, and what is wrong with them."""
+        model = self.subjects.candidates(module, forward)[0]
+        return find_class_names(model, data_holders(trainer, module), labels=self.selector.labels)
+
+    def _settle(self, trainer: Trainer, module: LightningModule, *, final: bool) -> None:
+        """Find the subjects that can be told by now."""
+        self.subjects.stop_watching()
+        if not self.subjects.wanted:
+            return
+
+        def classes(forward: Forward) -> Classes:
+            given = [one.sample_request.class_names for one in self.techniques if one.forward is forward]
+            names = next(filter(None, given), ()) or self._class_names(trainer, module, forward)[0]
+            return Classes(len(names), stated_classes(module))
+
+        with self.timer.time("subject"):
+            for subject in self.subjects.settle(module, classes, fitting=is_fitting(trainer), final=final):
+                if subject.problem and trainer.is_global_zero:
+                    self.warnings.warn_subject(subject.problem)
 
     @property
     def _mine(self) -> list[Technique]:
         """The techniques whose pictures this process makes, or takes part in."""
         return [one for one in self.techniques if self._output is not None or self._processes.includes(one)]
 
-    def _show_initial(self, trainer: Trainer, module: LightningModule, complete: bool = False) -> None:
-        """Make the pictures of the initial weights, of the techniques that wait for them and have samples now."""
+    def _show_initial(
+        self, trainer: Trainer, module: LightningModule, *, complete: bool = False, now: bool = False
+    ) -> None:
+        """Make the pictures of the initial weights, of the techniques that wait for them and have samples now.
+
+        For `complete` and `now` see `_select`; other pictures that are due now come after these.
+        """
         if not self._waiting:
             return
         moment = Moment(0, 0)
-        ready = self._select(self._waiting, moment, trainer, module, complete)
+        ready = self._select(self._waiting, moment, trainer, module, complete=complete, now=now)
         _mark_done(ready, epoch=0)
         # A process that has lost the others makes none.
         made, mine = [one.technique for one in ready], self._mine
@@ -301,41 +440,62 @@ class Run:
         moment: Moment,
         trainer: Trainer,
         module: LightningModule,
+        *,
         complete: bool = False,
+        now: bool = False,
+        last: bool = False,
     ) -> list[Ready]:
         """Return which of the techniques that are due make pictures now, as the process that writes decides for all.
 
-        If `complete`, all batches were seen, so that fewer samples than asked for must do.
+        If `complete`, all batches were seen, so that fewer samples than asked for must do. Where a picture cannot be
+        made later than `now`, samples of a few classes must. The `last` event of a fit is made whole.
         """
         if not due:
             return []
         ready: list[Ready] = []
         if self._output is not None:
             # Of techniques that are not due too: samples are chosen as soon as anything is made.
-            found = [self._resolve(one, trainer, module, complete) for one in self.techniques]
-            found = [replace(one, passes=self._passes(one, moment)) for one in found if one.technique in due]
-            ready = select(found, self.budget, self._spent(self._output), moment)
-            for one in found:
+            found = [self._resolve(one, trainer, module, complete, now) for one in self.techniques]
+            found = [replace(one, passes=self._passes(one, moment)) for one in found]
+            asked = [one for one in found if one.technique in due]
+            later = [one for one in found if one not in asked and one.technique.schedule.before_training]
+            spent = self._spent(self._output)
+            ready = select(asked, self.budget, spent, moment, later=later, last=last)
+            for one in asked:
                 if not one.waits and one not in ready:
                     # Left out to keep to the budget: it is due again the next time.
                     one.technique.schedule.mark_done(step=trainer.global_step)
                     one.technique.left_out = sorted({*one.technique.left_out, moment.epoch})
         selected = self._processes.broadcast_selection(self.techniques, due, [one.technique for one in ready])
+        if moment.stage == "fit" and moment.epoch > 0:
+            missing = [one for one in (*self._overdue, *due) if one not in selected]
+            self._overdue = list(dict.fromkeys(missing))
         if self._output is None:
             # The samples come with the other inputs.
             return [Ready(technique, self._names[technique]) for technique in selected]
-        self.budget.record_start({one.name: one.passes for one in ready}, self._spent(self._output).by_name)
+        if ready:
+            self.budget.record_start({one.name: one.passes for one in ready}, spent.by_name, spent.training)
         return ready
 
-    def _resolve(self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool) -> Ready:
+    def _resolve(
+        self, technique: Technique, trainer: Trainer, module: LightningModule, complete: bool, now: bool = False
+    ) -> Ready:
         """Return a technique with its samples, or with the reason why it has none."""
         name = self._names[technique]
-        if not technique.uses_samples:
-            return Ready(technique, name)
         try:
-            model, holders = classifier_in(module), data_holders(trainer, module)
-            samples = self.selector.samples(technique.sample_request, model, holders, enough=complete)
-            return Ready(technique, name, samples)
+            found = self.subjects.get(module, technique.forward)
+            if found is None:
+                return Ready(technique, name, subject=None)
+            subject, model = found
+            if not technique.uses_samples:
+                return Ready(technique, name, subject=subject, model=model)
+            holders, width = data_holders(trainer, module), subject.class_count
+            samples = self.selector.samples(
+                technique.sample_request, model, holders, enough=complete, now=now, width=width
+            )
+            if not subject.problem:
+                self.warnings.warn_class_names(self.selector.name_problem)
+            return Ready(technique, name, samples, subject=subject, model=model)
         except Exception as error:
             return Ready(technique, name, error=error)
 
@@ -365,7 +525,9 @@ class Run:
         if not ready:
             return
         techniques, output = [one.technique for one in ready], self._output
-        buffers = self._processes.broadcast_inputs(techniques, module, self.selector)
+        if moment.stage != "fit" or moment.epoch > 0:
+            self._shown.update(techniques)
+        buffers = self._processes.broadcast_inputs(techniques, module, self.selector, self.subjects)
         if output is None:
             if not self._processes.connected:
                 return
@@ -381,8 +543,10 @@ class Run:
             if gathered:
                 runner.merge(module, gathered)
         if output is not None:
+            self._metadata.describe(ready)
+            self._describe(output)
             self.warnings.warn_unwritten(output.problems())
-            self._end_event(output, trainer.current_epoch)
+            self._end_event(output, trainer)
         if runner.raised:
             raise runner.raised[0]
 

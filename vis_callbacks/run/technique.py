@@ -9,6 +9,7 @@ from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleRequest
 from vis_callbacks.data.targets import TargetSpec
 from vis_callbacks.event import Event, Moment, Needs
+from vis_callbacks.model.subject import Forward
 from vis_callbacks.output.destinations import Destinations
 from vis_callbacks.panel import Panel
 from vis_callbacks.run.schedule import Schedule
@@ -23,6 +24,8 @@ class Technique(Protocol):
     schedule: Schedule
     sample_request: SampleRequest
     restored_samples: dict[str, Any]
+    forward: Forward
+    restored_subject: dict[str, Any]
     targets: TargetSpec
     seed: int
     budget: float | None

@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Hashable, Iterable
 
-from vis_callbacks.errors import NotFiniteError, VisualizationWarning
+from vis_callbacks.errors import NotFiniteError, SubjectError, VisualizationWarning, brief
+
+_LONGEST = 295
 
 
 class WarnOnce:
@@ -31,16 +33,28 @@ class WarnOnce:
             error: Why.
             remedy: What the user can do.
         """
+        if isinstance(error, SubjectError):
+            return self.warn_subject(str(error))
         # What is wrong with the weights or the disk hinders all callbacks alike, and the run's other files too.
         common = isinstance(error, (NotFiniteError, OSError))
-        text = f"{who} {what}: {type(error).__name__}: {error}. Training goes on, and it is tried again ({remedy})."
-        self._warn_once((type(error), "" if common else who), text)
+        end = f". Training goes on, and it is tried again ({remedy})."
+        text = f"{who} {what}: {brief(error, max(40, _LONGEST - len(f'{who} {what}: {end}')))}{end}"
+        return self._warn_once((type(error), "" if common else who), text)
+
+    def warn_subject(self, problem: str) -> None:
+        """Warn of what keeps pictures from being of the right network, once for all callbacks."""
+        self._warn_once(problem, problem)
 
     def warn_unwritten(self, problems: Iterable[tuple[str, Exception]]) -> None:
         """Warn of what could not be written, see `Output.problems`."""
         for name, error in problems:
             remedy = "look at the disk's space and the folder's rights" if isinstance(error, OSError) else "report it"
             self.warn(name or "The picture store", "could not be written", error, remedy)
+
+    def warn_class_names(self, problem: str) -> None:
+        """Warn of class names that were found and cannot be right; "" if there are none such."""
+        if problem:
+            self._warn_once("class names", problem)
 
     def warn_sharded(self, strategy: str) -> None:
         """Warn that there are no pictures with a strategy that splits the weights among the processes."""
@@ -50,6 +64,10 @@ class WarnOnce:
             "makes alone would wait for the others without end. Training goes on. For pictures train with "
             "strategy='ddp', or give a checkpoint to Trainer.validate on one device.",
         )
+
+    def warn_nothing(self, sentence: str) -> None:
+        """Warn that nothing is shown of some callbacks, and why."""
+        self._warn_once(sentence, sentence)
 
     def _warn_once(self, key: Hashable, text: str) -> None:
         if key not in self._given:

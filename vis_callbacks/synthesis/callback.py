@@ -1,6 +1,9 @@
 """Base class of the synthesis callbacks: keeps real images of the run, for statistics of natural images."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -10,8 +13,8 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.data.samples import Samples
-from vis_callbacks.data.selector import Collector
+from vis_callbacks.data.collectors import Collector
+from vis_callbacks.data.samples import Samples, resized, size_within
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.run.run import Run
 from vis_callbacks.synthesis.optimization.feature_prior import (
@@ -19,11 +22,15 @@ from vis_callbacks.synthesis.optimization.feature_prior import (
     batchnorm_statistics,
     collect_statistics,
 )
+from vis_callbacks.synthesis.optimization.generate import accepts_shape
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import OptimizerFactory
 
 POOL = 64
 """Number of real images kept for statistics."""
+
+LARGEST = 512
+"""Pixels on the longer side of the images that are made, unless `image_size` says otherwise or the model needs more."""
 
 MIN_IMAGES = 16
 """With fewer colour images, the statistics of photographs are used."""
@@ -34,7 +41,8 @@ class SynthesisCallback(VisualizationCallback):
 
     Args:
         steps: Steps of the optimizer, each with one forward and one backward pass.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples, but at most 512 on the longer
+            side if the model takes smaller images; the caption says so.
         optimizer: From parameters to a torch optimizer. None: the technique's own.
         progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`.
@@ -64,6 +72,7 @@ class SynthesisCallback(VisualizationCallback):
         self._pool_size = POOL
         self._pool = self._new_pool()
         self._shared_count = 0
+        self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
 
     def restart(self) -> None:
         """Forget the images of an earlier run."""
@@ -71,6 +80,7 @@ class SynthesisCallback(VisualizationCallback):
         self._statistics = None
         self._pool = self._new_pool()
         self._shared_count = 0
+        self._sizes = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep some of the first training images."""
@@ -84,20 +94,55 @@ class SynthesisCallback(VisualizationCallback):
 
     def passes(self, moment: Moment, samples: Samples) -> int:
         """Return the number of passes: one per step and image."""
-        return self.steps * len(samples)
+        return self.at_size(self.steps * len(samples), samples)
+
+    def at_size(self, passes: float, samples: Samples) -> int:
+        """Return a number of passes of images as large as they are made, in passes of the samples."""
+        size = samples.images.shape[-2:]
+        made = size if self.image_size is not None else size_within(LARGEST, size)
+        return round(passes * math.prod(made) / math.prod(size))
 
     def size(self, event: Event) -> tuple[int, ...] | int:
         """Return the size of the images to be made."""
         if self.image_size is None:
-            return tuple(event.samples.images.shape[1:])
+            return (event.samples.images.shape[1], *self._side_lengths(event))
         return self.image_size if isinstance(self.image_size, int) else tuple(self.image_size)
+
+    def small_samples(self, event: Event) -> Samples:
+        """Return the samples in the size in which they are changed or reconstructed."""
+        images = resized(event.samples.images, self._side_lengths(event))
+        return event.samples if images is event.samples.images else replace(event.samples, images=images)
+
+    def size_note(self, event: Event) -> str:
+        """Return the end of a caption that says that images are smaller than the samples; "" if they are not."""
+        own, made = event.samples.images.shape[-2:], self._side_lengths(event)
+        if self.image_size is not None or tuple(own) == made:
+            return ""
+        return f", at {made[0]}×{made[1]} of {own[0]}×{own[1]} pixels"
+
+    def _side_lengths(self, event: Event) -> tuple[int, int]:
+        """Return the size of the samples, or one of at most `LARGEST` if the model takes it."""
+        images = event.samples.images
+        own = (images.shape[-2], images.shape[-1])
+        if max(own) <= LARGEST:
+            return own
+        if own not in self._sizes:
+            exact = size_within(LARGEST, own)
+            # Transformers need whole patches.
+            whole = (max(exact[0] // 32, 1) * 32, max(exact[1] // 32, 1) * 32)
+            fits = partial(accepts_shape, event.model, device=images.device)
+            self._sizes[own] = next((size for size in (exact, whole) if fits((images.shape[1], *size))), own)
+        return self._sizes[own]
 
     def real_images(self, event: Event) -> tuple[Tensor, Tensor]:
         """Return training images ``(N, C, H, W)`` in model space and their labels; without them, the samples."""
+        samples = self.small_samples(event)
         if self._pool.empty:
-            return event.samples.images, event.samples.labels
+            return samples.images, samples.labels
         images, labels = self._pool.samples()
-        return images.to(event.samples.images), labels.to(event.samples.labels)
+        if images.shape[-2:] == event.samples.images.shape[-2:]:
+            images = resized(images, self._side_lengths(event))
+        return images.to(samples.images), labels.to(samples.labels)
 
     def image_statistics(self, event: Event) -> ImageStatistics:
         """Return the statistics of the run's images, or of photographs if there are too few."""
@@ -143,7 +188,8 @@ class SynthesisCallback(VisualizationCallback):
             self._shared_count = len(self._pool)
 
     def _new_pool(self) -> Collector:
-        return Collector(self._pool_size, batch_to_images=self.sample_request.batch_to_images)
+        read = self.sample_request.batch_to_images
+        return Collector(self._pool_size, most_pixels=POOL * LARGEST**2, batch_to_images=read)
 
 
 def _check_image_size(name: str, value: Any) -> int | tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import Samples, displayable
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import class_index
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Moment
@@ -189,7 +189,8 @@ class ClassAppearance(SynthesisCallback):
         recipe: See `class_appearance`.
         decay: Weight of ‖I‖². None: the recipe's.
         warm_start: Whether to continue the last event's images, also after a resume. False: start from noise each time.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples, but at most 512 on the longer
+            side if the model takes smaller images.
         optimizer: From parameters to a torch optimizer. None: the recipe's.
         progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`.
@@ -243,7 +244,7 @@ class ClassAppearance(SynthesisCallback):
     def passes(self, moment: Moment, samples: Samples) -> int:
         """Return the number of passes: one per step and class."""
         count = self.count if isinstance(self.classes, str) else len(self.classes or samples.class_names[:10]) or 10
-        return self._plan(moment, known=bool(self._last)).steps * count
+        return self.at_size(self._plan(moment, known=bool(self._last)).steps * count, samples)
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show one image per class, with its logit, probability and robustness."""
@@ -285,13 +286,13 @@ class ClassAppearance(SynthesisCallback):
         self._age = 0 if provisional else 1 if fresh else self._age + 1
         self._last = dict(zip(classes, images, strict=True))
         rows = [row for _, one in parts for row in zip(one.logits, one.probabilities, one.score, strict=True)]
-        note = " (early)" if early else ""
+        note = self.size_note(event) + (" (early)" if early else "")
         for index, number in enumerate(classes):
             name = samples.class_name(number)
             score, probability, trust = map(float, rows[index])
             yield Panel(
                 name,
-                Tile(displayable(images[index].float())),
+                Tile(samples.displayable(images[index].float())),
                 caption=f"{name}: logit {score:.1f}, probability {probability:.0%}, trust {trust:.0%}{note}",
                 scalars={"logit": score, "probability": probability, "trust": trust},
             )

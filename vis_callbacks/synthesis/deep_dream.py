@@ -5,13 +5,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import Samples, displayable
+from vis_callbacks.data.samples import Samples, resized
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model import find_layer, guarded, middle_layer, output_layout
 from vis_callbacks.panel import Panel, Tile
@@ -83,8 +82,8 @@ def deep_dream(
         factor = octave_scale**-octave
         size = (max(round(height * factor), 1), max(round(width * factor), 1))
         fits = octave == 0 or accepts_shape(model, (original.shape[1], *size), original.device)
-        base = _resized(original, size)
-        start = (base + _resized(change, size)).clamp(0, 1)
+        base = resized(original, size)
+        start = (base + resized(change, size)).clamp(0, 1)
         spec = ImageSpec(
             (len(start), start.shape[1], *size),
             Normalization(),
@@ -114,14 +113,8 @@ def deep_dream(
     return (original + change).clamp(0, 1) if steps else original
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if images.shape[-2:] == size:
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
 class DeepDream(SynthesisCallback):
-    """Shows samples changed to amplify what a layer, or one channel of it, detects in them.
+    """Shows samples changed to amplify what a layer, or one channel of it, detects in them, at most 512 pixels large.
 
     Args:
         layer: Name of the layer. None: a layer at two thirds of the depth.
@@ -172,7 +165,7 @@ class DeepDream(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample and its dream."""
-        samples = event.samples
+        samples = self.small_samples(event)
         layer = middle_layer(event.model, samples.images) if self.layer is None else self.layer
         dreams = deep_dream(
             event.model,
@@ -189,4 +182,5 @@ class DeepDream(SynthesisCallback):
         )
         what = layer if self.channel is None else f"channel {self.channel} of {layer}"
         for index in range(len(samples)):
-            yield event.sample_panel(index, Tile(displayable(dreams[index])), caption=f"more of what {what} sees")
+            dream = Tile(samples.displayable(dreams[index]))
+            yield event.sample_panel(index, dream, caption=f"more of what {what} sees{self.size_note(event)}")

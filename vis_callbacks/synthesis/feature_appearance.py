@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import Samples, displayable
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model import Layout, device_of, find_layer, guarded, middle_layer, output_layout
 from vis_callbacks.panel import Panel, Tile
@@ -121,7 +121,8 @@ class FeatureAppearance(SynthesisCallback):
         diversity: Weight of a penalty on the cosine similarity of several images of one channel.
         recipe: See `feature_appearance`.
         steps: Steps of the optimizer, each with one forward and one backward pass.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples, but at most 512 on the longer
+            side if the model takes smaller images.
         optimizer: From parameters to a torch optimizer. None: the recipe's.
         progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
         options: Shared by all callbacks, see `VisualizationCallback`.
@@ -165,11 +166,12 @@ class FeatureAppearance(SynthesisCallback):
 
     def passes(self, moment: Moment, samples: Samples) -> int:
         """Return the number of passes: one per step, channel and image."""
-        return self.steps * self.images * (_CHANNELS if self.channels is None else len(self.channels))
+        channels = _CHANNELS if self.channels is None else len(self.channels)
+        return self.at_size(self.steps * self.images * channels, samples)
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each channel's synthetic images, and the real images that activate it most."""
-        model, normalization = event.model, event.samples.normalization
+        model, samples, normalization = event.model, event.samples, event.samples.normalization
         real, _ = self.real_images(event)
         layer = middle_layer(model, real) if self.layer is None else find_layer(model, self.layer)[0]
         layout = output_layout(model, real, layer)
@@ -199,18 +201,18 @@ class FeatureAppearance(SynthesisCallback):
             own = slice(at * self.images, (at + 1) * self.images)
             values = activations[own, index]
             tiles = [
-                Tile(displayable(image), caption=f"made: {value:.2f}")
+                Tile(samples.displayable(image), caption=f"made: {value:.2f}")
                 for image, value in zip(made[own], values.tolist(), strict=True)
             ]
             best = real_activations[:, index].topk(min(self.real, len(real)))
             tiles += [
-                Tile(displayable(pixels[place]), caption=f"real: {value:.2f}")
+                Tile(samples.displayable(pixels[place]), caption=f"real: {value:.2f}")
                 for place, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ]
             yield Panel(
                 f"{layer}/{index}",
                 tiles,
-                caption=f"channel {index} of {layer}, mean activation",
+                caption=f"channel {index} of {layer}, mean activation{self.size_note(event)}",
                 scalars={"activation": float(values.max())},
             )
 
@@ -229,7 +231,7 @@ def _check_position(
 
 def _mean_activations(model: nn.Module, images: Tensor, layout: Layout) -> Tensor:
     """Return the mean activation of every channel for each image, ``(N, channels)``."""
-    reading = Objective(lambda view: view.pixels, outputs=frozenset([layout.layer]))
+    reading = Objective(lambda view: view.pixels, outputs=frozenset([layout]))
     with read_layers(model, reading) as run, torch.no_grad():
         maps = layout.channels_first(run(images).outputs[layout.layer]).float()
     return maps.reshape(*maps.shape[:2], -1).mean(dim=2)

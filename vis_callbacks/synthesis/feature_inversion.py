@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions
 from vis_callbacks.data.normalization import Normalization
-from vis_callbacks.data.samples import Samples, displayable
+from vis_callbacks.data.samples import Samples
 from vis_callbacks.event import Event, Moment
 from vis_callbacks.model import find_layer, guarded, layers_across_depth, output_layout
 from vis_callbacks.panel import Panel, Tile
@@ -78,17 +78,18 @@ def feature_inversion(
         >>> list(found), found["0"].shape
         (['0', '1'], torch.Size([1, 3, 8, 8]))
     """
-    names = {layer: find_layer(model, layer)[0] for layer in ([layers] if isinstance(layers, str) else layers)}
+    chosen = [layers] if isinstance(layers, str) else layers
+    layouts = {layer: output_layout(model, images, find_layer(model, layer)[0]) for layer in chosen}
     normalization = normalization_for(model, images.shape[1], normalization)
-    reading = Objective(lambda view: view.pixels, outputs=frozenset(names.values()))
+    reading = Objective(lambda view: view.pixels, outputs=frozenset(layouts.values()))
     with read_layers(model, reading) as run, torch.no_grad():
         features = run(images).outputs
     penalty = alpha_weight * alpha_norm(alpha) + variation_weight * total_variation()
     count, channels, height, width = images.shape
     found: dict[str, Tensor] = {}
-    for layer, name in names.items():
+    for layer, layout in layouts.items():
         generator = torch.Generator().manual_seed(seed)
-        distance = feature_distance(output_layout(model, images, name), features[name])
+        distance = feature_distance(layout, features[layout.layer])
         spec = ImageSpec(
             (count, channels, height, width), normalization, ImageStatistics(channels), generator, images.device
         )
@@ -105,7 +106,7 @@ def feature_inversion(
                 Method(part, optimizer or partial(torch.optim.Adam, lr=0.05), warm_hold_cosine),
                 normalization=normalization,
                 generator=generator,
-                what=f"inversion of {name}",
+                what=f"inversion of {layout.layer}",
                 progress=progress,
             )
             spec = replace(spec, init=made.pixels)
@@ -114,7 +115,7 @@ def feature_inversion(
 
 
 class FeatureInversion(SynthesisCallback):
-    """Shows samples reconstructed from the features of several layers, side by side.
+    """Shows samples reconstructed from the features of several layers, side by side, at most 512 pixels large.
 
     Args:
         layers: Names of layers. None: four from shallow to deep.
@@ -153,7 +154,7 @@ class FeatureInversion(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample, and its reconstruction from each layer."""
-        samples = event.samples
+        samples = self.small_samples(event)
         layers = self.layers or layers_across_depth(event.model, samples.images, _LAYERS)
         found = feature_inversion(
             event.model,
@@ -169,8 +170,10 @@ class FeatureInversion(SynthesisCallback):
         for index in range(len(samples)):
             quality = {layer: psnr(images[index], wanted[index]) for layer, images in found.items()}
             tiles = [
-                Tile(displayable(images[index]), caption=f"{layer}: {quality[layer]:.1f} dB")
+                Tile(samples.displayable(images[index]), caption=f"{layer}: {quality[layer]:.1f} dB")
                 for layer, images in found.items()
             ]
-            panel = event.sample_panel(index, *tiles, caption="what is left of the image at each layer")
+            panel = event.sample_panel(
+                index, *tiles, caption=f"what is left of the image at each layer{self.size_note(event)}"
+            )
             yield replace(panel, scalars={f"{layer}/psnr": value for layer, value in quality.items()})

@@ -183,7 +183,7 @@ class FoolModel(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample, the changed image, and the change amplified."""
-        samples = event.samples
+        samples = self.small_samples(event)
         own = choose_targets("label", samples, event.trace.logits)
         goals = (own + 1) % max(event.trace.logits.shape[1], 2)
         if self.target is not None:
@@ -202,20 +202,21 @@ class FoolModel(SynthesisCallback):
         )
         before = samples.normalization.to_pixels(samples.images.float()).clamp(0, 1)
         after = samples.normalization.to_pixels(made.images).clamp(0, 1)
+        note = self.size_note(event)
         for index in range(len(samples)):
             name, likely = samples.class_name(int(goals[index])), float(made.probabilities[index])
             steps, distance, largest = int(made.steps[index]), float(made.distance[index]), float(made.largest[index])
             times = 0.5 / max(largest, 1e-6)
-            done = "" if likely > self.min_probability else ", not fooled"
+            end = ("" if likely > self.min_probability else ", not fooled") + note
             panel = event.sample_panel(
                 index,
-                Tile(displayable(after[index]), caption=f"{name} {likely:.0%}"),
+                Tile(samples.displayable(after[index]), caption=f"{name} {likely:.0%}"),
                 Tile(
-                    displayable(after[index] - before[index]),
+                    displayable(after[index] - before[index], samples.bands),
                     "signed",
                     caption=f"change × {times:.0f}",
                     limit=largest or None,
                 ),
-                caption=f"{name}: {steps} steps, distance {distance:.2f}, largest change {largest * 255:.1f}/255{done}",
+                caption=f"{name}: {steps} steps, distance {distance:.2f}, largest change {largest * 255:.1f}/255{end}",
             )
             yield replace(panel, scalars={"steps": steps, "distance": distance, "target_probability": likely})

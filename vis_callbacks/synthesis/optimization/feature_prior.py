@@ -74,13 +74,17 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
     norms = {name: layer for name, layer in every if "Norm" in type(layer).__name__}
     linear = {name: layer for name, layer in every if isinstance(layer, nn.Linear)}
     layers = _selected(norms or filter_layers(model) or linear)
-    axes = {name: _channel_axis(layer) for name, layer in layers.items()}
+    axes: dict[str, int] = {}
     found: dict[str, FeatureMoments] = {}
     size, done = small_chunk_size(pixels_of(images), images.device), 0
 
     def record(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if not inputs or not isinstance(inputs[0], Tensor):
+                return
             features = inputs[0].detach().float()
+            if name not in axes:
+                axes[name] = _channel_axis(module, features, output)
             others = [at for at in range(features.ndim) if at != axes[name] % features.ndim]
             var, mean = torch.var_mean(features, dim=others, correction=0)
             known = found.get(name, FeatureMoments(mean, var))
@@ -89,7 +93,7 @@ def collect_statistics(model: nn.Module, images: Tensor) -> FeatureStatistics:
             var = known.var + share * (var - known.var) + share * (1 - share) * apart.square()
             found[name] = FeatureMoments(known.mean + share * apart, var, axes[name])
 
-        return module.register_forward_pre_hook(hook)
+        return module.register_forward_hook(hook)
 
     with ExitStack() as stack, torch.no_grad():
         for name, module in layers.items():
@@ -113,7 +117,9 @@ def running_layers(model: nn.Module, statistics: FeatureStatistics, images: Tens
     seen: dict[str, int] = {}
 
     def find_axis(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if not inputs or not isinstance(inputs[0], Tensor):
+                return
             shape = inputs[0].shape
             # Tokens come before images, as in torch's own transformers.
             second = len(shape) == 3 and shape[0] > 1 == shape[1] and statistics[name].axis != 1
@@ -189,11 +195,40 @@ class _Moments(torch.autograd.Function):
         return torch.addcmul(to_mean / ctx.size - slope * mean, features, slope), None
 
 
-def _channel_axis(layer: nn.Module) -> int:
-    name = type(layer).__name__
+def _channel_axis(layer: nn.Module, features: Tensor, output: Any) -> int:
+    """Return the axis of the channels in what a layer was given: the one as long as the layer's weights.
+
+    Where the first and the last axis both are, it is the one along which normalising gives the layer's output.
+    """
     if isinstance(layer, nn.Linear):
         return -1
-    return -1 if ("LayerNorm" in name or "RMSNorm" in name) and not name.endswith("2d") else 1
+    weight = getattr(layer, "weight", next(layer.parameters(recurse=False), None))
+    shape = weight.shape if isinstance(weight, Tensor) else getattr(layer, "normalized_shape", ())
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    # Filters too: their weights are as long as what they give.
+    if "Norm" not in type(layer).__name__ or isinstance(layer, nn.GroupNorm) or not sizes or features.ndim < 3:
+        return 1
+    if len(sizes) > 1:
+        # Several axes, or weights that are spread over the others: the first axis that is not.
+        return next((at - len(sizes) for at, size in enumerate(sizes) if size > 1), 1)
+    fitting = [axis for axis in (-1, 1) if features.shape[axis] == sizes[0]]
+    # Of two, the one along which the layer normalises.
+    return max(fitting, key=lambda axis: _agreement(features, output, axis), default=1)
+
+
+def _agreement(features: Tensor, output: Any, axis: int) -> float:
+    """Return how much of a layer's output its input explains, normalised along an axis, with a weight and bias."""
+    if not isinstance(output, Tensor) or output.shape != features.shape:
+        return 0.0
+    given = output.float().movedim(axis, -1).flatten(0, -2)
+    rows = features.movedim(axis, -1).flatten(0, -2)
+    found = []
+    for centred in (rows - rows.mean(dim=1, keepdim=True), rows):
+        plain = centred / (centred.square().mean(dim=1, keepdim=True) + _EPSILON).sqrt()
+        one, other = plain - plain.mean(dim=0), given - given.mean(dim=0)
+        sizes = one.square().sum(dim=0) * other.square().sum(dim=0)
+        found.append(float(((one * other).sum(dim=0).square() / sizes.clamp_min(1e-12)).mean()))
+    return max(found)
 
 
 def _selected(layers: Mapping[str, T]) -> dict[str, T]:

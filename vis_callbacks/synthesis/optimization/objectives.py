@@ -47,7 +47,7 @@ class Objective:
 
     Attributes:
         score: From a `View` to ``(N,)``, to be maximised.
-        outputs: Full names of layers whose outputs it reads.
+        outputs: Layers whose outputs it reads: full names, or layouts, see `trace`.
         input_readers: Functions of the inputs of layers, by full name. They run during the forward pass, so that the
             inputs themselves need not be kept. Objectives that are added must use the same reader for a layer.
         logits: Whether it reads the logits; if not, the pass stops after the last layer that is read.
@@ -60,7 +60,7 @@ class Objective:
     """
 
     score: Callable[[View], Tensor]
-    outputs: frozenset[str] = frozenset()
+    outputs: frozenset[str | Layout] = frozenset()
     input_readers: Mapping[str, InputReader] = field(default_factory=dict)
     logits: bool = False
 
@@ -126,7 +126,7 @@ def channel(
             raise ConfigurationError(f"position {at} in layer {layout.layer!r}: expected one in maps of {sizes}")
         return chosen.flatten(1)[:, int(torch.arange(math.prod(sizes)).view(sizes)[at])]
 
-    return Objective(score, outputs=frozenset([layout.layer]))
+    return Objective(score, outputs=frozenset([layout]))
 
 
 def activation_norm(layout: Layout, channel: int | None = None) -> Objective:
@@ -147,7 +147,7 @@ def activation_norm(layout: Layout, channel: int | None = None) -> Objective:
             maps = maps[:, channel : channel + 1]
         return maps.flatten(1).square().mean(dim=1) / 2
 
-    return Objective(score, outputs=frozenset([layout.layer]))
+    return Objective(score, outputs=frozenset([layout]))
 
 
 def feature_distance(layout: Layout, features: Tensor) -> Objective:
@@ -164,7 +164,7 @@ def feature_distance(layout: Layout, features: Tensor) -> Objective:
         found = _features(view, layout).flatten(1)
         return (found - wanted).square().sum(dim=1) / size
 
-    return Objective(score, outputs=frozenset([layout.layer]))
+    return Objective(score, outputs=frozenset([layout]))
 
 
 def similarity(layout: Layout, groups: Tensor) -> Objective:
@@ -184,4 +184,4 @@ def similarity(layout: Layout, groups: Tensor) -> Objective:
         weight = others.to(gram)
         return ((gram @ gram.mT) * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
 
-    return Objective(score, outputs=frozenset([layout.layer]))
+    return Objective(score, outputs=frozenset([layout]))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
-from vis_callbacks.model import captured, logits_of, named_layers
+from vis_callbacks.model import Layout, captured, logits_of, named_layers
 from vis_callbacks.synthesis.optimization.objectives import Objective
 
 
@@ -47,13 +47,15 @@ def read_layers(
         LayerError: In a pass, if a layer did not run.
     """
     layers = named_layers(model)
+    parts = {one.layer: one.part for one in objective.outputs if isinstance(one, Layout)}
+    read = {one.layer if isinstance(one, Layout) else one for one in objective.outputs}
     inputs: dict[str, Any] = {}
     count = 0
-    wanted = len(objective.outputs) + len(objective.input_readers)
+    wanted = len(read) + len(objective.input_readers)
     stops = not (objective.logits or logits) and wanted > 0
 
     with ExitStack() as stack:
-        outputs = stack.enter_context(captured({name: layers[name] for name in sorted(objective.outputs)}))
+        outputs = stack.enter_context(captured({name: layers[name] for name in sorted(read)}, parts=parts))
 
         def stop_if_all_read() -> None:
             if stops and len(outputs) + len(inputs) == wanted:
@@ -68,7 +70,7 @@ def read_layers(
 
         for name in sorted(objective.input_readers):
             stack.callback(layers[name].register_forward_pre_hook(input_hook(name)).remove)
-        for name in sorted(objective.outputs):
+        for name in sorted(read):
             stack.callback(layers[name].register_forward_hook(lambda *_: stop_if_all_read()).remove)
 
         def run(images: Tensor) -> Readout:
@@ -77,7 +79,7 @@ def read_layers(
             found = images.new_empty(0, 0)
             with suppress(_AllRead):
                 found = logits_of(model, images)
-            missing = (objective.outputs - outputs.keys()) | (objective.input_readers.keys() - inputs.keys())
+            missing = (read - outputs.keys()) | (objective.input_readers.keys() - inputs.keys())
             if missing:
                 raise LayerError(f"layer {min(missing)!r} did not run in the forward pass: choose another")
             readout = Readout(found, dict(outputs), dict(inputs))

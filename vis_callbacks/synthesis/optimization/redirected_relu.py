@@ -13,7 +13,7 @@ class RedirectedGradients(FunctionMode):
     """While active, a gradient that a ReLU would stop for a whole image passes where it raises dead units.
 
     Where any part of an image's gradient passes, nothing changes (Olah et al., "Feature visualization", 2017). ReLU
-    and ReLU6 are found as modules and functions.
+    and ReLU6 are found in any spelling.
 
     Example:
         >>> from torch.nn import functional as F
@@ -25,7 +25,7 @@ class RedirectedGradients(FunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__({function: partial(_redirected, function) for function in RELUS | CLIPPED})
+        super().__init__({function: partial(_redirected, function) for function in RELUS | CLIPPED}, spellings=True)
 
 
 def _redirected(function: Function, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

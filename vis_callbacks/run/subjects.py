@@ -1,0 +1,180 @@
+"""The subjects of one run's pictures: found once from what the steps do, then the same throughout training."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import ReferenceType, ref
+
+from torch import Tensor, nn
+
+from vis_callbacks.model.calls import Call, CallWatch, Labels
+from vis_callbacks.model.subject import Classes, Forward, Network, Subject, find_subject, guesses, network_of
+
+_MOST_BATCHES = 4
+"""Batches of validation that are watched for a network; after the first batch of training no other is."""
+
+
+@dataclass
+class _Evidence:
+    """What the batches have shown so far."""
+
+    batches: int = 0
+    calls: dict[bool, list[Call]] = field(default_factory=lambda: {False: [], True: []})
+    labels: tuple[Labels, ...] = ()
+    images: Tensor | None = None
+    optimized: frozenset[int] = frozenset()
+    training: bool = False
+    blind: bool = False
+
+    @property
+    def all_calls(self) -> list[Call]:
+        """The calls, by steps of training where there are any: only those show what is trained."""
+        names = {call.name for call in self.calls[True]}
+        return [*self.calls[True], *(call for call in self.calls[False] if call.name not in names)]
+
+    def add(self, watch: CallWatch) -> None:
+        """Add what was seen while one batch passed."""
+        self.batches += 1
+        self.calls[watch.training] += watch.calls
+        self.labels += watch.labels
+        self.images = watch.images if self.images is None else self.images
+        self.optimized, self.training, self.blind = watch.optimized, watch.training, watch.blind
+
+
+class Subjects:
+    """Holds one subject per ``forward=`` option of a run.
+
+    Attributes:
+        default: The option of the whole run, for callbacks that have none of their own.
+    """
+
+    def __init__(self) -> None:
+        self.default: Forward = None
+        self._options: dict[object, Forward] = {}
+        self._found: dict[object, Subject] = {}
+        self._networks: dict[object, nn.Module] = {}
+        self._module: ReferenceType[nn.Module] | None = None
+        self._watch: CallWatch | None = None
+        self._seen = _Evidence()
+
+    def request(self, forward: Forward) -> None:
+        """Announce an option, so that its subject is found."""
+        forward = self._option(forward)
+        self._options.setdefault(_key(forward), forward)
+
+    def start(self, module: nn.Module) -> None:
+        """Start a fit, validation or test of a module. Subjects of another module are forgotten."""
+        self.stop_watching()
+        if self._module is None or self._module() is not module:
+            self._found, self._networks, self._module = {}, {}, ref(module)
+        self._seen = _Evidence()
+
+    def restore(self, module: nn.Module, forward: Forward, values: Mapping[str, Any]) -> None:
+        """Go on with the subject of a checkpoint, if the module still has its network."""
+        forward = self._option(forward)
+        subject = Subject.from_dict(values)
+        try:
+            network_of(module, subject, forward)
+        except Exception:
+            return
+        if not subject.problem:
+            self._found.setdefault(_key(forward), subject)
+
+    def get(self, module: nn.Module, forward: Forward) -> tuple[Subject, nn.Module] | None:
+        """Return the subject of an option and its network, or None if it is not known yet."""
+        forward = self._option(forward)
+        key = _key(forward)
+        subject = self._found.get(key)
+        if subject is None:
+            return None
+        network = network_of(module, subject, forward)
+        known = self._networks.get(key)
+        if isinstance(network, Network) and isinstance(known, Network) and known.module is network.module:
+            # What was learnt of its layers is known by this very object.
+            network = known
+        self._networks[key] = network
+        return subject, network
+
+    def subject(self, forward: Forward) -> Subject | None:
+        """Return the subject of an option, or None if it is not known yet."""
+        return self._found.get(_key(self._option(forward)))
+
+    def candidates(self, module: nn.Module, forward: Forward) -> list[nn.Module]:
+        """Return what may be the network of an option, the likeliest first; all that it may be before a batch passes.
+
+        Raises:
+            ConfigurationError: If the option names nothing, or the module has nothing that can be called.
+        """
+        forward, known = self._option(forward), self.get(module, forward)
+        return guesses(module, forward) if known is None else [known[1]]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any subject is not known yet."""
+        return any(key not in self._found for key in self._options)
+
+    def watch(self, module: nn.Module, batch: Any, *, optimized: frozenset[int], training: bool) -> None:
+        """Watch the calls of a step, which starts now with this batch, if that can still tell anything."""
+        self.stop_watching()
+        if self.wanted and (training or self._seen.batches < _MOST_BATCHES):
+            self._watch = CallWatch(module, batch, optimized=optimized, training=training)
+
+    def stop_watching(self) -> None:
+        """Stop watching: the step has ended, or failed. Idempotent."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._seen.add(self._watch)
+            self._watch = None
+
+    def settle(
+        self, module: nn.Module, classes: Callable[[Forward], Classes], *, fitting: bool, final: bool
+    ) -> Iterator[Subject]:
+        """Yield the subjects that the batches seen so far can tell, when they are found.
+
+        Args:
+            module: The user's module.
+            classes: Returns what is known of the classes of an option.
+            fitting: Whether steps of training will follow, which show what is trained.
+            final: Whether nothing else will be seen.
+        """
+        seen = self._seen
+        if not (seen.batches or final):
+            return
+        calls = seen.all_calls
+        sure = final or seen.training or seen.blind or (not fitting and seen.batches >= _MOST_BATCHES)
+        for key, forward in self._options.items():
+            if key in self._found:
+                continue
+            known = classes(forward)
+            subject = find_subject(
+                module,
+                forward=forward,
+                calls=calls,
+                classes=replace(known, labels=(*known.labels, *seen.labels)),
+                # Without them nothing is tried, which takes a pass.
+                images=seen.images if sure or forward is not None else None,
+                optimized=seen.optimized,
+            )
+            shown = any(call.name == subject.network and (call.trained or not fitting) for call in calls)
+            if sure or forward is not None or (shown and not subject.problem):
+                self._found[key] = subject
+                yield subject
+        if not self.wanted:
+            self._seen = _Evidence()
+
+    def export(self) -> Sequence[Subject | None]:
+        """Return the subjects for other processes, in the order of the options, which is the same in all of them."""
+        return [self._found.get(key) for key in self._options]
+
+    def take_over(self, subjects: Sequence[Subject | None]) -> None:
+        """Use the subjects that another process has found."""
+        for key, subject in zip(self._options, subjects, strict=True):
+            if subject is not None:
+                self._found[key] = subject
+
+    def _option(self, forward: Forward) -> Forward:
+        return self.default if forward is None else forward
+
+
+def _key(forward: Forward) -> object:
+    return forward if forward is None or isinstance(forward, str) else id(forward)
