@@ -6,7 +6,7 @@ import json
 import random
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -399,8 +399,9 @@ CASES = {
         shown=OF_IMAGES,
         slow=True,
     ),
-    "four names, ten logits": Case(
-        lambda: modules.Plain(modules.conv(outputs=10)), width=10, names=tuple(map(str, range(10))), says="4.*10|10.*4"
+    # They may be classes without a name, or features.
+    "four names, ten outputs": Case(
+        lambda: modules.Plain(modules.conv(outputs=10)), width=10, own=None, says="4.*10|10.*4", shown=None
     ),
     "segmentation": Case(
         modules.Segmentation,
@@ -603,9 +604,9 @@ def _of_records(case: Case, found: Fit) -> list[str]:
         if _facts(record) not in own:
             problems.append(f"{_facts(record)} instead of one of {own}")
             break
-    labels = {record["label"] for record in samples}
-    if samples and len(labels) < min(4, len({label for label, _, _ in own})):
-        problems.append(f"the samples show the labels {sorted(map(str, labels))} only")
+    labels, possible = _classes(record["label"] for record in samples), _classes(label for label, _, _ in own)
+    if samples and labels != possible:
+        problems.append(f"the samples show the classes {sorted(labels)} only")
     return problems
 
 
@@ -628,9 +629,13 @@ def _own(case: Case, found: Fit) -> list[tuple[str, str, float]]:
     return facts
 
 
+def _classes(labels: Iterable[str | None]) -> set[str]:
+    return {one for label in labels for one in str(label).split(" + ")}
+
+
 def _label(case: Case, label: Tensor) -> str:
     if label.ndim:
-        return ", ".join(name for name, one in zip(case.names, label.tolist(), strict=True) if one)
+        return " + ".join(name for name, one in zip(case.names, label.tolist(), strict=True) if one)
     return case.names[int(label)]
 
 
