@@ -6,7 +6,7 @@ import json
 import random
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ CASES = {
         modules.Distillation, network="student", own=part("student"), same=lambda module: module.student
     ),
     "distillation that evaluates both": Case(
-        modules.DistillationEvaluatingBoth, network="student", own=part("student")
+        modules.DistillationEvaluatingBoth, network="student", own=part("student"), slow=True
     ),
     "mean teacher": Case(modules.MeanTeacher, network="student", own=part("student"), slow=True),
     "distillation, the teacher wanted": Case(
@@ -180,7 +180,9 @@ CASES = {
         forward=encoder_and_head,
         same=lambda module: nn.Sequential(module.encoder, module.head),
     ),
-    "encoder and two heads": Case(modules.EncoderAndHeads, network=None, own=None, says=ASK, shown=OF_IMAGES),
+    "encoder and two heads": Case(
+        modules.EncoderAndHeads, network=None, own=None, says=ASK, shown=OF_IMAGES, slow=True
+    ),
     "encoder and two heads, forward= as an import path": Case(
         modules.EncoderAndHeads,
         own=lambda module, batch: modules.shape_of(module, batch[0]).softmax(dim=1),
@@ -200,7 +202,7 @@ CASES = {
         modules.ForwardOfAClass, network="model", own=part("model"), same=lambda module: module.model
     ),
     "forward without gradient": Case(
-        modules.ForwardWithoutGradient, network="model", own=part("model"), same=lambda module: module.model
+        modules.ForwardWithoutGradient, network="model", own=part("model"), same=lambda module: module.model, slow=True
     ),
     "augmentation and normalization inside": Case(
         modules.AugmentsInside,
@@ -208,7 +210,7 @@ CASES = {
         network=None,
         own=lambda module, batch: module.net(module.normalize(batch[0])).softmax(dim=1),
     ),
-    "loss and metrics as children": Case(modules.WithMetrics, needs="torchmetrics"),
+    "loss and metrics as children": Case(modules.WithMetrics, needs="torchmetrics", slow=True),
     "image and table": Case(
         modules.ImageAndTable,
         rows(lambda image, label: (image, torch.ones(3), label)),
@@ -222,6 +224,7 @@ CASES = {
         rows(lambda image, label: (image, torch.ones(3), label)),
         own=lambda module, batch: module(batch[0], batch[1]).softmax(dim=1),
         forward=lambda module, images: module(images, torch.ones(len(images), 3)),
+        slow=True,
     ),
     "siamese": Case(
         modules.Siamese,
@@ -233,12 +236,12 @@ CASES = {
         says="2 images|two images|forward=",
         shown=None,
     ),
-    "linear probe": Case(modules.LinearProbe, network=None, own=None, says=ASK, shown=None),
-    "two networks": Case(modules.CoTeaching, network=None, own=None, says=ASK, shown=None),
+    "linear probe": Case(modules.LinearProbe, network=None, own=None, says=ASK, shown=None, slow=True),
+    "two networks": Case(modules.CoTeaching, network=None, own=None, says=ASK, shown=None, slow=True),
     "two networks, forward= names one": Case(
-        modules.CoTeaching, network="second", own=part("second"), forward="second"
+        modules.CoTeaching, network="second", own=part("second"), forward="second", slow=True
     ),
-    "ensemble": Case(modules.Ensemble, network=None, own=None, says=ASK, shown=None),
+    "ensemble": Case(modules.Ensemble, network=None, own=None, says=ASK, shown=None, slow=True),
     "the steps call forward itself": Case(modules.CallsItsForward, network=None, or_asks=True),
     "images scaled in the steps": Case(
         modules.ScalesInTheStep,
@@ -247,7 +250,7 @@ CASES = {
         own=lambda module, batch: module.model(batch[0] / 255).softmax(dim=1),
         or_asks=True,
     ),
-    "called in two parts": Case(modules.InTwoParts, network="model", own=part("model"), needs="timm"),
+    "called in two parts": Case(modules.InTwoParts, network="model", own=part("model"), needs="timm", slow=True),
     "GAN": Case(modules.GAN, network=None, width=None, own=None, says="(?i)forward=|class", shown=OF_IMAGES),
     # Section 2: the output.
     "one sigmoid": Case(
@@ -267,6 +270,7 @@ CASES = {
         names=("no", "yes"),
         own=one_sigmoid,
         same=lambda module: module.model,
+        slow=True,
     ),
     "one sigmoid, float labels": Case(
         lambda: modules.OneSigmoid(squeezed=True),
@@ -286,6 +290,7 @@ CASES = {
         width=1,
         own=one_logit,
         names=("0", "1"),
+        slow=True,
     ),
     "softmax inside": Case(
         modules.SoftmaxInside, own=lambda module, batch: module(batch[0]), same=lambda module: module.model[:-1]
@@ -305,8 +310,9 @@ CASES = {
         meaning="labels",
         own=lambda module, batch: module(batch[0]),
         same=lambda module: module.model[:-1],
+        slow=True,
     ),
-    "soft labels of mixup": Case(modules.Mixup),
+    "soft labels of mixup": Case(modules.Mixup, slow=True),
     "features and logits": Case(
         modules.FeaturesAndLogits,
         own=lambda module, batch: module(batch[0])[1].softmax(dim=1),
@@ -318,7 +324,9 @@ CASES = {
         slow=True,
     ),
     "features and logits in a dict": Case(
-        lambda: modules.FeaturesAndLogits("dict"), own=lambda module, batch: module(batch[0])["out"].softmax(dim=1)
+        lambda: modules.FeaturesAndLogits("dict"),
+        own=lambda module, batch: module(batch[0])["out"].softmax(dim=1),
+        slow=True,
     ),
     "features and logits, nested": Case(
         lambda: modules.FeaturesAndLogits("nested"),
@@ -342,6 +350,7 @@ CASES = {
         lambda: modules.TwoHeads(4, 4),
         own=lambda module, batch: module(batch[0])[1].softmax(dim=1),
         forward=lambda module, images: module(images)[1],
+        slow=True,
     ),
     "embedding with margins": Case(
         modules.ArcFace, meaning="embedding", width=16, own=None, says="16.*4|4.*16", shown=OF_IMAGES
@@ -388,9 +397,11 @@ CASES = {
         width=2,
         own=None,
         shown=OF_IMAGES,
+        slow=True,
     ),
-    "four names, ten logits": Case(
-        lambda: modules.Plain(modules.conv(outputs=10)), width=10, names=tuple(map(str, range(10))), says="4.*10|10.*4"
+    # They may be classes without a name, or features.
+    "four names, ten outputs": Case(
+        lambda: modules.Plain(modules.conv(outputs=10)), width=10, own=None, says="4.*10|10.*4", shown=None
     ),
     "segmentation": Case(
         modules.Segmentation,
@@ -401,19 +412,22 @@ CASES = {
         says=r"\(\d+, 4, 16, 16\)",
         shown=(),
     ),
-    "autoencoder": Case(modules.Autoencoder, network=None, width=None, own=None, says=r"\(\d+, 3, 16, 16\)", shown=()),
+    "autoencoder": Case(
+        modules.Autoencoder, network=None, width=None, own=None, says=r"\(\d+, 3, 16, 16\)", shown=(), slow=True
+    ),
     # Sections 3 and 4: the layer and the gradient.
     "frozen backbone under no_grad": Case(
         modules.TransferLearning, same=lambda module: nn.Sequential(module.feature_extractor, module.classifier)
     ),
     "frozen backbone, detached": Case(modules.TransferLearningDetached, says="detach|gradient", shown=None),
     "no convolution": Case(modules.Perceptron, says="no convolution|no layer", shown=("Saliency", "ClassAppearance")),
-    "growing": Case(modules.Growing),
+    "growing": Case(modules.Growing, slow=True),
     # Section 5: the images.
     "dict batches": Case(
         modules.DictBatch,
         rows(lambda image, label: {"image": image, "label": label, "path": "a.png"}),
         own=lambda module, batch: module(batch["image"]).softmax(dim=1),
+        slow=True,
     ),
     "transforms on the device": Case(
         modules.OnDevice,
@@ -590,9 +604,9 @@ def _of_records(case: Case, found: Fit) -> list[str]:
         if _facts(record) not in own:
             problems.append(f"{_facts(record)} instead of one of {own}")
             break
-    labels = {record["label"] for record in samples}
-    if samples and len(labels) < min(4, len({label for label, _, _ in own})):
-        problems.append(f"the samples show the labels {sorted(map(str, labels))} only")
+    labels, possible = _classes(record["label"] for record in samples), _classes(label for label, _, _ in own)
+    if samples and labels != possible:
+        problems.append(f"the samples show the classes {sorted(labels)} only")
     return problems
 
 
@@ -615,9 +629,13 @@ def _own(case: Case, found: Fit) -> list[tuple[str, str, float]]:
     return facts
 
 
+def _classes(labels: Iterable[str | None]) -> set[str]:
+    return {one for label in labels for one in str(label).split(" + ")}
+
+
 def _label(case: Case, label: Tensor) -> str:
     if label.ndim:
-        return ", ".join(name for name, one in zip(case.names, label.tolist(), strict=True) if one)
+        return " + ".join(name for name, one in zip(case.names, label.tolist(), strict=True) if one)
     return case.names[int(label)]
 
 
