@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from itertools import chain
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -109,7 +109,9 @@ def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concat
 
 def plain(value: T) -> T:
     """Return a tensor of a subclass, such as MONAI's or torchvision's, as one like any other; else the value."""
-    return value if type(value) is Tensor or not isinstance(value, Tensor) else value.as_subclass(Tensor)
+    if type(value) is Tensor or not isinstance(value, Tensor):
+        return value
+    return cast(T, value.as_subclass(Tensor))
 
 
 @contextmanager
