@@ -28,7 +28,7 @@ Occlusion ClassAppearance FeatureAppearance DeepDream FeatureInversion FoolModel
 
 """The names that stay; a new technique needs none here."""
 
-SHARED = "samples targets every_n_epochs every_n_steps on mean std class_names on_error seed name".split()
+SHARED = "samples targets every_n_epochs every_n_steps on mean std class_names on_error seed name forward".split()
 
 TECHNIQUES = callback_classes()
 every = pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.__name__)
@@ -68,8 +68,9 @@ def test_every_callback_works_without_arguments_and_takes_the_shared_ones(techni
     assert technique().name == technique.__name__
     given = technique(
         samples=2, targets="label", every_n_epochs=3, on=("train", "test"), mean=0.5, std=0.5, class_names=["a", "b"],
-        on_error="raise", seed=7, name="Mine",
+        on_error="raise", seed=7, name="Mine", forward="net",
     )  # fmt: skip
+    assert given.forward == "net"
     assert (given.name, given.seed, given.schedule.every_n_epochs, given.on_error) == ("Mine", 7, 3, "raise")
     parameters = inspect.signature(VisualizationCallback.__init__).parameters
     assert set(SHARED) <= set(parameters)
@@ -87,6 +88,7 @@ def test_callbacks_are_copied_and_pickled(technique: type[VisualizationCallback]
 def test_callbacks_of_one_class_are_told_apart_in_a_checkpoint(technique: type[VisualizationCallback]) -> None:
     keys = {technique().state_key, technique(seed=1).state_key, technique(name="other").state_key}
     assert len(keys) == 3
+    assert technique(forward=lambda module, images: module(images)).state_key not in keys
     assert technique(samples=torch.ones(1, 3, 4, 4)).state_key == technique(samples=torch.ones(1, 3, 4, 4)).state_key
 
 

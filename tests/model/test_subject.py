@@ -262,6 +262,15 @@ CASES = {
         "set forward= to a function (module, images) -> logits",
         classes=NAMES,
     ),
+    "an encoder with as many features as there are classes": Case(
+        lambda: Parts(encoder=net(0, 5), head=nn.Linear(5, 5)),
+        in_turn("encoder", "head"),
+        "encoder",
+        5,
+        "embedding",
+        "set forward=",
+        classes=Classes(names=5),
+    ),
     "frozen encoder and head": Case(
         lambda: Parts(encoder=frozen(net(0, 32)), head=nn.Linear(32, 5)),
         in_turn("encoder", "head"),

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.helpers import tiny
-from tests.training.undisturbed import Encoded, Student
 from vis_callbacks import (
     ClassAppearance,
     ConfigurationError,
@@ -101,6 +100,37 @@ class Base(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.AdamW([one for one in self.parameters() if one.requires_grad], lr=0.05)
+
+
+class Student(Base):
+    """Distillation: a wide frozen teacher, and a student that is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.student = tiny.Net().requires_grad_(False), self.net
+        self.teacher.wide = nn.Linear(64, 64).requires_grad_(False)
+        del self.net
+
+    def logits(self, batch: Any) -> Tensor:
+        return self.student(batch[0])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        with torch.no_grad():
+            wanted = self.teacher(batch[0]).softmax(dim=1)
+        return super().training_step(batch, batch_idx) + F.cross_entropy(self.student(batch[0]), wanted)
+
+
+class Encoded(Base):
+    """An encoder and a head, called by the steps one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.head = self.net, nn.Linear(8, len(tiny.CLASSES))
+        self.encoder.head = nn.Linear(4, 8)
+        del self.net
+
+    def logits(self, batch: Any) -> Tensor:
+        return self.head(self.encoder(batch[0]))
 
 
 class OfBatch(Base):
@@ -201,7 +231,9 @@ CASES = {
     "a child": Case(Base, "net"),
     "distillation": Case(Student, "student"),
     "encoder and head": Case(Encoded, "encoder", "8 features", says="no single part of Encoded maps images to logits"),
-    "encoder and head with forward=": Case(Encoded, "", forward=lambda module, images: module.logits(images)),
+    "encoder and head with forward=": Case(
+        Encoded, "", forward=lambda module, images: module.head(module.encoder(images))
+    ),
     "a forward that takes the batch": Case(OfBatch, "net"),
     "a forward that returns the loss": Case(OfLoss, "net"),
     "a forward that answers": Case(Answering, "net"),

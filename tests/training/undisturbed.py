@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +37,8 @@ class Case:
     prepare: Callable[[nn.Module], object] = lambda module: None
     extra: tuple[type[VisualizationCallback], ...] = ()
     resumed: bool = False
+    ours_first: bool = False
+    says: str = ""
 
 
 class Vandal(VisualizationCallback):
@@ -72,65 +73,6 @@ class Thief(VisualizationCallback):
         return [Panel("nothing", Tile(torch.zeros(1, 4, 4)))]
 
 
-class _Whole(pytorch_lightning.LightningModule):
-    """Trains parts of its own, and has no forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Tensor] = []
-        torch.manual_seed(0)
-
-    def logits(self, images: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        self.seen.append(batch[0])
-        loss = nn.functional.cross_entropy(self.logits(batch[0]), batch[1])
-        self.log("train_loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.seen.append(batch[0])
-        self.log("val_loss", nn.functional.cross_entropy(self.logits(batch[0]), batch[1]))
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW([one for one in self.parameters() if one.requires_grad], lr=0.05)
-
-
-class Student(_Whole):
-    """Distillation: a frozen teacher, and a student that is trained."""
-
-    def __init__(self, net: nn.Module | None = None) -> None:
-        super().__init__()
-        self.teacher = tiny.Net().requires_grad_(False)
-        self.teacher.wide = nn.Linear(64, 64).requires_grad_(False)
-        self.student = tiny.Net() if net is None else net
-
-    def logits(self, images: Tensor) -> Tensor:
-        return self.student(images)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        with torch.no_grad():
-            wanted = self.teacher(batch[0]).softmax(dim=1)
-        return super().training_step(batch, batch_idx) + nn.functional.cross_entropy(self.student(batch[0]), wanted)
-
-
-class Encoded(_Whole):
-    """An encoder and a head, called by the steps one after the other."""
-
-    def __init__(self, net: nn.Module | None = None) -> None:
-        super().__init__()
-        self.encoder = tiny.Net() if net is None else net
-        self.encoder.head = nn.Linear(4, 8)
-        self.head = nn.Linear(8, len(tiny.CLASSES))
-
-    def logits(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder(images))
-
-
 def all_callbacks(**options: Any) -> list[Any]:
     """Every callback that the package exports, with cheap arguments, and the report."""
     return [*(cheap(one, **options) for one in callback_classes()), Report()]
@@ -156,7 +98,8 @@ def train(case: Case, package: str, ours: Callable[[], Sequence[Any]], folder: P
     loggers = [pl.loggers.TensorBoardLogger(folder, version=0), pl.loggers.CSVLogger(folder, version=0)]
 
     def trainer(**options: Any) -> Any:
-        callbacks = [*case.callbacks(pl), *ours()]
+        theirs, mine = case.callbacks(pl), list(ours())
+        callbacks = [*mine, *theirs] if case.ours_first else [*theirs, *mine]
         return tiny.trainer(folder, callbacks, package=package, **{"logger": loggers, **case.trainer, **options})
 
     def fit(trainer: Any, **options: Any) -> None:
@@ -256,7 +199,47 @@ def _modules(package: str) -> dict[str, Any]:
             body = [one for one in self.net.parameters() if all(one is not other for other in head)]
             return [torch.optim.SGD(head, lr=0.05, momentum=0.9), torch.optim.AdamW(body, lr=0.05)]
 
+    class WithoutForward(Plain):
+        """Its steps call its parts."""
+
+        forward = import_module(package).LightningModule.forward
+
+        def logits(self, images: Tensor) -> Tensor:
+            return self.net(images)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.seen.append(batch[0])
+            loss = nn.functional.cross_entropy(self.logits(batch[0]), batch[1])
+            self.log("train_loss", loss, on_step=False, on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.seen.append(batch[0])
+            self.log("val_loss", nn.functional.cross_entropy(self.logits(batch[0]), batch[1]))
+
+    class Distillation(WithoutForward):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__(net)
+            self.teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Dropout(), nn.Linear(64, 4))
+            self.teacher.requires_grad_(False)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            with torch.no_grad():
+                wanted = self.teacher(batch[0]).softmax(dim=1)
+            imitated = nn.functional.cross_entropy(self.net(batch[0]), wanted)
+            return super().training_step(batch, batch_idx) + imitated
+
+    class EncoderAndHead(WithoutForward):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__(net)
+            self.net.head, self.head = nn.Dropout(0.2), nn.Linear(4, len(tiny.CLASSES))
+
+        def logits(self, images: Tensor) -> Tensor:
+            return self.head(self.net(images))
+
     return {
+        "distillation": Distillation,
+        "encoder and head": EncoderAndHead,
         "plain": Plain,
         "frozen BatchNorm": KeepsBatchNormFrozen,
         "logs in forward": LogsInForward,
