@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import tiny
-from tests.training.undisturbed import Case, Thief, Vandal, all_callbacks, cheap, train
+from tests.training.undisturbed import Case, Pyramid, Thief, Vandal, all_callbacks, cheap, train
 from vis_callbacks import Report, VisualizationWarning
 
 EMA, SWA = "EMAWeightAveraging", "StochasticWeightAveraging"
@@ -41,6 +41,7 @@ CASES = {
     "anomaly detection": Case(trainer={"detect_anomaly": True}),
     "checkpointed activations": Case(net={"checkpointed": True}),
     "checkpoints": Case(trainer={"enable_checkpointing": True}),
+    "several outputs": Case(prepare=lambda module: setattr(module, "net", Pyramid())),
 }
 # Under the second package, only what it could do otherwise is in the short run.
 _QUICK = ("plain", "manual optimisation", "averaged weights", "resumed")
