@@ -111,7 +111,7 @@ class TestScoreCam:
             activation = model[:5](images)
         best = activation.flatten(2).var(dim=2).argmax(dim=1)
         expected = activation[torch.arange(2), best][:, None]
-        assert same(one, find_layout(model, images, "4").on_image(expected, (16, 16)))
+        assert same(one, nn.functional.interpolate(expected, (16, 16), mode="bilinear"))
 
     def test_no_channels(self) -> None:
         with pytest.raises(ValueError, match="top_k=0: expected a whole number from 1"):
@@ -130,7 +130,7 @@ class TestAblationCam:
         terms = model[-1].weight[1, :, None, None] * activation[0].mean(dim=(1, 2), keepdim=True)
         for target, sign in ((1, 1), (2, -1)):
             cam = (sign * terms / score.abs() * activation[0]).sum(dim=0).relu()[None, None]
-            expected = find_layout(model, images, "4").on_image(cam, (16, 16))
+            expected = nn.functional.interpolate(cam, (16, 16), mode="bilinear")
             assert same(ablation_cam(model, images, target), expected, 1e-3)
 
     @pytest.mark.parametrize(

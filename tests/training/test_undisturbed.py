@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import tiny
-from tests.training.undisturbed import Case, Thief, Vandal, all_callbacks, cheap, train
+from tests.training.undisturbed import Case, Pyramid, Thief, Vandal, all_callbacks, cheap, train
 from vis_callbacks import Report, VisualizationWarning
 from vis_callbacks.run import budget
 
@@ -50,6 +50,7 @@ CASES = {
     "encoder and head with forward=": Case(
         "encoder and head", ours={"forward": lambda module, images: module.head(module.net(images))}
     ),
+    "several outputs": Case(prepare=lambda module: setattr(module, "net", Pyramid())),
 }
 # Under the second package, only what it could do otherwise is in the short run.
 _QUICK = ("plain", "manual optimisation", "averaged weights", "resumed")

@@ -41,6 +41,27 @@ class Case:
     says: str = ""
 
 
+class Pyramid(tiny.Net):
+    """A net whose stages return several tensors in one output, of which the head reads one."""
+
+    class Stages(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            deep = torch.relu(self.conv(x))
+            return {"maps": [x, deep], "pooled": deep.mean(dim=(2, 3))}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = Pyramid.Stages()
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.stages(torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(images)))))))
+        return self.head(found["maps"][1].mean(dim=(2, 3)))
+
+
 class Vandal(VisualizationCallback):
     """Changes all that it may change, and raises in the middle."""
 

@@ -1,7 +1,8 @@
 """Filters: the weights of a convolution, as pictures."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.errors import LayerError
 from vis_callbacks.event import Event
 from vis_callbacks.model import filter_weight
 from vis_callbacks.model.layers import find_filter_layer
@@ -80,6 +82,8 @@ def duplicate_filters(weight: Tensor, *, similarity: float = 0.95) -> Tensor:
 class Filters(VisualizationCallback):
     """Shows the filters of a layer, and how many are dead or near-duplicates.
 
+    The first linear layer of a model without convolution reads pixels: its weights are shown as images.
+
     Args:
         layer: Name of the layer; None: the first that has filters.
         max_filters: Largest number of filters shown: a random subset, the same at every event.
@@ -113,11 +117,18 @@ class Filters(VisualizationCallback):
         """Raise a `LayerError` if a named layer is not found or has no filters."""
         if self.layer is not None:
             find_filter_layer(model, self.layer)
+        if _reads_pixels(model, self.layer):
+            # The samples tell the images' shape.
+            vars(self).update(uses_samples=True)
+            if self._run is not None:
+                self._run.add(self)
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show the filters in one panel."""
         name, _ = find_filter_layer(event.model, self.layer)
         weight = filters(event.model, name).cpu()
+        if _reads_pixels(event.model, self.layer):
+            weight = _as_images(weight, None if event.shared is None else event.samples.images.shape[1:])
         if self.limit is None:
             # Trained filters outgrow initial ones: the scale leaves them a little room.
             self.limit = 1.25 * max(float(weight.abs().max()), 1e-12)
@@ -176,6 +187,27 @@ class Filters(VisualizationCallback):
             f"{which} of {height}×{width}×{depth}; scale {scale[self.scale]} around zero; "
             f"{dead} dead, {duplicates} near-duplicates"
         )
+
+
+def _reads_pixels(model: nn.Module, layer: str | None) -> bool:
+    """Whether a layer, named or the first, is the first linear layer of a model without convolution."""
+    with suppress(LayerError):
+        first, module = find_filter_layer(model)
+        return isinstance(module, nn.Linear) and (layer is None or find_filter_layer(model, layer)[0] == first)
+    return False
+
+
+def _as_images(weight: Tensor, shape: Sequence[int] | None) -> Tensor:
+    """Return weights ``(out, in, 1, 1)`` in the shape of images, or as they are if they have another size.
+
+    Args:
+        weight: Of a linear layer.
+        shape: ``(C, H, W)`` of the images; None: squares of one or three channels, if they can be.
+    """
+    size = weight.shape[1]
+    squares = [(channels, math.isqrt(size // channels)) for channels in (1, 3)]
+    shapes = [shape] if shape is not None else [(channels, side, side) for channels, side in squares if side >= 8]
+    return next((weight.view(-1, *one) for one in shapes if math.prod(one) == size), weight)
 
 
 def seeded_subset(count: int, most: int, seed: int) -> list[int]:

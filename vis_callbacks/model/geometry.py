@@ -80,9 +80,9 @@ class GeometryWatch(TorchFunctionMode):
 def unevenly(
     centres: tuple[Centres, Centres] | None, size: tuple[int, int], image_size: tuple[int, int]
 ) -> tuple[Centres, Centres] | None:
-    """Return centres that lie half a position or more from those of a map that spreads evenly over the image.
+    """Return centres, if the outermost lie half a position or more from those of a map that spreads evenly; else None.
 
-    None for others, as those of convolutions with padding always are.
+    Those of convolutions with padding always lie nearer than that.
 
     Example:
         >>> unevenly(((7.5, 4.0), (7.5, 4.0)), (4, 4), (28, 28))
@@ -93,7 +93,7 @@ def unevenly(
     for (first, step), places, length in zip(centres or (), size, image_size, strict=False):
         evenly = length / places
         ends = ((first + place * step, (place + 0.5) * evenly - 0.5) for place in (0, places - 1))
-        if any(abs(centre - even) >= step / 2 for centre, even in ends):
+        if sum(abs(centre - even) for centre, even in ends) >= step:
             return centres
     return None
 
