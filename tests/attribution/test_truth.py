@@ -136,6 +136,7 @@ def linear_net() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(90, 4))
 
 
+@pytest.mark.filterwarnings("ignore:no ReLU was met")
 @pytest.mark.parametrize("technique", [gradient, guided_backprop, deconvnet, smoothgrad])
 def test_gradients_of_a_linear_net_are_its_weights(technique: Technique) -> None:
     model, images = linear_net(), random_images(2, height=6, width=5)

@@ -15,7 +15,6 @@ from torch.nn.parameter import is_lazy
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 _CHECKPOINTING = {"grad_checkpointing", "gradient_checkpointing", "use_checkpoint"}
 """Attributes by which timm, transformers and others switch activation checkpointing on."""
@@ -100,14 +99,14 @@ def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concat
     @wraps(function)
     def guarded(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with undisturbed(model):
-            given: Any = [plain(one) for one in args]
+            given: Any = map(plain, args)
             named: Any = {name: plain(one) for name, one in kwargs.items()}
             return function(model, *given, **named)
 
     return guarded
 
 
-def plain(value: T) -> T:
+def plain(value: Any) -> Any:
     """Return a tensor of a subclass, such as MONAI's or torchvision's, as one like any other; else the value."""
     if type(value) is Tensor or not isinstance(value, Tensor):
         return value

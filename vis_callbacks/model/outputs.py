@@ -157,14 +157,18 @@ def _are_distributions(values: Tensor, *, certain: bool) -> bool:
 
 def _last_operations(model: nn.Module) -> set[str]:
     """Return what scripted code, into which nobody can see while it runs, computes last."""
-    return {_last_operation(one) for one in model.modules() if isinstance(one, torch.jit.ScriptModule)}
+    if isinstance(model, torch.jit.ScriptModule):
+        return {_last_operation(model)}
+    return {operation for child in model.children() for operation in _last_operations(child)}
 
 
 def _last_operation(module: torch.jit.ScriptModule) -> str:
     try:
-        node = next(iter(module.inlined_graph.outputs())).node()
+        graph = module.inlined_graph
+        (output,) = graph.outputs()
+        node = output.node()
         while node.kind() in _SHAPES:
-            node = next(iter(node.inputs())).node()
+            node = next(node.inputs()).node()
         return str(node.kind())
-    except (RuntimeError, AttributeError, StopIteration):
+    except (RuntimeError, AttributeError, ValueError, StopIteration):
         return ""
