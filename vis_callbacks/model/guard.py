@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from itertools import chain
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -108,9 +108,7 @@ def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concat
 
 def plain(value: Any) -> Any:
     """Return a tensor of a subclass, such as MONAI's or torchvision's, as one like any other; else the value."""
-    if type(value) is Tensor or not isinstance(value, Tensor):
-        return value
-    return cast(T, value.as_subclass(Tensor))
+    return value if type(value) is Tensor or not isinstance(value, Tensor) else value.as_subclass(Tensor)
 
 
 @contextmanager
