@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks import ConfigurationError
-from vis_callbacks import functional as V
+from vis_callbacks import ConfigurationError, functional as V
 from vis_callbacks.model.classifier import likelihoods_of, logits_of, outputs_of
 from vis_callbacks.model.guard import undisturbed
 

@@ -17,7 +17,7 @@ from vis_callbacks.model.guard import plain
 from vis_callbacks.model.layers import hookable_layers, named_layers, unseen
 from vis_callbacks.model.layout import Layout, LayoutReader
 from vis_callbacks.model.see_through import version_of
-from vis_callbacks.model.trace import Trace, first_tensor, with_first_tensor
+from vis_callbacks.model.trace import Trace, first_tensor, reaching, with_first_tensor
 from vis_callbacks.model.window_partition import WindowPartition, find_windows
 
 _GRADIENTS = 3
@@ -118,7 +118,7 @@ class FeatureProbe:
         found = self._feature_info()
         chosen = resolve_targets(targets, logits)
         if not logits.requires_grad:
-            return (found, None) if self._restarts else self._again(restarts=True).run(targets)
+            return found if self._restarts else self._again(restarts=True).run(targets)[0], None
         named = found.names(choice for choice in gradients if choice is not None)
         wanted = [self._images, *(tensor for name in named if (tensor := self._seen[name].tensor) is not None)]
         if self._holds:
@@ -129,7 +129,7 @@ class FeatureProbe:
             if not outputs.lifted:
                 raise
             # Code under no_grad may change what a gradient needs in place.
-            return self._again(lifts=False).run(targets)
+            return self._again(lifts=False).run(targets)[0], None
         found = self._feature_info()
         if not self._holds:
             return found, None
@@ -140,7 +140,7 @@ class FeatureProbe:
         needed = {name: self._seen[name].unchanged for name in dict.fromkeys([*found.names(activations), *at_layers])}
         if any(tensor is None for tensor in (*needed.values(), *at_layers.values())):
             return found, None
-        at_images = grads[0] if input_gradient else None
+        at_images = reaching(self._model, grads[0]) if input_gradient else None
         return found, Trace(
             images=self._images.detach(),
             logits=logits.detach(),
