@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from tests.attribution.cases import FunctionalReLU, ReusedReLU, random_images, same, small_net
 from vis_callbacks import ConfigurationError, LayerError
+from vis_callbacks.attribution.gradient import gradient
 from vis_callbacks.attribution.relu_rules import ReluRule, deconvnet, guided_backprop
 
 rules = pytest.mark.parametrize("rule", [guided_backprop, deconvnet])
@@ -27,6 +29,21 @@ def statement(x: Tensor) -> Tensor:
     return x
 
 
+def scripted(function: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(function)
+
+
+def zeroed(x: Tensor) -> Tensor:
+    x[x < 0] = 0
+    return x
+
+
+def clamped(x: Tensor) -> Tensor:
+    return x.clamp(min=0)
+
+
 @rules
 @pytest.mark.parametrize(
     "function",
@@ -42,6 +59,37 @@ def statement(x: Tensor) -> Tensor:
         statement,
         lambda x: F.hardtanh(x, 0.0, 1e9),
         lambda x: F.relu(x[:, :, ::1]),
+        lambda x: x.clamp(min=0),
+        lambda x: x.clamp(0),
+        lambda x: torch.clamp(input=x, min=0),
+        lambda x: torch.clamp_(x, min=0.0),
+        lambda x: x.clamp_min(0),
+        lambda x: x.clamp_min_(0),
+        lambda x: torch.clip(x, min=0),
+        lambda x: x.clamp(min=torch.zeros(())),
+        lambda x: torch.where(x > 0, x, 0),
+        lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+        lambda x: torch.where(x <= 0, 0.0, x),
+        lambda x: torch.where(x > 0, x, 0),
+        lambda x: x.where(x >= 0, torch.tensor(0.0)),
+        lambda x: torch.maximum(x, torch.tensor(0.0)),
+        lambda x: torch.max(x, torch.zeros_like(x)),
+        lambda x: torch.fmax(torch.zeros(1), x),
+        lambda x: x * (x > 0),
+        lambda x: (x > 0) * x,
+        lambda x: x * (x.detach() > 0).to(x.dtype),
+        lambda x: x * torch.gt(x, 0).float(),
+        lambda x: x.mul_(x > 0),
+        lambda x: F.threshold(x, 0, 0),
+        nn.Threshold(0, 0),
+        nn.Threshold(0, 0, inplace=True),
+        lambda x: x.masked_fill(x < 0, 0),
+        lambda x: x.masked_fill_(x < 0, 0),
+        lambda x: zeroed(x),
+        nn.LeakyReLU(0.0),
+        lambda x: torch.ops.aten.relu(x),
+        scripted(nn.ReLU()),
+        scripted(clamped),
     ],
 )
 def test_every_spelling_of_relu_gives_the_same_map(
@@ -74,6 +122,45 @@ def test_a_clipped_activation_passes_from_zero_to_its_bound(act: Callable[[Tenso
         y = act(x)
     assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0.0, 1.0, 0.0]
     assert mode.others == name
+
+
+@rules
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x.clamp(0, 6), lambda x: torch.clamp(x, min=0, max=6.0), nn.ReLU6(inplace=True), scripted(nn.ReLU6())],
+)
+def test_every_spelling_of_relu6_gives_the_same_map(
+    rule: Callable[..., Tensor], function: Callable[[Tensor], Tensor]
+) -> None:
+    expected = rule(with_function(F.relu6), random_images(height=16, width=16), 1)
+    assert same(rule(with_function(function), random_images(height=16, width=16), 1), expected)
+
+
+@rules
+@pytest.mark.parametrize(
+    "function",
+    [
+        # Masks of something else, and bounds other than zero.
+        lambda x: x * (x > 0.5),
+        lambda x: x * (x < 0),
+        lambda x: torch.where(x > 0, 2 * x, 0),
+        lambda x: torch.where(x > 0, x, x - 1),
+        lambda x: x.clamp(min=-1),
+        lambda x: torch.maximum(x, x.flip(0)),
+        lambda x: x.masked_fill(x < 0, -1),
+        torch.sin,
+        lambda x: x,
+    ],
+)
+def test_where_no_rectifier_is_met_there_is_one_warning(
+    rule: Callable[..., Tensor], function: Callable[[Tensor], Tensor]
+) -> None:
+    model, images = with_function(function), random_images(height=16, width=16)
+    with pytest.warns(match="no ReLU was met in FunctionalReLU") as caught:
+        found = rule(model, images, 1)
+    assert len(caught) == 1
+    assert len(str(caught[0].message)) < 300
+    assert same(found, gradient(model, images, 1))
 
 
 @rules

@@ -291,7 +291,7 @@ def _by_rule(
         else:
             result = _layer_gradient(model, images, *read)
     name = getattr(model, "original_name", type(model).__name__)
-    if mode.hidden and not mode.rectifiers:
+    if mode.hidden and (not mode.rectifiers or isinstance(model, torch.jit.ScriptModule)):
         raise ConfigurationError(
             f"{name} runs as TorchScript, in which the {rule} rule reaches no ReLU: give the module that was scripted, "
             "or use Gradient"

@@ -21,7 +21,7 @@ from vis_callbacks.model.layers import filter_layers, hookable_layers, is_linear
 from vis_callbacks.model.layout import Layout, LayoutReader, Shapes
 from vis_callbacks.model.parts import Path, parts_of, with_part
 from vis_callbacks.model.see_through import version_of
-from vis_callbacks.model.trace import Trace
+from vis_callbacks.model.trace import Trace, reaching
 from vis_callbacks.model.window_partition import WindowPartition, find_windows
 
 _SOURCES = 3
@@ -138,7 +138,7 @@ class FeatureProbe:
         found = self._feature_info()
         chosen = resolve_targets(targets, logits)
         if not logits.requires_grad:
-            return (found, None) if self._restarts else self._again(restarts=True).run(targets)
+            return found if self._restarts else self._again(restarts=True).run(targets)[0], None
         self._on_every_path = nodes_on_every_path(logits, self._images)
         found = self._feature_info()
         named = found.names(choice for choice in gradients if choice is not None)
@@ -158,7 +158,7 @@ class FeatureProbe:
             if not outputs.lifted:
                 raise
             # Code under no_grad may change what a gradient needs in place.
-            return self._again(lifts=False).run(targets)
+            return self._again(lifts=False).run(targets)[0], None
         found = self._feature_info()
         if not self._holds:
             return found, None
@@ -174,7 +174,7 @@ class FeatureProbe:
         }
         if any(tensor is None for tensor in (*needed.values(), *at_layers.values())):
             return found, None
-        at_images = grads[0] if input_gradient else None
+        at_images = reaching(self._model, grads[0]) if input_gradient else None
         return found, Trace(
             images=self._images.detach(),
             logits=logits.detach(),

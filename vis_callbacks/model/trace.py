@@ -133,13 +133,13 @@ def trace(
             # Code under no_grad may change what a gradient needs in place.
             found, outputs = forward(lifts=False)
             grads = backward()
-    at_images = grads[0] if input_gradient else None
-    if differentiated and None in grads[input_gradient:] and (kinds := quantised_layers(model)):
+    at_images, *at_layers = (reaching(model, grad) for grad in (grads if input_gradient else (None, *grads)))
+    if None in at_layers and (kinds := quantised_layers(model)):
         raise ConfigurationError(f"no gradient passes {', '.join(kinds)} of {type(model).__name__}: {_CUT}")
     # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
     by_layer = {
         _name(layer): torch.zeros_like(outputs[full], dtype=torch.float32) if grad is None else grad.detach().float()
-        for layer, full, grad in zip(gradients, differentiated, grads[input_gradient:], strict=True)
+        for layer, full, grad in zip(gradients, differentiated, at_layers, strict=True)
     }
     return Trace(
         images=inputs.detach(),
@@ -154,6 +154,13 @@ def trace(
 
 def _name(layer: str | Layout) -> str:
     return layer.layer if isinstance(layer, Layout) else layer
+
+
+def reaching(model: nn.Module, gradient: Tensor | None) -> Tensor | None:
+    """Return a gradient, or None if it is one of zeros that quantised layers have made of none."""
+    if gradient is not None and quantised_layers(model) and not bool(gradient.any()):
+        return None
+    return gradient
 
 
 def joined(parts: Sequence[Trace]) -> Trace:
