@@ -82,8 +82,9 @@ def trace(
                 )
         chosen = resolve_targets(targets, logits)
         wanted = [inputs] * input_gradient + [outputs[name] for name in differentiated]
-        found: Sequence[Tensor | None] = ()
-        if wanted:
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        # Of layers alone the logits may be independent.
+        if wanted and (input_gradient or logits.requires_grad):
             # Hooks stay: a checkpointed block runs again in the backward, and its graph must start at the same layer.
             found = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
     # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
