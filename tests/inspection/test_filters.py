@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from torch import nn
 
+from tests.helpers import tiny
 from vis_callbacks import Event, Filters, LayerError, Moment
 from vis_callbacks.functional import filters
 from vis_callbacks.inspection.filters import dead_filters, duplicate_filters
@@ -46,6 +51,40 @@ def test_a_linear_layer_is_shown_when_it_is_named() -> None:
     torch.testing.assert_close(filters(model, "1")[:, :, 0, 0], model[1].weight.detach())
     (tile,) = panel_of(Filters("1"), model).all_tiles
     assert tile.values.shape == (1, 5, 12)
+
+
+class TestPixelsIntoALinearLayer:
+    def mlp(self, *shape: int) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 6), nn.ReLU(), nn.Linear(6, 5))
+
+    @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 16, 16)])
+    def test_its_weights_are_images_without_samples_where_they_can_be_squares(self, shape: tuple[int, ...]) -> None:
+        model = self.mlp(*shape)
+        tiles = panel_of(Filters(), model).all_tiles
+        assert [tile.values.shape for tile in tiles] == [shape] * 6
+        assert torch.equal(tiles[2].values, model[1].weight[2].detach().view(shape))
+        # Those of another layer are no images.
+        assert panel_of(Filters("3"), model).all_tiles[0].values.shape == (1, 5, 6)
+
+    def test_in_a_training_they_have_the_samples_shape(self, tmp_path: Path) -> None:
+        shown: list[Panel] = []
+
+        class Kept(Filters):
+            def visualize(self, event: Event) -> Iterable[Panel]:
+                shown.extend(super().visualize(event))
+                return shown[-1:]
+
+        net = self.mlp(1, 8, 8)
+        net[3] = nn.Linear(6, len(tiny.CLASSES))
+        tiny.trainer(tmp_path, [Kept()], max_epochs=1).fit(tiny.module(net=net), tiny.loader(8), tiny.loader(8))
+        assert shown[-1].name == "net.1"
+        assert [tile.values.shape for tile in shown[-1].all_tiles] == [(1, 8, 8)] * 6
+        assert torch.equal(shown[-1].all_tiles[3].values, net[1].weight[3].detach().view(1, 8, 8))
+
+    def test_behind_a_convolution_there_are_no_pixels(self) -> None:
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+        assert panel_of(Filters("2"), model).all_tiles[0].values.shape == (1, 5, 64)
 
 
 def test_a_transformers_patch_embedding_counts() -> None:

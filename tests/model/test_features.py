@@ -135,6 +135,41 @@ def test_hieras_windowed_tokens_are_put_in_order() -> None:
     assert sorted(layout.order) == list(range(32 * 32))
 
 
+def test_tokens_put_into_another_order_by_a_function_and_pooled_are_put_in_order() -> None:
+    class Windowed(nn.Module):
+        """Keeps the tokens of squares together, as Hiera does, and takes the largest of each."""
+
+        def __init__(self, *, together: bool) -> None:
+            super().__init__()
+            self.patches, self.mix = nn.Conv2d(3, 12, 4, 4), nn.Linear(12, 12)
+            self.norm, self.last, self.head = nn.LayerNorm(12), nn.LayerNorm(12), nn.Linear(12, 5)
+            self.together = together
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = self.patches(images)
+            squares = maps.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 5, 1)
+            if self.together:
+                tokens = self.mix(self.norm(squares.flatten(1, 4))).unflatten(1, (-1, 4)).amax(dim=2)
+            else:
+                tokens = squares.permute(0, 3, 4, 1, 2, 5).flatten(1, 4)
+                tokens = self.mix(self.norm(tokens)).unflatten(1, (4, -1)).amax(dim=1)
+            return self.head(self.last(tokens).mean(dim=1))
+
+    for together in (True, False):
+        torch.manual_seed(0)
+        for layer in ("norm", "mix", "last"):
+            assert lit_quadrant(Windowed(together=together), layer, 32, 32) == [0, 1, 2, 3]
+
+
+def test_hieras_of_transformers_are_put_in_order() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.HieraConfig(image_size=[128, 128], embed_dim=16, depths=[1, 1, 2, 1], num_labels=5)
+    model = transformers.HieraForImageClassification(config).eval()
+    for layer in ("hiera.embeddings", "hiera.encoder.stages.0", "hiera.encoder.stages.1", "hiera.encoder.stages.3"):
+        assert lit_quadrant(model, layer, 128, 128) == [0, 1, 2, 3]
+
+
 def test_outputs_and_gradients_become_maps_by_the_same_linear_step() -> None:
     layout = Layout("tokens", "NLC", (2, 3), channels=4, prefix=1)
     first, second = torch.rand(2, 5, 7, 4)
@@ -303,8 +338,13 @@ def test_errors_name_the_layer_its_shape_and_neighbours() -> None:
     images = torch.rand(1, 3, 32, 32)
     with pytest.raises(LayerError, match=r"'8' \(Linear\) of Sequential gives \(1, 5\).*32x32.*nearest.*: 6, 5, 4"):
         find_layout(plain(), images, "8")
-    with pytest.raises(LayerError, match="no layer with a spatial map for images of 4x4"):
+    with pytest.raises(
+        LayerError, match="no layer with a spatial map for images of 4x4: this model has no convolution"
+    ):
         default_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), torch.rand(1, 3, 4, 4))
+    one_position = nn.Sequential(nn.Conv2d(3, 8, 4), nn.Flatten(), nn.Linear(8, 5))
+    with pytest.raises(LayerError, match="no layer with a spatial map for images of 4x4: give larger images"):
+        default_layer(one_position, torch.rand(1, 3, 4, 4))
     with pytest.raises(LayerError, match="no layer 'nowhere'"):
         find_layout(plain(), images, "nowhere")
     with pytest.raises(ConfigurationError, match=r"expected \(N, C, H, W\)"):

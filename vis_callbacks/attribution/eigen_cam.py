@@ -75,6 +75,7 @@ class EigenCAM(CamCallback):
     """Shows the strongest pattern in a layer, independent of the class. See `eigen_cam` and `CamCallback`."""
 
     function = staticmethod(eigen_cam)
+    no_evidence = "the layer is the same everywhere"
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""

@@ -178,7 +178,8 @@ class FeatureInfo:
         return next((layer.name for layer in same if layer.name in self.stages), same[-1].name)
 
     def _default_maps(self) -> list[LayerInfo]:
-        return [layer for layer in self._maps() if not layer.token_mixer]
+        inside = tuple(f"{layer.name}." for layer in self.layers if layer.token_mixer)
+        return [layer for layer in self._maps() if not layer.token_mixer and not layer.name.startswith(inside)]
 
     def across_depth(self, count: int) -> list[str]:
         """Return up to `count` layers from shallow to deep: the ends of stages if there are enough.
