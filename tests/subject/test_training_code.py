@@ -371,6 +371,7 @@ CASES = {
         meaning="value",
         width=1,
         own=None,
+        says="no class images",
         shown=OF_IMAGES,
     ),
     "regression, squeezed": Case(
@@ -379,6 +380,7 @@ CASES = {
         meaning="value",
         width=1,
         own=None,
+        says="no class images",
         shown=OF_IMAGES,
         slow=True,
     ),
@@ -388,6 +390,7 @@ CASES = {
         meaning="value",
         width=1,
         own=None,
+        says="no class images",
         shown=OF_IMAGES,
     ),
     "regression of two numbers": Case(
@@ -396,6 +399,7 @@ CASES = {
         meaning="value",
         width=2,
         own=None,
+        says="no class images",
         shown=OF_IMAGES,
         slow=True,
     ),
