@@ -51,6 +51,8 @@ CASES = {
         "encoder and head", ours={"forward": lambda module, images: module.head(module.net(images))}
     ),
     "several outputs": Case(prepare=lambda module: setattr(module, "net", Pyramid())),
+    # The sanity check sees four images; the initial weights are shown when the first validation has ended.
+    "samples that wait": Case(loader={"batch_size": 2}, ours={"samples": 8}),
 }
 # Under the second package, only what it could do otherwise is in the short run.
 _QUICK = ("plain", "manual optimisation", "averaged weights", "resumed")

@@ -275,7 +275,11 @@ def _inner(holder: Any) -> list[Any]:
         return [holder.func, *holder.args, *holder.keywords.values()]
     if isinstance(holder, FunctionType):
         # What it uses of the function or file around it.
-        used = inspect.getclosurevars(holder)
+        try:
+            used = inspect.getclosurevars(holder)
+        except ValueError:
+            # A variable that has no value yet.
+            return []
         return [*used.nonlocals.values(), *(value for name, value in used.globals.items() if _LEADS.search(name))]
     classes = [vars(cls) for cls in reversed(type(holder).__mro__)]
     named = {name: value for part in (*classes, getattr(holder, "__dict__", {})) for name, value in part.items()}
