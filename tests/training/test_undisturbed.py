@@ -41,6 +41,9 @@ CASES = {
     "anomaly detection": Case(trainer={"detect_anomaly": True}),
     "checkpointed activations": Case(net={"checkpointed": True}),
     "checkpoints": Case(trainer={"enable_checkpointing": True}),
+    "backbone under no_grad": Case("backbone under no_grad"),
+    "buffers that are resized": Case("buffers that are resized"),
+    "sigmoid head": Case("sigmoid head"),
 }
 # Under the second package, only what it could do otherwise is in the short run.
 _QUICK = ("plain", "manual optimisation", "averaged weights", "resumed")
