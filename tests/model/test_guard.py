@@ -32,7 +32,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     """Fails where anything about the model or the process is another afterwards."""
     attributes = [dict(vars(module)) for module in model.modules()]
     contents = [{name: copy.copy(value) for name, value in vars(module).items()} for module in model.modules()]
-    tensors = [(tensor, tensor.detach().clone(), tensor._version) for tensor in _tensors(model)]
+    tensors = [(tensor, tensor.detach().clone(), _place(tensor)) for tensor in _tensors(model)]
     parameters = [
         (one.requires_grad, one.grad, None if one.grad is None else one.grad.clone()) for one in model.parameters()
     ]
@@ -48,14 +48,21 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         assert one.requires_grad == before[0]
         assert one.grad is before[1]
         assert before[1] is None or torch.equal(before[1], before[2])
-    for one, (tensor, before, _) in zip(_tensors(model), tensors, strict=True):
+    for one, (tensor, before, place) in zip(_tensors(model), tensors, strict=True):
         assert one is tensor
         assert torch.equal(one, before)
+        assert _place(one) == place
     assert _process() == process
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
+
+
+def _place(one: Tensor) -> list[Any]:
+    storage = one.untyped_storage()
+    # The storage object, as its memory moves when it grows.
+    return [one.dtype, one.shape, one.stride(), storage._cdata, storage.nbytes(), one.is_leaf, one.requires_grad]
 
 
 def _process() -> list[Any]:
@@ -117,6 +124,21 @@ def _structure(model: nn.Module) -> None:
     model.bn1.running_mean = torch.ones(4)
 
 
+def _graphs(model: nn.Module) -> None:
+    leaf = torch.ones(4, requires_grad=True)
+    model.bn1.running_mean.mul_(leaf)
+    model.bn2.running_var += leaf
+    model.bn2.running_mean = leaf * 2
+
+
+def _shapes(model: nn.Module) -> None:
+    model.bn1.running_mean.resize_(9).zero_()
+    model.bn1.running_var.resize_(2, 2).add_(1)
+    model.bn2.running_mean.data = torch.ones(3, dtype=torch.float64)
+    model.bn2.running_var.set_(torch.ones(7))
+    model.bn2.num_batches_tracked.untyped_storage().resize_(64)
+
+
 def _random(model: nn.Module) -> None:
     random.random(), np.random.rand(), torch.rand(1)
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
@@ -136,7 +158,21 @@ def _passes(model: nn.Module) -> None:
     assert gradient.abs().sum() > 0
 
 
-CHANGES = [_modes, _parameters, _buffers, _hooks, _attributes, _structure, _random, _process_flags, _passes]
+CHANGES = [_modes, _parameters, _buffers, _hooks, _attributes, _structure, _graphs, _shapes, _random, _process_flags]
+CHANGES.append(_passes)
+CHANGES = [
+    _modes,
+    _parameters,
+    _buffers,
+    _hooks,
+    _attributes,
+    _structure,
+    _graphs,
+    _shapes,
+    _random,
+    _process_flags,
+    _passes,
+]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -211,6 +247,42 @@ def test_nan_and_empty_buffers_are_no_problem() -> None:
     with undisturbed(model):
         model.broken.zero_()
     assert model.broken.isnan().all()
+
+
+def test_tensors_that_are_no_buffers_are_put_back() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.plain, model.cache, model.history = torch.ones(3), {"k": torch.ones(2)}, [torch.zeros(1)]
+    model.state = torch.ones(2, requires_grad=True) * 2
+    tensors = model.plain, model.cache["k"], model.history[0], model.state
+    with undisturbed(model):
+        model.plain.mul_(3).resize_(5)
+        model.cache["k"] += 1
+        model.cache["v"] = torch.ones(1)
+        model.history[0].sub_(1)
+        model.history.append(torch.ones(1))
+    assert (model.plain, model.cache["k"], model.history[0], model.state) == tensors
+    assert model.plain.tolist() == [1.0, 1.0, 1.0]
+    assert (model.cache.keys(), model.cache["k"].tolist()) == ({"k"}, [1.0, 1.0])
+    assert (len(model.history), model.history[0].item()) == (1, 0.0)
+    # The graph of training is none of our business.
+    assert model.state.grad_fn is not None
+
+
+def test_a_buffer_with_a_graph_keeps_it_and_views_stay_views() -> None:
+    leaf, whole = torch.ones(2, requires_grad=True), torch.zeros(4, 2)
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_buffer("state", leaf * 2)
+    model.register_buffer("part", whole[1])
+    state, part = model.state, model.part
+    with undisturbed(model):
+        model.state.add_(1)
+        model.part.add_(model.state.sum() * leaf)
+    assert model.state is state
+    assert model.part is part
+    assert state.tolist() == [2.0, 2.0]
+    assert torch.equal(torch.autograd.grad(state.sum(), leaf)[0], torch.full((2,), 2.0))
+    assert not whole.any()
+    assert not part.requires_grad
 
 
 def test_a_module_that_is_used_twice_is_put_back_once() -> None:

@@ -53,6 +53,9 @@ CASES = {
     "several outputs": Case(prepare=lambda module: setattr(module, "net", Pyramid())),
     # The sanity check sees four images; the initial weights are shown when the first validation has ended.
     "samples that wait": Case(loader={"batch_size": 2}, ours={"samples": 8}),
+    "backbone under no_grad": Case("backbone under no_grad"),
+    "buffers that are resized": Case("buffers that are resized"),
+    "sigmoid head": Case("sigmoid head"),
 }
 # Under the second package, only what it could do otherwise is in the short run.
 _QUICK = ("plain", "manual optimisation", "averaged weights", "resumed")
