@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from vis_callbacks.cli import main
 from vis_callbacks.output.record import Record
@@ -90,7 +91,9 @@ def test_a_reader_that_has_seen_enough_is_no_error(log_dir: Path) -> None:
 
 def test_layers_are_listed_with_names_shapes_and_receptive_fields(capsys):
     assert main(["layers", "timm:test_resnet", "--size", "64"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "network: ResNet, 1000 outputs, default layer layer4, map of 2 x 2"
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "Conv2d" in lines["conv1.0"]
     assert "32 x 32" in lines["conv1.0"]
     assert "layer4" in lines
@@ -108,3 +111,30 @@ def test_layers_are_listed_with_names_shapes_and_receptive_fields(capsys):
 def test_a_wrong_model_is_said(capsys, arguments, said):
     assert main(["layers", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+class Distillation(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64 * 36, 5)).requires_grad_(False)
+        self.student = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+
+
+def test_layers_are_those_of_the_network_that_pictures_show(capsys):
+    assert main(["layers", f"{__name__}:Distillation", "--size", "8"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "network: student (Sequential), 5 outputs, default layer 1, map of 6 x 6"
+    assert len(printed) == 2 + 4
+
+
+class Maps(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 5, 1)
+
+
+def test_a_model_without_logits_says_what_to_set(capsys):
+    assert main(["layers", f"{__name__}:Maps", "--size", "8"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no part of Maps maps images to logits" in printed.err
+    assert "set forward=" in printed.err

@@ -365,27 +365,26 @@ def test_a_wrong_function_says_so_once_and_prints_no_model(tmp_path: Path) -> No
     assert "Conv2d" not in sentence
 
 
-class Choosy(Base):
-    """Its forward takes images alone, by its signature, and refuses them."""
+class Refusing(tiny.Net):
+    """Takes images alone only where the steps call it."""
 
-    def forward(self, images: Any) -> Tensor:
-        return self.net(**images)
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        pass
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return F.cross_entropy(tiny.Net.forward(self.net, batch[0]), batch[1])
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not self.training:
+            raise TypeError(f"no labels: {self}")
+        return super().forward(images)
 
 
 def test_a_type_error_of_the_users_forward_says_what_it_takes(tmp_path: Path) -> None:
+    module = Base()
+    module.net = Refusing()
     with said() as warned:
-        tiny.trainer(tmp_path, [Looker(samples=2), Looker(samples=3)], max_epochs=1).fit(
-            Choosy(), tiny.loader(32), tiny.loader(16)
-        )
-    assert all(len(text) < 300 for text in warned)
-    assert not any("Conv2d" in text for text in warned)
-    assert facts(tmp_path)["subject"]["network"] == "net"
+        fit(tmp_path, module, Looker(samples=2), Saliency(samples=3), max_epochs=2)
+    (sentence,) = warned
+    assert sentence.startswith("Refusing.forward takes (images) and failed on images alone: TypeError: no labels: ")
+    assert sentence.endswith("set forward= to a function (module, images) -> logits")
+    assert len(sentence) < 300
+    assert "conv1" not in sentence
+    assert {record["error"] for record in tiny.records(tmp_path)} == {sentence.join(["SubjectError: ", ""])}
 
 
 def test_layers_are_named_as_in_the_users_module(tmp_path: Path) -> None:

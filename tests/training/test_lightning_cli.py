@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from tests.helpers import tiny
 from tests.training.undisturbed import callback_classes
@@ -35,8 +37,22 @@ trainer:
         mean: 0.5
         std: [0.25]
         class_names: [a, b, c, d]
+    - class_path: vis_callbacks.Saliency
+      init_args: {name: child, samples: 1, forward: net}
+    - class_path: vis_callbacks.Saliency
+      init_args: {name: nested, samples: 1, forward: net.branches.first}
+    - class_path: vis_callbacks.Saliency
+      init_args: {name: path, samples: 1, forward: tests.training.test_lightning_cli.of_net}
+    - class_path: vis_callbacks.Saliency
+      init_args: {name: colon, samples: 1, forward: "tests.training.test_lightning_cli:of_net"}
     - class_path: vis_callbacks.Report
+      init_args: {forward: net}
 """
+
+
+def of_net(module: Any, images: Tensor) -> Tensor:
+    """What an import path in a configuration names."""
+    return module.net(images)
 
 
 def cli(package: str, folder: Path, *arguments: str, run: bool = True) -> Any:
@@ -45,6 +61,7 @@ def cli(package: str, folder: Path, *arguments: str, run: bool = True) -> Any:
     class Module(tiny.module_class(package)):  # type: ignore[misc]
         def __init__(self, lr: float = 0.05) -> None:
             super().__init__(lr=lr)
+            self.net.branches = nn.ModuleDict({"first": tiny.Net()})
 
     class Data(pl.LightningDataModule):  # type: ignore[misc]
         def train_dataloader(self) -> Any:
@@ -78,10 +95,19 @@ def test_a_yaml_and_the_command_line_set_callbacks_up(package: str, tmp_path: Pa
     records = tiny.records(tmp_path)
     assert [record["error"] for record in records if record["error"]] == []
     made = {record["callback"]: record["tag"] for record in records}
-    assert made["Filters"] == "Filters/net.conv2"
+    assert made["Filters"] == "Filters/conv2"
     assert made["Saliency"] == "Saliency/d"
     assert made["ClassAppearance"] == "ClassAppearance/star"
-    assert made.keys() == {"Filters", "Saliency", "GradCAM", "ClassAppearance"}
+    assert made.keys() == {"Filters", "Saliency", "GradCAM", "ClassAppearance", "child", "nested", "path", "colon"}
+    (facts,) = tmp_path.rglob("run.json")
+    about = json.loads(facts.read_text())
+    assert about["subject"]["network"] == "net"
+    shown = {name: (one["network"], one["forward"].rpartition(".")[2]) for name, one in about["subjects"].items()}
+    assert shown == {
+        "nested": ("net.branches.first", "first"),
+        "path": ("", "of_net"),
+        "colon": ("", "test_lightning_cli:of_net"),
+    }
     assert (tmp_path / "visualizations" / "report.html").is_file()
 
 
@@ -114,9 +140,11 @@ def test_every_callback_can_be_added_and_every_option_is_known(callback: type, p
     added = [f"--trainer.callbacks+=vis_callbacks.{callback.__name__}"]
     if callback is not Report:
         added += ["--trainer.callbacks.every_n_epochs=2", "--trainer.callbacks.name=mine"]
+    added += ["--trainer.callbacks.forward=net"]
     ours = [one for one in cli(package, tmp_path, *added, run=False).trainer.callbacks if type(one) is callback]
     assert ours
     assert callback is Report or ours[-1].name == "mine"
+    assert (ours[-1].forward_for_all if callback is Report else ours[-1].forward) == "net"
 
 
 @pytest.mark.parametrize("package", tiny.PACKAGES)
