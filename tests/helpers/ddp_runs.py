@@ -24,9 +24,11 @@ from vis_callbacks import (
     ClassAppearance,
     Event,
     Filters,
+    Moment,
     Occlusion,
     Panel,
     Report,
+    Samples,
     Tile,
     VisualizationCallback,
     default_suite,
@@ -52,6 +54,13 @@ class Sharing(Witness):
     """The same, by all processes."""
 
     split = "samples"
+
+
+class Costly(Sharing):
+    """The same, and says that no budget can pay for it."""
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        return 10**9
 
 
 class Stumbling(Sharing):
@@ -133,6 +142,15 @@ def faults(folder: Path, package: str) -> Any:
             found[name] = train(case, package, ours, folder / name)
         found[f"warnings of {name}"] = [str(one.message) for one in caught if "Visualization" in one.category.__name__]
     return found
+
+
+def left_out(folder: Path, package: str) -> Any:
+    """Techniques that a budget leaves out until training has ended, which the last validation does not."""
+    callbacks = [Filters(), Costly(samples=4), Witness(samples=4), Report(budget=1e-9)]
+    options = {"max_epochs": 3, "val_check_interval": 3, **DDP}
+    trainer = tiny.trainer(folder, callbacks, package=package, **options)
+    trainer.fit(tiny.module(package), tiny.loader(64), tiny.loader(32, seed=1))
+    return trainer.current_epoch
 
 
 def resumed(folder: Path, package: str) -> None:
@@ -221,6 +239,7 @@ RUNS: dict[str, Callable[[Path, str], Any]] = {
     "undisturbed by NCCL": partial(undisturbed, accelerator="cuda", deterministic=True),
     "faults": faults,
     "resumed": resumed,
+    "left out": left_out,
     "in training": endless,
     "in pictures of process 0": partial(endless, in_pictures_of=0),
     "in pictures of process 1": partial(endless, in_pictures_of=1),

@@ -184,6 +184,19 @@ def test_a_process_that_fails_stops_nothing(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("report.html"))) == 3
 
 
+def test_processes_make_together_at_the_end_what_was_left_out(tmp_path: Path) -> None:
+    assert ran("left out", tmp_path) == [3, 3]
+    seen = {record["epoch"]: record for record in tiny.records(tmp_path) if record["callback"] == "Costly"}
+    assert list(seen) == [3]
+    found = [
+        record["scalars"]["process"]
+        for record in tiny.records(tmp_path)
+        if record["tag"].startswith("Costly/") and record["scalars"]
+    ]
+    assert found == [0, 0, 1, 1]
+    assert {record["epoch"] for record in tiny.records(tmp_path) if record["callback"] == "Filters"} == {0, 1, 2, 3}
+
+
 @pytest.mark.slow
 def test_a_resumed_run_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
     ran("resumed", tmp_path)

@@ -343,7 +343,9 @@ FAULTS = {
         usual=lambda: all_callbacks()[:-1],
     ),
     "an empty validation loader": Fault(loaders=lambda: (tiny.loader(32), tiny.loader(0))),
-    "an empty training loader": Fault(loaders=lambda: (tiny.loader(0), tiny.loader(16)), made=made(), report=False),
+    "an empty training loader": Fault(
+        loaders=lambda: (tiny.loader(0), tiny.loader(16)), says=("nothing was trained",), made=made(), report=False
+    ),
     "a corrupt image path": Fault(ours=sheet, says=("Files", "broken.png", "cannot be read as an image")),
     "class names and tags that are hostile": Fault(
         loaders=lambda: [DataLoader(Named(count, HOSTILE), batch_size=8) for count in (32, 16)],
