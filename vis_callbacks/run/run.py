@@ -267,10 +267,10 @@ class Run:
     def train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the pictures that still wait or were left out, so that the run ends with pictures of every technique."""
         # If validation has never ended, the samples seen must do.
-        self._show_initial(trainer, module, complete=True)
+        self._show_initial(trainer, module, now=True)
         overdue = [technique for technique in self._mine if technique in self._overdue]
         moment = Moment(max(trainer.current_epoch, 1), max(metric_step(trainer) - 1, 0))
-        ready = self._select(overdue, moment, trainer, module, complete=True, last=True)
+        ready = self._select(overdue, moment, trainer, module, now=True, last=True)
         _mark_done(ready, epoch=moment.epoch)
         for one in ready:
             one.technique.left_out = [epoch for epoch in one.technique.left_out if epoch != moment.epoch]
