@@ -92,7 +92,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(log_dir: Path) -> None:
 def test_layers_are_listed_with_names_shapes_and_receptive_fields(capsys):
     assert main(["layers", "timm:test_resnet", "--size", "64"]) == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[0] == "network: ResNet, 1000 outputs, default layer layer4, map of 2 x 2"
+    assert printed.splitlines()[0] == "network: ResNet, 1000 outputs, default layer layer2, map of 8 x 8"
     lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "Conv2d" in lines["conv1.0"]
     assert "32 x 32" in lines["conv1.0"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import TargetSpec, choose_targets
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.errors import ConfigurationError, SubjectError
 from vis_callbacks.model.batching import in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.feature_info import LayerChoice
@@ -273,6 +273,9 @@ class Event:
         """
         count, kind = self.trace.logits.shape[1], type(self.model).__name__
         gives = {"value": f"{count} numbers" if count > 1 else "a number", "embedding": f"{count} features"}
+        if self.meaning in gives and self.subject.problem:
+            # Its sentence is told once for all.
+            raise SubjectError(self.subject.problem)
         if self.meaning in gives:
             raise ConfigurationError(
                 f"{kind} gives {gives[self.meaning]}, not classes: there are no {what}; "

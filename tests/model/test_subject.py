@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
+from torchmetrics.classification import MulticlassAccuracy
 
 from vis_callbacks import ConfigurationError, LayerError
 from vis_callbacks.errors import SubjectError
@@ -394,6 +396,13 @@ CASES = {
     ),
     "a loss module": Case(lambda: Parts(net=net(), loss=nn.CrossEntropyLoss()), judged, "net"),
     "a metric": Case(lambda: Parts(loss=Metric(), net=net()), judged, "net"),
+    "torchmetrics": Case(
+        lambda: Parts(net=net(10), metrics=torchmetrics.MetricCollection([MulticlassAccuracy(num_classes=10)])),
+        lambda m, b: m.metrics(m.net(b[0]), b[1]),
+        "net",
+        10,
+        classes=Classes(names=4),
+    ),
     "more outputs than names, but a loss of classes": Case(
         lambda: Parts(net=net(10), loss=nn.CrossEntropyLoss()), judged, "net", 10, classes=Classes(names=4)
     ),
@@ -516,7 +525,8 @@ def test_the_network_maps_images_to_as_many_outputs_or_says_what_to_set(name: st
 def test_class_numbers_that_are_stated() -> None:
     module = Parts(net=Pair(5, 16, num_classes=1000), metric=Metric(), hparams={"n_classes": 7})
     module.metric.num_classes = 5
-    assert stated_classes(module) == {5, 7}
+    module.accuracy = MulticlassAccuracy(num_classes=6)
+    assert stated_classes(module) == {5, 6, 7}
 
 
 # Watching.

@@ -387,6 +387,24 @@ def test_a_type_error_of_the_users_forward_says_what_it_takes(tmp_path: Path) ->
     assert {record["error"] for record in tiny.records(tmp_path)} == {sentence.join(["SubjectError: ", ""])}
 
 
+def test_what_cannot_be_understood_stops_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vis_callbacks.model import calls
+    from vis_callbacks.run import subjects
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("as something of a user's might")
+
+    # A hook, what reads the batch, and the choice: what is left is tried, guessed, or asked for.
+    for index, (place, name) in enumerate([(calls, "_argument"), (calls, "labels_in"), (subjects, "find_subject")]):
+        monkeypatch.setattr(place, name, fails)
+        looker = Looker(samples=2)
+        with said() as warned:
+            fit(tmp_path / str(index), Base(), looker, max_epochs=1)
+        assert [event.subject.network for event in looker.events][-1:] == ["net"] * (place is calls)
+        assert len(warned) == (place is subjects)
+        assert all("set forward=" in text for text in warned)
+
+
 def test_layers_are_named_as_in_the_users_module(tmp_path: Path) -> None:
     fit(tmp_path, Student(), GradCAM(layer="student.conv1", samples=2), Filters("conv2"), max_epochs=1)
     assert {record["error"] for record in tiny.records(tmp_path)} == {None}

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from weakref import ReferenceType, ref
@@ -166,6 +167,11 @@ class CallWatch:
         self._open.append(_Open(part, None if redirected else self._names.get(id(part)), len(self.calls)))
 
     def _leave(self, part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        # Nothing that is wrong here may stop the step.
+        with suppress(Exception):
+            self._record(part, args, kwargs, output)
+
+    def _record(self, part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         name, first = None, len(self.calls)
         while self._open:
             left = self._open.pop()

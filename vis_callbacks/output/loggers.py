@@ -118,8 +118,7 @@ class MlflowSink:
             self._client.log_metric(self._run_id, metric, value, step=record.step, synchronous=True)
 
     def add_text(self, tag: str, text: str) -> None:
-        """Log a text as a file."""
-        self._client.log_text(self._run_id, text, f"{self._clean(tag)}.md")
+        """Do nothing: its texts are files."""
 
     def flush(self) -> None:
         """Do nothing: `add` writes synchronously."""

@@ -1,12 +1,14 @@
 """The subjects of one run's pictures: found once from what the steps do, then the same throughout training."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
 
+from vis_callbacks.errors import brief
 from vis_callbacks.model.calls import Call, CallWatch, Labels
 from vis_callbacks.model.subject import Classes, Forward, Network, Subject, find_subject, guesses, network_of
 
@@ -117,7 +119,9 @@ class Subjects:
         """Watch the calls of a step, which starts now with this batch, if that can still tell anything."""
         self.stop_watching()
         if self.wanted and (training or self._seen.batches < _MOST_BATCHES):
-            self._watch = CallWatch(module, batch, optimized=optimized, training=training)
+            # Whatever is in a batch: where it cannot be understood, what maps images to logits is tried.
+            with suppress(Exception):
+                self._watch = CallWatch(module, batch, optimized=optimized, training=training)
 
     def stop_watching(self) -> None:
         """Stop watching: the step has ended, or failed. Idempotent."""
@@ -145,16 +149,20 @@ class Subjects:
         for key, forward in self._options.items():
             if key in self._found:
                 continue
-            known = classes(forward)
-            subject = find_subject(
-                module,
-                forward=forward,
-                calls=calls,
-                classes=replace(known, labels=(*known.labels, *seen.labels)),
-                # Without them nothing is tried, which takes a pass.
-                images=seen.images if sure or forward is not None else None,
-                optimized=seen.optimized,
-            )
+            try:
+                known = classes(forward)
+                subject = find_subject(
+                    module,
+                    forward=forward,
+                    calls=calls,
+                    classes=replace(known, labels=(*known.labels, *seen.labels)),
+                    # Without them nothing is tried, which takes a pass.
+                    images=seen.images if sure or forward is not None else None,
+                    optimized=seen.optimized,
+                )
+            except Exception as error:
+                problem = f"the network of {type(module).__name__} could not be told ({brief(error)}); set forward="
+                subject = Subject(kind=type(module).__name__, problem=problem, runs=False)
             shown = any(call.name == subject.network and (call.trained or not fitting) for call in calls)
             told = shown and subject.width is not None and not subject.problem
             if sure or told or forward is not None:
