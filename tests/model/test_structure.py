@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vis_callbacks.model.features import default_layer, feature_info
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.structure import Structure
+from vis_callbacks.model.subject import Network
 
 
 class Growing(nn.Module):
@@ -64,6 +65,15 @@ def test_what_training_and_passes_change_is_no_change_of_structure() -> None:
         assert structure.is_of(net)
     net.depth = 2
     assert not structure.is_of(net)
+
+
+def test_a_setting_of_a_module_that_another_calls_counts() -> None:
+    net = Growing()
+    network = Network(net, net)
+    structure = Structure(network)
+    assert structure.is_of(network)
+    net.depth = 3
+    assert not structure.is_of(network)
 
 
 def test_what_was_learnt_of_the_layers_does_not_outlive_the_model() -> None:

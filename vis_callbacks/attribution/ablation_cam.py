@@ -60,7 +60,7 @@ def ablation_cam(
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
-        layer: The layer whose channels are weighted; None: the last one that gives a spatial map.
+        layer: The layer whose channels are weighted; None: the last whose map is fine enough.
         chunk_size: Channels in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:

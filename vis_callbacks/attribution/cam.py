@@ -51,7 +51,7 @@ class CamCallback(AttributionCallback):
         no_evidence: Why a map is zero everywhere although the logits depend on the layer.
 
     Args:
-        layer: The layer's name; None: the last one with a map that the logits depend on.
+        layer: The layer's name; None: the last whose map is fine enough.
         options: See `AttributionCallback`.
     """
 

@@ -22,7 +22,7 @@ def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: s
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Not used: the map does not depend on a class.
-        layer: The layer whose channels are projected; None: the last one that gives a spatial map.
+        layer: The layer whose channels are projected; None: the last whose map is fine enough.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0: the layer's map, bilinearly resized. All zero where the layer is the same

@@ -22,7 +22,7 @@ def grad_cam_plus_plus(model: nn.Module, images: Tensor, targets: Targets = None
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
-        layer: The layer whose channels are weighted; None: the last one that gives a spatial map.
+        layer: The layer whose channels are weighted; None: the last whose map is fine enough.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0: the layer's map, bilinearly resized. All zero where no evidence is

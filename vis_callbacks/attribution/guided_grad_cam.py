@@ -21,7 +21,7 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
-        layer: The layer of Grad-CAM; None: the last one that gives a spatial map.
+        layer: The layer of Grad-CAM; None: the last whose map is fine enough.
 
     Returns:
         ``(N, C, H, W)`` float32, signed.

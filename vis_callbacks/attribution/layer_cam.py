@@ -31,7 +31,7 @@ def layer_cam(
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
-        layer: The layer, or several; None: the last one that gives a spatial map.
+        layer: The layer, or several; None: the last whose map is fine enough.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0, bilinearly resized; below 1 where several layers are joined. All zero
@@ -75,7 +75,7 @@ class LayerCAM(CamCallback):
     """Shows activation times positive gradient of one layer, or of several joined. See `layer_cam`.
 
     Args:
-        layers: Name of a layer, or names of several; None: the last one with a map that the logits depend on.
+        layers: Name of a layer, or names of several; None: the last whose map is fine enough.
         layer: The same, as `layer_cam` calls it.
         options: See `AttributionCallback`.
 

@@ -41,7 +41,7 @@ def score_cam(
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
-        layer: The layer whose channels are weighted; None: the last one that gives a spatial map.
+        layer: The layer whose channels are weighted; None: the last whose map is fine enough.
         top_k: How many channels of an image count, those that vary most over positions; None: all.
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
@@ -104,7 +104,7 @@ class ScoreCAM(CamCallback):
 
     Args:
         top_k: How many channels count, those that vary most over positions; each costs a forward pass. None: all.
-        layer: The layer's name; None: the last one with a map that the logits depend on.
+        layer: The layer's name; None: the last whose map is fine enough.
         options: See `AttributionCallback`.
 
     Raises:

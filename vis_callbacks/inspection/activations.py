@@ -42,7 +42,7 @@ def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> T
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
-        layer: Name of a layer; None: the last one that gives a spatial map and matters for the logits.
+        layer: Name of a layer; None: the last whose map is fine enough.
 
     Returns:
         ``(N, C, h, w)`` float32. Channels-last maps and tokens, without class and register tokens, are brought to this

@@ -1,7 +1,7 @@
 """Look at the outputs of all layers of a model during one forward and one backward pass."""
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -23,6 +23,9 @@ from vis_callbacks.model.parts import Path, parts_of, with_part
 from vis_callbacks.model.see_through import version_of
 from vis_callbacks.model.trace import Trace, reaching
 from vis_callbacks.model.window_partition import WindowPartition, find_windows
+
+_TRIES = 8
+"""How often tokens are found in the order of the rows before nobody looks any more."""
 
 _SOURCES = 3
 """Number of latest maps that windows and tokens may have been cut from."""
@@ -102,6 +105,8 @@ class FeatureProbe:
         self._lifts = lifts
         self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), len(images), doubled)
         self._seen: dict[str, _Seen] = {}
+        # By the identity of the tensor.
+        self._parts: dict[int, _Part] = {}
         self._outputs = count()
         self._sources: deque[tuple[Layout, Tensor]] = deque(maxlen=_SOURCES)
         # By number of the output, the deepest first: whether the logit depends on the map.
@@ -112,6 +117,7 @@ class FeatureProbe:
         self._kept: dict[int, dict[int, Tensor]] = {}
         self._on_every_path: set[Any] = set()
         self._windows: WindowPartition | None = None
+        self._tried: Counter[int] = Counter()
         self._geometry = GeometryWatch(self._images)
         self.certain = True
 
@@ -222,14 +228,15 @@ class FeatureProbe:
         if tensor.ndim == 3 and tensor.shape[0] == tensor.shape[1] == self._reader.batch:
             self.certain = False
         version = version_of(tensor)
-        known = next((one for one in self._parts() if one.is_output(made)), None)
+        known = self._parts.get(id(made))
+        if known is not None and not known.is_output(made):
+            known = None
         same = known is not None and any(made is one for one in inputs)
         number = known.number if known is not None and tensor is made else next(self._outputs)
         source = number if known is None else known.source
         # A layer's input that is no output of another, as behind a function, or the output of one that has no weights.
-        for one in inputs[:1]:
-            if not any(part.output() is one for part in self._parts()):
-                self._learn_order(one)
+        if inputs and self._made_by_layer(inputs[0]) is None:
+            self._learn_order(inputs[0])
         if not type(module).__module__.startswith("torch.") and not any(True for _ in module.parameters()):
             self._learn_order(tensor, made=True)
         layout = self._reader.read(name, module, tensor.shape, path)
@@ -245,11 +252,15 @@ class FeatureProbe:
         if layout is not None and tensor.requires_grad:
             self._watch(number, source, layout, tensor)
         held = tensor if self._holds else None
-        node = tensor.grad_fn
-        return _Part(path, number, source, node, ref(tensor), tuple(tensor.shape), version, held, layout, same)
+        node, shape = tensor.grad_fn, tuple(tensor.shape)
+        part = _Part(path, number, source, node, ref(tensor), shape, version, held, layout, same)
+        self._parts[id(tensor)] = part
+        return part
 
-    def _parts(self) -> Iterator[_Part]:
-        return (part for one in self._seen.values() for part in one.parts)
+    def _made_by_layer(self, tensor: Tensor) -> _Part | None:
+        """Return the part of a layer's output that a tensor is, changed or not."""
+        part = self._parts.get(id(tensor))
+        return part if part is not None and part.output() is tensor else None
 
     def _learn_order(self, tensor: Tensor, *, made: bool = False) -> None:
         """Find out in which order tokens are, where they may have been put into another, for once if not just made."""
@@ -258,8 +269,10 @@ class FeatureProbe:
         size, prefix = self._reader.grid(tensor.shape[1]) or ((1, 1), 0)
         area = math.prod(size)
         # Models that leave tokens in the order of the rows at first do so until the end.
-        if prefix or area == 1 or (not made and self._reader.orders.get(area, ()) is None):
+        settled = self._tried[area] >= _TRIES or (not made and self._reader.orders.get(area, ()) is None)
+        if prefix or area == 1 or settled:
             return
+        self._tried[area] += self._reader.orders.get(area) is None
         found = find_windows(tensor, [one for one in reversed(self._sources) if one[0].size == size], len(tensor))
         if found is not None and found.count == 1:
             self._reader.orders[area] = None if found.order == tuple(range(area)) else found.order
@@ -267,8 +280,8 @@ class FeatureProbe:
     def _in_windows(self, name: str, path: Path, tensor: Tensor, inputs: Sequence[Tensor]) -> Layout | None:
         batch, shape = self._reader.batch, tuple(tensor.shape)
         source = inputs[0] if inputs else None
-        maps = (part for part in self._parts() if part.layout is not None)
-        if self._windows is None and source is not None and not any(one.output() is source for one in maps):
+        known = None if source is None else self._made_by_layer(source)
+        if self._windows is None and source is not None and (known is None or known.layout is None):
             self._windows = find_windows(source, reversed(self._sources), batch)
         found = None if self._windows is None else self._windows.layout(name, shape, batch, path)
         if (
@@ -301,7 +314,7 @@ class FeatureProbe:
 
     def _watch_changed(self) -> None:
         # A view that was changed in place has a new graph, in which the hook of the old one is never called.
-        for one in self._parts():
+        for one in (part for seen in self._seen.values() for part in seen.parts):
             tensor = one.output()
             if one.layout is not None and tensor is not None and tensor.requires_grad and not one.is_output(tensor):
                 self._watch(one.number, one.source, one.layout, tensor)

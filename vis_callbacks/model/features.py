@@ -149,8 +149,9 @@ def trace_layer_choices(
 
 
 def default_layer(model: nn.Module, images: Tensor) -> str:
-    """Return the name of the layer whose map explains a prediction best: the last one that the logits depend on.
+    """Return the name of the layer whose map explains a prediction best: the last one that is fine enough to look at.
 
+    That is the last one that the logits depend on, unless its map has less than 7x7 positions and another has more.
     For a convolutional model this is the input of the pooling before the classifier. Where the classifier reads a
     class token only, the patch tokens after the last block have no influence, and it is the norm before the last
     attention.

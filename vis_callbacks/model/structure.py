@@ -31,10 +31,13 @@ class Structure:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = [(name, ref(module)) for name, module in model.named_modules()]
+        modules = list(model.modules())
+        # One that calls another keeps it out of its own parts.
+        modules += [item for module in modules for item in vars(module).values() if isinstance(item, nn.Module)]
         self._shapes = [tuple(parameter.shape) for parameter in model.parameters()]
         self._settings = {
             (number, name): value
-            for number, module in enumerate(model.modules())
+            for number, module in enumerate(modules)
             for name, item in vars(module).items()
             if name not in _PASSING and (value := _plain(item)) is not _OTHER
         }
