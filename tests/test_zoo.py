@@ -109,6 +109,11 @@ def test_every_technique_on_a_kind_of_classifier(kind: str) -> None:
     images = torch.rand(1, *shape) * 2 - 1
     if kind == "channels_last":
         images = images.to(memory_format=torch.channels_last)
+    if kind == "non-square transformer":
+        try:
+            model.eval()(images)
+        except RuntimeError as error:
+            pytest.skip(f"timm {timm.__version__} cannot run it: {error}")
     assert try_model(model, images).failures == {}
 
 
