@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import functional
 
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleSelector
@@ -85,6 +86,9 @@ class Processes:
         self._group: distributed.ProcessGroup | None = None
         self._first = True
         self._known: set[str] = set()
+        # A thread of gloo frees what it has sent, and needs Python for a tensor that Python made and holds no more;
+        # a group that is destroyed meanwhile waits for that thread, and lets no other one use Python.
+        self._exchanged: list[Tensor] = []
 
     @property
     def connected(self) -> bool:
@@ -111,6 +115,7 @@ class Processes:
             with suppress(Exception):
                 distributed.destroy_process_group(self._group)
             self._group, self.share, self._known = None, Share(), set()
+            self._exchanged = []
 
     def broadcast_selection(
         self, techniques: Sequence[Technique], due: Sequence[Technique], selected: Sequence[Technique]
@@ -208,8 +213,16 @@ class Processes:
         if not first:
             # An exception of the user's may not survive pickling.
             parts = [part if part.error is None else replace(part, error=self._named(part.error)) for part in parts]
-        gathered: list[Any] | None = [b""] * self.share.count if first else None
-        distributed.gather_object(b"" if first else _packed(parts), gathered, dst=0, group=self._group)
+        packed = torch.empty(0, dtype=torch.uint8) if first else _packed(parts)
+        size = torch.tensor([len(packed)])
+        sizes = [torch.zeros_like(size) for _ in range(self.share.count)]
+        self._exchanged = [size, *sizes]
+        distributed.all_gather(sizes, size, group=self._group)
+        longest = int(max(sizes))
+        padded = functional.pad(packed, (0, longest - len(packed)))
+        gathered = [torch.empty_like(padded) for _ in sizes] if first else None
+        self._exchanged += [padded, *(gathered or [])]
+        distributed.gather(padded, gathered, dst=0, group=self._group)
         return [parts, *map(_unpacked, gathered[1:])] if gathered else []
 
     def _named(self, error: Exception) -> ProcessError:
@@ -217,17 +230,22 @@ class Processes:
 
     def _broadcast(self, message: T) -> T:
         first = self.share.rank == 0
-        box = [_packed(message) if first else b""]
-        distributed.broadcast_object_list(box, src=0, group=self._group)
-        return message if first else cast(T, _unpacked(box[0]))
+        packed = _packed(message) if first else torch.empty(0, dtype=torch.uint8)
+        size = torch.tensor([len(packed)])
+        self._exchanged = [size]
+        distributed.broadcast(size, src=0, group=self._group)
+        packed = packed if first else packed.new_empty(int(size))
+        self._exchanged.append(packed)
+        distributed.broadcast(packed, src=0, group=self._group)
+        return message if first else cast(T, _unpacked(packed))
 
 
-def _packed(message: object) -> bytes:
+def _packed(message: object) -> Tensor:
     # Pickled directly, each of many views of one tensor would take the whole tensor along.
     buffer = BytesIO()
     torch.save(message, buffer)
-    return buffer.getvalue()
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
 
 
-def _unpacked(data: bytes) -> Any:
-    return torch.load(BytesIO(data), weights_only=False)
+def _unpacked(data: Tensor) -> Any:
+    return torch.load(BytesIO(data.numpy().tobytes()), weights_only=False)
