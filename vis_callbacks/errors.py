@@ -16,6 +16,10 @@ class SubjectError(ConfigurationError):
     """No single network of a module maps images to logits: ``forward=`` is to say which."""
 
 
+class CutError(ConfigurationError):
+    """The forward cuts the gradient that a technique needs."""
+
+
 class NotFiniteError(ArithmeticError):
     """The model's weights hold NaN or Inf."""
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Hashable, Iterable
 
-from vis_callbacks.errors import NotFiniteError, SubjectError, VisualizationWarning, brief
+from vis_callbacks.errors import CutError, NotFiniteError, SubjectError, VisualizationWarning, brief
 
 _LONGEST = 295
 
@@ -35,6 +35,10 @@ class WarnOnce:
         """
         if isinstance(error, SubjectError):
             return self.warn_subject(str(error))
+        if isinstance(error, CutError):
+            # One cause, whatever needs the gradient and wherever.
+            text = f"Pictures that need a gradient are left out: {error}"
+            return self._warn_once(CutError, text if len(text) < _LONGEST else f"{text[: _LONGEST - 1]}…")
         # What is wrong with the weights or the disk hinders all callbacks alike, and the run's other files too.
         common = isinstance(error, (NotFiniteError, OSError))
         end = f". Training goes on, and it is tried again ({remedy})."
