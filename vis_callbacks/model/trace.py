@@ -76,7 +76,7 @@ def check_differentiable(model: nn.Module, images: Tensor, logits: Tensor) -> No
         raise _no_gradient("the images", outputs_of(model, images.detach().requires_grad_()).cut)
 
 
-_REMEDY = "use a technique that needs none there, such as Occlusion or a CAM of a later layer"
+_REMEDY = "use a technique that needs none, such as Occlusion, or a CAM of a later layer"
 
 
 def _no_gradient(where: str, cut: str) -> CutError:
