@@ -8,71 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks import ClassAppearance, ConfigurationError, FoolModel, Gradient, Moment, Panel, Samples
+from vis_callbacks import ClassAppearance, FoolModel, Gradient, Moment, Panel, Samples
+from vis_callbacks.errors import SubjectError
 from vis_callbacks.event import Event, Needs, SharedPass
-from vis_callbacks.model.meaning import label_facts, meaning_of
 from vis_callbacks.model.subject import Subject
 from vis_callbacks.output.render import describe
 from vis_callbacks.synthesis.fool import fool
-
-NUMBERS, ROWS = torch.tensor([0, 3, 1]), torch.tensor([[1.0, 0, 0, 0], [0, 0, 1.0, 0]])
-SEVERAL = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
-
-
-@pytest.mark.parametrize(
-    ("width", "facts", "meaning"),
-    [
-        (4, {}, "classes"),
-        (4, {"labels": NUMBERS, "names": 4}, "classes"),
-        (4, {"labels": ROWS}, "classes"),
-        (4, {"labels": 0.7 * ROWS + 0.075}, "classes"),
-        (4, {"labels": SEVERAL}, "labels"),
-        (4, {"labels": SEVERAL.float(), "names": 4}, "labels"),
-        (4, {"labels": ROWS, "through": "sigmoid"}, "labels"),
-        (4, {"through": "sigmoid"}, "labels"),
-        (4, {"labels": torch.tensor([0, -1, 2])}, "classes"),
-        (1, {}, "binary"),
-        (1, {"labels": torch.tensor([0.0, 1.0])}, "binary"),
-        (1, {"labels": torch.tensor([[0.0], [1.0]]), "through": "sigmoid"}, "binary"),
-        (1, {"labels": torch.tensor([0, 1]), "names": 2}, "binary"),
-        (1, {"labels": torch.tensor([23.4, 7.0])}, "value"),
-        (1, {"labels": torch.tensor([[23.4], [7.0]])}, "value"),
-        (1, {"labels": torch.tensor([0.25, 0.5]), "through": "sigmoid"}, "value"),
-        (1, {"labels": torch.tensor([23, 7])}, "value"),
-        (4, {"labels": torch.rand(3, 4) * 9}, "value"),
-        (4, {"labels": torch.tensor([0.5, 2.5])}, "value"),
-        (512, {"labels": NUMBERS, "names": 4}, "embedding"),
-    ],
-)
-def test_what_outputs_mean(width: int, facts: dict[str, Any], meaning: str) -> None:
-    labels = facts.pop("labels", None)
-    reading = meaning_of(width, labels=None if labels is None else label_facts(labels), **facts)
-    assert reading.meaning == meaning
-    assert bool(reading.problem) == (meaning == "embedding")
-    assert len(reading.problem) < 300
-
-
-@pytest.mark.parametrize(
-    ("width", "facts"),
-    [
-        (10, {"labels": label_facts(torch.tensor([9, 0])), "names": 4}),
-        (10, {"declared": 10, "names": 4}),
-        (10, {"through": "softmax", "names": 4}),
-        (10, {"labels": label_facts(torch.eye(10)), "names": 4}),
-        (20, {"names": 100}),
-    ],
-)
-def test_names_that_are_not_those_of_the_logits_are_not_used_and_that_is_said(width: int, facts: Any) -> None:
-    reading = meaning_of(width, **facts)
-    assert (reading.meaning, reading.named, reading.problem) == ("classes", False, "")
-    assert f"{facts['names']} class names for {width} logits" in reading.note
-    assert "class_names=" in reading.note
-
-
-def test_labels_beyond_the_outputs_leave_no_verdict() -> None:
-    reading = meaning_of(5, labels=label_facts(torch.tensor([12, 0])), names=5)
-    assert "labels go up to 12, but the network has 5 outputs" in reading.problem
-    assert "forward=" in reading.problem
 
 
 class Rows(nn.Module):
@@ -163,10 +104,23 @@ def test_four_names_of_ten_logits_become_numbers() -> None:
     assert event(Rows(LOGITS[:, :1]), Subject(width=1), names=names[:2]).prediction(0)[0] == "bee"
 
 
+CLASS_IMAGES = pytest.mark.parametrize("callback", [ClassAppearance(steps=1), FoolModel(steps=1)])
+
+
+@CLASS_IMAGES
+@pytest.mark.parametrize("meaning", ["classes", "binary", "labels", "value", "embedding"])
+def test_where_no_verdict_is_given_there_are_no_class_images_and_the_subjects_own_sentence_says_why(
+    callback: Any, meaning: Any
+) -> None:
+    with pytest.raises(SubjectError) as raised:
+        list(callback.visualize(event(Rows(LOGITS), Subject(meaning=meaning, problem="nothing tells; set forward="))))
+    assert str(raised.value) == "nothing tells; set forward="
+
+
+@CLASS_IMAGES
 @pytest.mark.parametrize("meaning", ["value", "embedding"])
-@pytest.mark.parametrize("callback", [ClassAppearance(steps=1), FoolModel(steps=1)])
 def test_there_are_no_class_images_without_classes(callback: Any, meaning: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"Rows gives 4 (numbers|features), not classes: there are no"):
+    with pytest.raises(SubjectError, match=r"Rows gives 4 (numbers|features), not classes: there are no"):
         list(callback.visualize(event(Rows(LOGITS), Subject(meaning=meaning))))
 
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-_RAW = "a raw error of the model instead of a sentence that names forward="
 _INPUT = "the child is shown the batch's images, though the step changes them before it calls the child"
 _AGAIN = "the callbacks warn again of what the subject's own sentence says"
 KNOWN = {
-    "[ImageGPTForImageClassification]": _RAW,
-    "[Siglip2ForImageClassification]": _RAW,
-    "named_classes[Swin]": "class images feed sizes that the model's windows do not divide",
     "[augmentation and normalization inside]": _INPUT,
     "[the steps call forward itself]": _INPUT,
     "[images scaled in the steps]": _INPUT,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vis_callbacks import checks
 from vis_callbacks.errors import ConfigurationError, SubjectError, brief, nearest
-from vis_callbacks.model.calls import Call, Labels, is_trained, taken_by, takes_images_alone, tried
+from vis_callbacks.model.calls import Call, Labels, is_trained, taken_by, tried
 from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.layers import known_as, named_layers
@@ -287,26 +287,6 @@ def stated_classes(module: nn.Module) -> frozenset[int]:
     return frozenset(value for value in found if type(value) is int and value > 1)
 
 
-def sentence_about(model: nn.Module, error: Exception) -> str:
-    """Return what a network's ``forward`` takes, after it refused images with a `TypeError`; "" if it was not that.
-
-    Args:
-        model: The network that was called with images.
-        error: What the call raised.
-    """
-    part = model.module if isinstance(model, Network) else model
-    codes = {getattr(getattr(one, "forward", None), "__code__", None) for one in (part, model, unwrapped(part))}
-    trail = error.__traceback__
-    while trail is not None and trail.tb_frame.f_code not in codes:
-        trail = trail.tb_next
-    if not isinstance(error, TypeError) or (trail is None and takes_images_alone(part)):
-        return ""
-    return _sentence(
-        f"{_kind(part)}.forward takes {taken_by(part)} and failed on images alone: {brief(error)}",
-        f"set forward= to {_FUNCTION}",
-    )
-
-
 def _stated(
     module: nn.Module, forward: Forward, calls: Sequence[Call], classes: Classes, images: Tensor | None
 ) -> Subject:
@@ -371,7 +351,7 @@ def _heads(calls: Sequence[Call]) -> list[Call]:
 
 def _goes_on(call: Call, heads: Sequence[Call], classes: Classes) -> bool:
     """Whether what a call gave is not the logits yet, by the calls of other parts in the same step."""
-    others = [head for head in heads if call.name not in head.within]
+    others = [head for head in heads if call.name not in head.within and head.name not in call.within]
     eaten = {width for head in others for width in head.features}
     if {*call.widths} <= eaten:
         return True

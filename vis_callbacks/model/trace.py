@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.errors import ConfigurationError, CutError, LayerError
+from vis_callbacks.errors import CutError, LayerError
 from vis_callbacks.model.classifier import Targets, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.guard import plain, seed_all
 from vis_callbacks.model.inputs import check_images

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vis_callbacks.errors import NotFiniteError, SubjectError
 from vis_callbacks.event import Event, Moment, Needs, Share, SharedPass
 from vis_callbacks.model.guard import device_of, seed_all, swapped_weights, undisturbed
-from vis_callbacks.model.subject import sentence_about
+from vis_callbacks.model.refusal import sentence_about
 from vis_callbacks.output.record import Record
 from vis_callbacks.output.writer import Output
 from vis_callbacks.panel import Panel
@@ -211,8 +211,10 @@ class EventRunner:
         if ready.technique.on_error == "raise":
             self.raised.append(error)
         else:
+            # What keeps one from having samples may keep others too.
+            alike = [one.name for one in self._ready if one.error is not None and str(one.error) == str(error)]
             what = f"made no pictures in epoch {moment.epoch}"
-            self._warnings.warn(ready.name, what, error, "on_error='raise' stops there")
+            self._warnings.warn(alike or ready.name, what, error, "on_error='raise' stops there")
 
 
 def _panels(technique: Technique, parts: Sequence[Part]) -> list[Panel]:
