@@ -115,6 +115,12 @@ def optimized_parameters(trainer: Trainer) -> frozenset[int]:
     return frozenset(id(parameter) for group in groups for parameter in group["params"])
 
 
+def training_batch_size(trainer: Trainer) -> int:
+    """Return how many items a training batch has, as far as a loader says so; 0 if none does."""
+    sizes = [getattr(loader, "batch_size", None) for loader in _flat(trainer.train_dataloader)]
+    return min((size for size in sizes if isinstance(size, int)), default=0)
+
+
 def data_holders(trainer: Trainer, module: LightningModule) -> list[Any]:
     """Return the objects that may state class names or normalization: datasets, data module and module."""
     loaders = [trainer.val_dataloaders, trainer.train_dataloader, trainer.test_dataloaders]

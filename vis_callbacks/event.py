@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import TargetSpec, choose_targets
 from vis_callbacks.errors import ConfigurationError, SubjectError
-from vis_callbacks.model.batching import in_chunks, in_small_chunks, pixels_of
+from vis_callbacks.model.batching import CPU_PIXELS, in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.feature_info import LayerChoice
 from vis_callbacks.model.features import feature_info, find_layout, trace_layer_choices
@@ -76,6 +76,7 @@ class SharedPass:
         samples: The images, on the model's device.
         targets: The logits that are differentiated.
         clock: Called with the number of images; returns a context manager that times the pass.
+        fitting: Pixels (images x height x width) that are known to fit into memory at once.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class SharedPass:
         samples: Samples,
         targets: TargetSpec,
         clock: Callable[[int], AbstractContextManager[object]] = nullcontext,
+        fitting: int = CPU_PIXELS,
     ) -> None:
         self._model = model
         self.samples = samples
         self._targets = targets
         self._clock = clock
+        self._fitting = fitting
         self._needs: list[Needs] = []
         self._meaning: Meaning = "classes"
         # The passes of single techniques, where that of all failed.
@@ -115,14 +118,14 @@ class SharedPass:
         """Return the pass of the samples with the numbers `items` ``(n,)``."""
         if len(items) == len(self.samples):
             return self
-        part = SharedPass(self._model, self.samples.at(items), self._targets, self._clock)
+        part = SharedPass(self._model, self.samples.at(items), self._targets, self._clock, self._fitting)
         part._needs, part._meaning = self._needs, self._meaning
         part._alone = None if self._alone is None else {}
         return part
 
     @cached_property
     def trace(self) -> Trace:
-        """The result of the pass. Large images go through it one after the other, to save memory."""
+        """The result of the pass. Where more images are not known to fit, large ones go through it one by one."""
         return self._run(self._needs)
 
     def trace_for(self, needs: Needs) -> Trace:
@@ -148,7 +151,11 @@ class SharedPass:
     def _run(self, needs: Sequence[Needs]) -> Trace:
         images = self.samples.images
         pieces = in_small_chunks(
-            partial(self._pass_of, needs), len(images), pixels=pixels_of(images), device=images.device
+            partial(self._pass_of, needs),
+            len(images),
+            pixels=pixels_of(images),
+            device=images.device,
+            fitting=self._fitting,
         )
         with self._clock(len(images)):
             return dataclasses.replace(joined([seen for _, seen in pieces]), images=images)

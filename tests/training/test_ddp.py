@@ -350,6 +350,7 @@ def test_class_images_go_on_as_in_one_process_where_there_are_more_processes_tha
             output=None if rank else output,
             timer=Timer(),
             warnings=WarnOnce(),
+            fitting=0,
         )
         mine = runner.make(model, {})
         if rank:

@@ -83,17 +83,18 @@ def in_chunks(
 
 
 def in_small_chunks(
-    work: Callable[[Tensor], R], items: int, *, pixels: int, device: torch.device
+    work: Callable[[Tensor], R], items: int, *, pixels: int, device: torch.device, fitting: int = 0
 ) -> Iterator[tuple[Tensor, R]]:
     """Call a function that runs forward and backward in small chunks, to keep peak memory low.
 
-    Like `in_chunks`, but large images run one by one, inside `LeanGraph`.
+    Like `in_chunks`, but large images run one by one, inside `LeanGraph`, unless more are known to fit.
 
     Args:
         work: From the indices of a chunk's items to its result.
         items: Number of items.
         pixels: Height x width of the image that the model sees per item.
         device: Device of the model.
+        fitting: Pixels (images x height x width) whose graph is known to fit, such as those of a training batch.
 
     Yields:
         The indices of each chunk's items, and its result.
@@ -102,14 +103,15 @@ def in_small_chunks(
         >>> [count for _, count in in_small_chunks(len, 8, pixels=112 * 112, device=torch.device("cpu"))]
         [7, 1]
     """
-    # Lean graphs are a little slower, which does not pay off where graphs are small.
-    small = items * pixels < _SMALL_PIXELS
+    # Lean graphs are a little slower, which does not pay off where graphs are small or fit anyway.
+    small = items * pixels < max(_SMALL_PIXELS, fitting + 1)
 
     def lean(chunk: Tensor) -> R:
         with LeanGraph():
             return work(chunk)
 
-    return in_chunks(work if small else lean, items, pixels=pixels, chunk_size=small_chunk_size(pixels, device))
+    size = max(small_chunk_size(pixels, device), fitting // pixels)
+    return in_chunks(work if small else lean, items, pixels=pixels, chunk_size=size)
 
 
 def small_chunk_size(pixels: int, device: torch.device) -> int:

@@ -43,6 +43,7 @@ class EventRunner:
         output: Where pictures go. None: this process makes its parts of split work, and nothing else.
         timer: Where the seconds are counted.
         warnings: Where failures are reported.
+        fitting: Pixels (images x height x width) that go through a model at once, see `SharedPass`.
 
     Attributes:
         raised: The errors of techniques with ``on_error="raise"``, in the order in which they occurred.
@@ -57,7 +58,9 @@ class EventRunner:
         output: Output | None,
         timer: Timer,
         warnings: WarnOnce,
+        fitting: int,
     ) -> None:
+        self._fitting = fitting
         self._ready = ready
         self._moment = moment
         self._share = share
@@ -136,7 +139,9 @@ class EventRunner:
                     key = (id(model), id(ready.samples), technique.targets, part.start, part.stop)
                     if key not in passes:
                         samples = ready.samples[part].to(device)
-                        passes[key] = SharedPass(model, samples, technique.targets, self._timer.time_pass)
+                        passes[key] = SharedPass(
+                            model, samples, technique.targets, self._timer.time_pass, self._fitting
+                        )
                     shared = passes[key]
                 event = Event(model, self._moment, technique.seed, shared, first, share, subject)
                 if shared is not None:

@@ -20,13 +20,16 @@ from vis_callbacks._lightning import (
     optimized_parameters,
     sharded_strategy,
     stage_of,
+    training_batch_size,
     validation_intervals,
 )
 from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Moment
+from vis_callbacks.model.batching import CPU_PIXELS, pixels_of
 from vis_callbacks.model.guard import copied_weights, swapped_weights
+from vis_callbacks.model.nested import tensors_in
 from vis_callbacks.model.subject import Classes, Forward, stated_classes
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
@@ -101,6 +104,8 @@ class Run:
         self._waiting: list[Technique] = []
         self._initial: dict[str, Tensor] | None = None
         self._batches = 0
+        # The pixels of a training batch, whose graph fits into memory; 0 before the first.
+        self._batch_pixels = 0
         # The techniques that were due and not made, and those that have shown something of the trained network.
         self._overdue: list[Technique] = []
         self._shown: set[Technique] = set()
@@ -165,7 +170,7 @@ class Run:
         """Start a fit, validation or test; the model is built. All processes must call this."""
         self._log_dir = log_dir(trainer)
         self.subjects.start(module)
-        self._trained, self._validated, self._overdue = False, 0, []
+        self._trained, self._validated, self._overdue, self._batch_pixels = False, 0, [], 0
         # A resumed run has shown something before.
         self._shown.update(one for one in self.techniques if max(one.schedule.last_epoch, one.schedule.last_step) > 0)
         for technique in self.techniques:
@@ -211,6 +216,10 @@ class Run:
 
     def batch_start(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any) -> None:
         """Watch what the step does with a batch, until the subjects of all pictures are known."""
+        if stage == "train" and self._batch_pixels == 0:
+            self._batch_pixels = max(
+                (len(images) * pixels_of(images) for images in tensors_in(batch) if images.ndim == 4), default=0
+            )
         if self.subjects.wanted:
             with self.timer.time("subject"):
                 optimized = optimized_parameters(trainer)
@@ -533,7 +542,13 @@ class Run:
                 return
             ready = [self._resolve(one, trainer, module, complete) for one in techniques]
         runner = EventRunner(
-            ready, moment, share=self._processes.share, output=output, timer=self.timer, warnings=self.warnings
+            ready,
+            moment,
+            share=self._processes.share,
+            output=output,
+            timer=self.timer,
+            warnings=self.warnings,
+            fitting=self._fitting(trainer, ready),
         )
         with self.timer.split_evenly("shared pass", [one.name for one in ready if one.technique.uses_samples]):
             parts = runner.make(module, buffers)
@@ -549,6 +564,15 @@ class Run:
             self._end_event(output, trainer)
         if runner.raised:
             raise runner.raised[0]
+
+    def _fitting(self, trainer: Trainer, ready: Sequence[Ready]) -> int:
+        """Return the pixels that go through a model at once: those of a training batch, whose graph is larger."""
+        if not is_fitting(trainer):
+            return CPU_PIXELS
+        shown = next((one.samples.images for one in ready if one.samples is not None), None)
+        if self._batch_pixels or shown is None:
+            return self._batch_pixels
+        return training_batch_size(trainer) * pixels_of(shown)
 
 
 def _mark_done(ready: Sequence[Ready], *, epoch: int | None = None, step: int | None = None) -> None:
