@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from itertools import accumulate
@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers import tiny
@@ -29,8 +28,6 @@ from vis_callbacks import (
     VisualizationCallback,
     default_suite,
 )
-from vis_callbacks.event import Event
-from vis_callbacks.panel import Panel
 from vis_callbacks.run.run import Run
 
 pl = import_module(tiny.PACKAGES[0])
