@@ -6,7 +6,7 @@ import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from types import CodeType
+from types import CellType, CodeType
 from typing import Any, ClassVar, Literal, NoReturn, TypedDict
 
 from torch import Tensor, nn
@@ -340,17 +340,27 @@ def _normalization(mean: Any, std: Any) -> Normalization | None:
     return Normalization(means, stds)
 
 
-def _stable(value: Any) -> str:
-    """Return text that is the same in every process."""
+def _stable(value: Any, within: tuple[Any, ...] = ()) -> str:
+    """Return text that is the same in every process; `within` are the functions that keep the value."""
     if isinstance(value, Tensor):
         return fingerprint(value)
     name = getattr(value, "__qualname__", None)
-    if name and "<" in name and (code := getattr(value, "__code__", None)):
+    if name and "<" in name and value not in within and (code := getattr(value, "__code__", None)):
         # Lambdas and functions inside of functions share their names.
-        kept = [_stable(cell.cell_contents) for cell in value.__closure__ or ()]
+        inside = (*within, value)
+        kept = [_stable(cell.cell_contents, inside) for cell in value.__closure__ or () if _is_set(cell)]
         text = f"{_written(code)} {kept} {_stable(value.__defaults__)}"
         return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return name or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _is_set(cell: CellType) -> bool:
+    """Whether the variable that a function refers to has a value by now."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def _written(code: CodeType) -> str:

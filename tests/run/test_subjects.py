@@ -16,6 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers import tiny
 from vis_callbacks import (
@@ -485,6 +486,7 @@ def test_it_is_told_in_the_report_and_in_tensorboard(tmp_path: Path) -> None:
         ("Network", "student <small>Net</small>"),
         ("Outputs", "4 classes"),
         ("Layer of the maps", f"{layer} <small>8 x 8</small>"),
+        ("Colours by", "values in [0, 1]"),
         ("Target", "predicted class, true class"),
     ):
         assert f"<dt>{term}</dt><dd>{value}</dd>" in page
@@ -494,6 +496,19 @@ def test_it_is_told_in_the_report_and_in_tensorboard(tmp_path: Path) -> None:
     shown = text.tensor_proto.string_val[0].decode()
     assert "* **Network**: student (Net)" in shown
     assert f"* **Layer of the maps**: {layer} (8 x 8)" in shown
+
+
+def test_the_bands_that_are_shown_and_what_gives_their_colours_are_told(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(5, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+    data = TensorDataset(torch.rand(16, 5, 8, 8), torch.arange(16) % 4)
+    module, report = tiny.module(net=net), Report()
+    net(torch.rand(1, 5, 8, 8))
+    loader = DataLoader(data, batch_size=8)
+    # Filters, which look at no images, do not hide what the others look at.
+    callbacks = [Saliency(samples=2, bands=(3, 2, 1), mean=0.0, std=1.0), Filters(), report]
+    tiny.trainer(tmp_path, callbacks, max_epochs=1).fit(module, loader, loader)
+    page = " ".join(report.path.read_text().split())
+    assert "<dt>Colours by</dt><dd>given as mean= and std= <small>bands 3, 2, 1</small></dd>" in page
 
 
 def test_a_problem_is_in_the_head_of_the_report(tmp_path: Path) -> None:

@@ -464,7 +464,7 @@ def _heads(calls: Sequence[Call]) -> list[Call]:
 
 def _goes_on(call: Call, heads: Sequence[Call], classes: Classes) -> bool:
     """Whether what a call gave is not the logits yet, by the calls of other parts in the same step."""
-    others = [head for head in heads if call.name not in head.within]
+    others = [head for head in heads if call.name not in head.within and head.name not in call.within]
     eaten = {width for head in others for width in head.features}
     if {*call.widths} <= eaten:
         return True

@@ -28,6 +28,10 @@ def subject_facts(subject: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if isinstance(layers, Mapping) and layers:
         sizes = [" x ".join(map(str, size)) if isinstance(size, (list, tuple)) else "" for size in layers.values()]
         facts.append(("Layer of the maps", ", ".join(map(str, layers)), ", ".join(sizes)))
+    if pixels := _text(subject, "pixels"):
+        bands = subject.get("bands")
+        shown = f"bands {', '.join(map(str, bands))}" if isinstance(bands, (list, tuple)) else ""
+        facts.append(("Colours by", pixels, shown))
     targets = subject.get("targets")
     if isinstance(targets, (list, tuple)) and targets:
         facts.append(("Target", ", ".join(_TARGETS.get(str(one), f"class {one}") for one in targets), ""))

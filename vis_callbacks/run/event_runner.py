@@ -211,8 +211,10 @@ class EventRunner:
         if ready.technique.on_error == "raise":
             self.raised.append(error)
         else:
+            # What keeps one from having samples may keep others too.
+            alike = [one.name for one in self._ready if one.error is not None and str(one.error) == str(error)]
             what = f"made no pictures in epoch {moment.epoch}"
-            self._warnings.warn(ready.name, what, error, "on_error='raise' stops there")
+            self._warnings.warn(alike or ready.name, what, error, "on_error='raise' stops there")
 
 
 def _panels(technique: Technique, parts: Sequence[Part]) -> list[Panel]:

@@ -92,13 +92,22 @@ def in_one_sentence(names: Iterable[str], reason: str, *, fit: bool) -> str:
         >>> in_one_sentence(["Filters", "Saliency"], "validation never ran", fit=True)
         'Filters and Saliency made no pictures of the trained network, because validation never ran.'
     """
-    listed = list(names)
-    shown = [name for index, name in enumerate(listed) if len(", ".join(listed[: index + 1])) <= _NAMES] or listed[:1]
-    if len(shown) < len(listed):
-        shown.append(f"{len(listed) - len(shown)} more")
+    return f"{listed(names)} made {_nothing(fit)}, because {reason}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as the subject of a sentence; where they are many, the first ones and how many more.
+
+    Example:
+        >>> listed(["Filters", "Saliency", "GradCAM"])
+        'Filters, Saliency and GradCAM'
+    """
+    every = list(names)
+    shown = [name for index, name in enumerate(every) if len(", ".join(every[: index + 1])) <= _NAMES] or every[:1]
+    if len(shown) < len(every):
+        shown.append(f"{len(every) - len(shown)} more")
     *first, last = shown
-    who = f"{', '.join(first)} and {last}" if first else last
-    return f"{who} made {_nothing(fit)}, because {reason}."
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def in_place(reason: str, *, fit: bool) -> str:

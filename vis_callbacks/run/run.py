@@ -273,8 +273,8 @@ class Run:
 
     def train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the pictures that still wait or were left out, so that the run ends with pictures of every technique."""
-        # If validation has never ended, the samples seen must do.
-        self._show_initial(trainer, module, now=True)
+        # If validation has never ended, the samples seen must do. If none were, `explain` says why.
+        self._show_initial(trainer, module, complete=self.selector.has_seen, now=True)
         overdue = [technique for technique in self._mine if technique in self._overdue]
         moment = Moment(max(trainer.current_epoch, 1), max(metric_step(trainer) - 1, 0))
         ready = self._select(overdue, moment, trainer, module, now=True, last=True)

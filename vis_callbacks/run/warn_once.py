@@ -1,9 +1,10 @@
 """Warnings about pictures that could not be made or written, each given once."""
 
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 from vis_callbacks.errors import NotFiniteError, SubjectError, VisualizationWarning, brief
+from vis_callbacks.run.reasons import listed
 
 _LONGEST = 295
 
@@ -24,11 +25,11 @@ class WarnOnce:
     def __init__(self) -> None:
         self._given: set[Hashable] = set()
 
-    def warn(self, who: str, what: str, error: Exception, remedy: str) -> None:
+    def warn(self, who: str | Sequence[str], what: str, error: Exception, remedy: str) -> None:
         """Warn of a failure and its cause, once per name and type of error.
 
         Args:
-            who: What failed, such as the name of a callback.
+            who: What failed, such as the name of a callback, or the names of all that this cause hinders.
             what: What it failed to do; the rest of the sentence.
             error: Why.
             remedy: What the user can do.
@@ -37,9 +38,15 @@ class WarnOnce:
             return self.warn_subject(str(error))
         # What is wrong with the weights or the disk hinders all callbacks alike, and the run's other files too.
         common = isinstance(error, (NotFiniteError, OSError))
-        end = f". Training goes on, and it is tried again ({remedy})."
-        text = f"{who} {what}: {brief(error, max(40, _LONGEST - len(f'{who} {what}: {end}')))}{end}"
-        return self._warn_once((type(error), "" if common else who), text)
+        names = [who] if isinstance(who, str) else list(who)
+        keys = {(type(error), "" if common else name) for name in names}
+        if not keys <= self._given:
+            self._given |= keys
+            end = f". Training goes on, and it is tried again ({remedy})."
+            start = f"{listed(names)} {what}: "
+            text = f"{start}{brief(error, max(40, _LONGEST - len(start) - len(end)))}{end}"
+            warnings.warn(text, VisualizationWarning, stacklevel=2)
+        return None
 
     def warn_subject(self, problem: str) -> None:
         """Warn of what keeps pictures from being of the right network, once for all callbacks."""
