@@ -409,7 +409,7 @@ def test_what_cannot_be_understood_stops_no_training(tmp_path: Path, monkeypatch
 def test_layers_are_named_as_in_the_users_module(tmp_path: Path) -> None:
     fit(tmp_path, Student(), GradCAM(layer="student.conv1", samples=2), Filters("conv2"), max_epochs=1)
     assert {record["error"] for record in tiny.records(tmp_path)} == {None}
-    assert facts(tmp_path)["subject"]["layers"] == {"conv1": [8, 8]}
+    assert facts(tmp_path)["subject"]["layers"] == {"student.conv1": [8, 8]}
     with pytest.raises(LayerError, match=r"no layer 'student\.conv7'"):
         fit(tmp_path / "other", Student(), GradCAM(layer="student.conv7"))
 

@@ -163,13 +163,15 @@ def _about_pictures(ready: Ready) -> dict[str, Any]:
         about["bands"] = list(ready.samples.bands)
     found = known_feature_info(ready.model, ready.samples.images)
     layers: dict[str, list[int]] = {}
+    network = "" if ready.subject is None else ready.subject.network
     # Those of class activation maps; other techniques name their layers in their pictures.
     if found is None or not hasattr(ready.technique, "reads_gradient"):
         return {**about, "layers": {}}
     for choice in getattr(ready.technique, "layers", ()):
         with suppress(LayerError):
             name = found.default_layer() if choice is None else find_layer(ready.model, choice)[0]
-            layers[name] = list(found.layout(name).size)
+            size = list(found.layout(name).size)
+            layers[f"{network}.{name}" if network else name] = size
     return {**about, "layers": layers}
 
 

@@ -414,7 +414,9 @@ class Run:
             fitting = is_fitting(trainer)
             validates = fitting and has_validation(trainer)
             for subject in self.subjects.settle(module, classes, fitting=fitting, validates=validates, final=final):
-                if subject.problem and trainer.is_global_zero:
+                # Where no samples can be taken, that is said instead.
+                blank = self.subjects.without_images and self.selector.wants_batches
+                if subject.problem and trainer.is_global_zero and not blank:
                     self.warnings.warn_subject(subject.problem)
 
     @property

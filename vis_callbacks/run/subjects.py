@@ -139,6 +139,11 @@ class Subjects:
         """Whether any subject is not known yet."""
         return any(key not in self._found for key in self._options)
 
+    @property
+    def without_images(self) -> bool:
+        """Whether batches have passed by of which none had images."""
+        return bool(self._seen.trained or self._seen.validated) and self._seen.images is None
+
     def watch(
         self,
         module: nn.Module,

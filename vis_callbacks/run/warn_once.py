@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 
-from vis_callbacks.errors import NotFiniteError, SubjectError, VisualizationWarning, brief
+from vis_callbacks.errors import ImagesError, NotFiniteError, SubjectError, VisualizationWarning, brief
 from vis_callbacks.run.reasons import listed
 
 _LONGEST = 295
@@ -36,6 +36,9 @@ class WarnOnce:
         """
         if isinstance(error, SubjectError):
             return self.warn_subject(str(error))
+        if isinstance(error, ImagesError):
+            # Batches of other sizes are no other cause.
+            return self._warn_once(ImagesError, str(error))
         # What is wrong with the weights or the disk hinders all callbacks alike, and the run's other files too.
         common = isinstance(error, (NotFiniteError, OSError))
         names = [who] if isinstance(who, str) else list(who)
