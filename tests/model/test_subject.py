@@ -441,7 +441,7 @@ CASES = {
     "two outputs, one of the labels' number": Case(lambda: Parts(net=Pair(16, 5)), calling("net"), "net"),
     "two outputs that are alike": Case(
         lambda: Parts(net=Pair(5, 5)), calling("net"), "net", 5,
-        says="net gives outputs of 5 and 5, and nothing tells which are the logits: the first are shown; set class_names=, or",
+        says="net gives outputs of 5 and 5, and nothing tells which are the logits: the first are shown; set class_names=",
         classes=NAMES,
     ),
     "one sigmoid unit": Case(
