@@ -20,6 +20,10 @@ class ImagesError(ConfigurationError):
     """No images are found in a batch: ``batch_to_images=`` is to say where they are."""
 
 
+class CutError(ConfigurationError):
+    """The forward cuts the gradient that a technique needs."""
+
+
 class NotFiniteError(ArithmeticError):
     """The model's weights hold NaN or Inf."""
 

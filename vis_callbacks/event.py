@@ -265,21 +265,18 @@ class Event:
         best = int(likely.argmax())
         return self.output_name(best), None if self.meaning == "embedding" else float(likely[best])
 
-    def check_classes(self, what: str) -> None:
-        """Raise a `ConfigurationError` if the outputs are no classes.
-
-        Args:
-            what: What is made of classes, such as "class images".
-        """
-        count, kind = self.trace.logits.shape[1], type(self.model).__name__
-        gives = {"value": f"{count} numbers" if count > 1 else "a number", "embedding": f"{count} features"}
-        if self.meaning in gives and self.subject.problem:
-            # Its sentence is told once for all.
+    def check_classes(self) -> None:
+        """Raise a `SubjectError`, whose sentence is told once for all, if no output is known to be a class."""
+        if self.subject.problem:
             raise SubjectError(self.subject.problem)
-        if self.meaning in gives:
-            raise ConfigurationError(
-                f"{kind} gives {gives[self.meaning]}, not classes: there are no {what}; "
-                "set forward= if something else returns logits"
+        if not self.subject.predicts:
+            count, kind = self.trace.logits.shape[1], type(self.model).__name__
+            what = f"{count} features" if self.subject.meaning == "embedding" else "a number"
+            if self.subject.meaning == "value" and count > 1:
+                what = f"{count} numbers"
+            raise SubjectError(
+                f"{kind} gives {what}, not classes: there are no class images and no adversarial images; set forward= "
+                "if something else returns logits"
             )
 
     def output_name(self, number: int) -> str:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks import ClassAppearance, ConfigurationError, FoolModel, Gradient, Moment, Panel, Samples
+from vis_callbacks import ClassAppearance, FoolModel, Gradient, Moment, Panel, Samples
+from vis_callbacks.errors import SubjectError
 from vis_callbacks.event import Event, Needs, SharedPass
 from vis_callbacks.model.labels import Labels, labels_in
 from vis_callbacks.model.meaning import meaning_of
@@ -173,10 +174,23 @@ def test_four_names_of_ten_logits_become_numbers() -> None:
     assert event(Rows(LOGITS[:, :1]), Subject(width=1), names=names[:2]).prediction(0)[0] == "bee"
 
 
+CLASS_IMAGES = pytest.mark.parametrize("callback", [ClassAppearance(steps=1), FoolModel(steps=1)])
+
+
+@CLASS_IMAGES
+@pytest.mark.parametrize("meaning", ["classes", "binary", "labels", "value", "embedding"])
+def test_where_no_verdict_is_given_there_are_no_class_images_and_the_subjects_own_sentence_says_why(
+    callback: Any, meaning: Any
+) -> None:
+    with pytest.raises(SubjectError) as raised:
+        list(callback.visualize(event(Rows(LOGITS), Subject(meaning=meaning, problem="nothing tells; set forward="))))
+    assert str(raised.value) == "nothing tells; set forward="
+
+
+@CLASS_IMAGES
 @pytest.mark.parametrize("meaning", ["value", "embedding"])
-@pytest.mark.parametrize("callback", [ClassAppearance(steps=1), FoolModel(steps=1)])
 def test_there_are_no_class_images_without_classes(callback: Any, meaning: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"Rows gives 4 (numbers|features), not classes: there are no"):
+    with pytest.raises(SubjectError, match=r"Rows gives 4 (numbers|features), not classes: there are no"):
         list(callback.visualize(event(Rows(LOGITS), Subject(meaning=meaning))))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -14,17 +15,20 @@ from torch.nn import functional as F
 
 from tests.helpers import tiny
 from vis_callbacks import (
+    AblationCAM,
     ConfigurationError,
     EigenCAM,
+    FoolModel,
     GradCAM,
     Gradient,
     IntegratedGradients,
     Occlusion,
+    VisualizationWarning,
     functional as V,
 )
-from vis_callbacks.errors import LayerError
+from vis_callbacks.errors import CutError, LayerError
 from vis_callbacks.model.guard import undisturbed
-from vis_callbacks.model.trace import trace
+from vis_callbacks.model.trace import depends_on, trace
 
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "gradient": {},
@@ -260,6 +264,60 @@ def test_layers_behind_the_cut_have_their_maps(net: type[Net]) -> None:
         V.class_appearance(model, 1, image_size=14, steps=2, progress=False)
 
 
+@pytest.mark.parametrize("net", [Detached, Data])
+def test_the_error_names_the_place_of_the_cut(net: type[Net]) -> None:
+    line = net.forward.__code__.co_firstlineno + 1
+    what = "detach()" if net is Detached else ".data"
+    place = re.escape(f"the forward cuts it ({what} in test_no_grad.py, line {line}); put what is before it under")
+    calls: list[Callable[[nn.Module], Any]] = [
+        lambda model: V.gradient(model, images(), 1),
+        lambda model: V.grad_cam(model, images(), 1, layer="body.3"),
+        lambda model: V.class_appearance(model, 1, image_size=14, steps=2, progress=False),
+        lambda model: V.fool(model, images(), 1, steps=2, progress=False),
+    ]
+    for call in calls:
+        with pytest.raises(CutError, match=place) as caught:
+            call(net().eval())
+        assert len(str(caught.value)) < 280
+
+
+class Beside(Net):
+    """Has layers that the logits do not depend on, of which it keeps what it saw, and draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside = nn.Conv2d(8, 8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.body(images)
+        self.seen = self.beside(features).detach()
+        return self.head(F.dropout(features, 0.5, training=True))
+
+
+@pytest.mark.parametrize("technique", ["grad_cam", "layer_cam", "hires_cam", "xgrad_cam", "grad_cam_plus_plus"])
+def test_a_layer_that_the_logits_do_not_depend_on_has_a_map_of_zeros(technique: str) -> None:
+    model = Beside().eval()
+    assert not getattr(V, technique)(model, images(), 1, layer="beside").any()
+    assert getattr(V, technique)(model, images(), 1, layer="body.4").any()
+    assert V.gradient(model, images(), 1).any()
+
+
+def test_only_other_values_tell_whether_logits_depend_on_a_layer_behind_which_the_gradient_is_cut() -> None:
+    for net, layer, expected in (
+        (Detached, "body.0", True),
+        (Data, "body.4", True),
+        (Inference, "body.0", True),
+        (Net, "head.1", True),
+        (Beside, "beside", False),
+        (Beside, "body.1", True),
+    ):
+        model = net().eval()
+        with undisturbed(model):
+            state = torch.get_rng_state()
+            assert depends_on(model, images(), layer) is expected
+            assert torch.equal(torch.get_rng_state(), state)
+
+
 class TinyNoGrad(tiny.Net):
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -305,6 +363,44 @@ def test_in_a_trainer_a_failing_technique_takes_no_other_along(tmp_path: Path) -
 
 
 # TorchScript and quantised layers.
+
+
+class TinyBeside(tiny.Net):
+    """Its second convolution leads nowhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(images)))
+        self.seen = self.branch(x).detach()
+        return self.head(x.amax(dim=(2, 3)))
+
+
+def test_in_a_trainer_a_map_of_zeros_says_that_the_logits_do_not_depend_on_the_layer(tmp_path: Path) -> None:
+    callbacks = [kind(samples=2, layer="conv2") for kind in (GradCAM, AblationCAM)]
+    for records in fitted(tmp_path, TinyBeside(), *callbacks).values():
+        assert records
+        for record in records:
+            assert not record["error"]
+            assert record["caption"].endswith("the logits do not depend on this layer")
+
+
+def test_in_a_trainer_a_cut_gradient_is_one_sentence(tmp_path: Path) -> None:
+    callbacks = [
+        Gradient(samples=2),
+        IntegratedGradients(samples=2, steps=2),
+        GradCAM(samples=2, layer="conv1"),
+        FoolModel(samples=2, steps=2),
+        AblationCAM(samples=2, layer="conv1"),
+    ]
+    with pytest.warns(VisualizationWarning) as caught:
+        found = fitted(tmp_path, TinyDetached(), *callbacks)
+    said = [str(one.message) for one in caught if one.category is VisualizationWarning]
+    assert len(said) == 1
+    assert "detach() in test_no_grad.py, line" in said[0]
+    assert len(said[0]) < 300
+    errors = {name: [record["error"] for record in records] for name, records in found.items()}
+    for name in ("Gradient", "IntegratedGradients", "GradCAM", "FoolModel"):
+        assert all(error.startswith("CutError: ") for error in errors[name])
+    assert not any(errors["AblationCAM"])
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:", "ignore:.*torch.ao", "ignore:.*quantiz")

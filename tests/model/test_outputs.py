@@ -335,7 +335,7 @@ def test_cost_of_seeing_through_is_paid_by_the_first_pass_only() -> None:
     assert [mode is not None for mode in seen] == [True, False, False]
 
 
-def test_memory_of_warnings() -> None:
+def test_seeing_through_a_softmax_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         V.saliency(Net(nn.Softmax(1)).eval(), images())

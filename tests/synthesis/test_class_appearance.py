@@ -11,7 +11,9 @@ from torch import nn
 from tests.synthesis.models import HALF
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model import undisturbed
 from vis_callbacks.synthesis.class_appearance import class_appearance
+from vis_callbacks.synthesis.deep_dream import deep_dream
 from vis_callbacks.synthesis.optimization.recipes import RECIPES
 
 
@@ -172,3 +174,57 @@ def test_images_of_low_robustness_are_made_again_within_the_passes(classes, step
     if steps == 256:
         first = class_appearance(model, classes, image_size=8, recipe="best", steps=205)
         assert all(torch.equal(images[at], first[at]) for at, index in enumerate(classes) if index == 0)
+
+
+class OneSize(nn.Module):
+    """Reads images of one size, or of sizes that some numbers divide, and may adapt to the last ones."""
+
+    def __init__(self, divisor: int = 1, only: int | None = None, adapts: bool = False) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 5)
+        self.divisor, self.only, self.adapts, self.window = divisor, only, adapts, 1000
+
+    def forward(self, images):
+        side = images.shape[-1]
+        if side % self.divisor or side != (self.only or side):
+            raise RuntimeError(f"images of {side} pixels")
+        if self.adapts:
+            # As Hugging Face's Swin does: what fits smaller images stays.
+            self.window = min(self.window, side)
+            if side != self.window:
+                raise RuntimeError(f"windows of {self.window} in images of {side} pixels")
+        return self.head(self.convolution(images).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        (OneSize(7), 98),
+        (OneSize(14), 98),
+        (OneSize(3), 81),
+        (OneSize(2), 84),
+        (OneSize(only=84), 84),
+        (OneSize(adapts=True), 84),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["best", "draft"])
+def test_only_sizes_that_the_model_takes_are_given_to_it(model, side, recipe):
+    images = class_appearance(model, [0, 3], image_size=side, recipe=recipe, steps=12, normalization=HALF)
+    assert images.shape == (2, 3, side, side)
+    assert model.window == 1000
+
+
+def test_a_model_that_takes_all_sizes_gets_several():
+    model, sizes = OneSize(), set()
+    model.convolution.register_forward_pre_hook(lambda _, inputs: sizes.add(inputs[0].shape[-1]))
+    class_appearance(model, [0], image_size=84, steps=12, normalization=HALF)
+    assert len(sizes) > 4
+
+
+def test_dreams_leave_a_model_that_adapts_to_sizes_as_it_was():
+    model = OneSize(adapts=True)
+    images = torch.rand(2, 3, 40, 40)
+    with undisturbed(model):
+        dreams = deep_dream(model, images, "convolution", octaves=3, steps=2)
+        assert dreams.shape == images.shape
+        assert model(images).isfinite().all()

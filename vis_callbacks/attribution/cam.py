@@ -11,6 +11,7 @@ from vis_callbacks.attribution.callback import AttributionCallback, AttributionO
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model import Layout, Targets, Trace, find_layer, find_layout, full_name, trace
 from vis_callbacks.model.features import feature_info
+from vis_callbacks.model.trace import depends_on
 
 CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
@@ -24,7 +25,7 @@ def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str 
 
 def cam_from_trace(seen: Trace, layout: Layout, rule: CamRule) -> Tensor:
     """Return the map ``(N, 1, H, W)`` of a rule, from a trace that has the layer's gradient."""
-    maps = rule(activation_from_trace(seen, layout), layout.to_map(seen.gradients[layout.layer]))
+    maps = rule(activation_from_trace(seen, layout), layout.to_map(seen.gradient_at(layout.layer)))
     return on_images(maps, seen.images, layout)
 
 
@@ -86,11 +87,15 @@ class CamCallback(AttributionCallback):
         return f"{read}; {self._reason(event, index, layouts)}"
 
     def _reason(self, event: Event, index: int, layouts: Sequence[Layout]) -> str:
-        found = feature_info(event.model, event.samples.images)
+        images = event.samples.images
+        found = feature_info(event.model, images)
         for layout in layouts:
             gradient = event.trace.gradients.get(layout.layer)
-            reaches = found.layer(layout.layer).reaches_logit
-            if reaches if gradient is None else layout.to_map(gradient)[index].any():
+            if gradient is not None:
+                reaches = bool(layout.to_map(gradient)[index].any())
+            else:
+                reaches = found.layer(layout.layer).reaches_logit or depends_on(event.model, images, layout)
+            if reaches:
                 return self.no_evidence
         return "the logits do not depend on this layer"
 

@@ -14,7 +14,7 @@ from vis_callbacks.model.classifier import (
     target_scores,
 )
 from vis_callbacks.model.features import default_layer, find_layout, layers_across_depth, middle_layer, output_layout
-from vis_callbacks.model.guard import device_of, guarded, undisturbed
+from vis_callbacks.model.guard import device_of, undisturbed
 from vis_callbacks.model.inputs import (
     Sides,
     baseline_for,
@@ -31,6 +31,7 @@ from vis_callbacks.model.layers import (
 )
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.meaning import Meaning, seen_meaning
+from vis_callbacks.model.refusal import guarded
 from vis_callbacks.model.trace import Trace, captured, check_differentiable, trace
 
 __all__ = [

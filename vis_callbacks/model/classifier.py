@@ -66,7 +66,7 @@ def outputs_of(model: nn.Module, images: Tensor, *, lifts: bool = True) -> Outpu
     if number is None:
         raise unclear(model, count, output, candidates)
     found = outputs_from(model, count, candidates[number], mode)
-    if len(candidates) == 1 and not (found.through or mode.disables):
+    if len(candidates) == 1 and not (found.through or mode.disables or mode.cuts):
         notes.frank.add(id(model))
     return found
 

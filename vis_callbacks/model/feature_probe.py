@@ -189,6 +189,7 @@ class FeatureProbe:
             activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
             through=outputs.through,
+            cut=outputs.cut,
         )
 
     def _again(self, **options: bool) -> "FeatureProbe":

@@ -1,20 +1,16 @@
 """The guard around every pass: whatever happens inside, the model and the process are left as they were found."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
 from itertools import chain
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _CHECKPOINTING = {"grad_checkpointing", "gradient_checkpointing", "use_checkpoint"}
 """Attributes by which timm, transformers and others switch activation checkpointing on."""
@@ -93,17 +89,9 @@ def pass_notes(model: nn.Module) -> PassNotes:
     return PassNotes([]) if found is None else found
 
 
-def guarded(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
-    """Decorate a function whose first argument is a model to run inside `undisturbed`, with `plain` tensors."""
-
-    @wraps(function)
-    def guarded(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with undisturbed(model):
-            given: Any = map(plain, args)
-            named: Any = {name: plain(one) for name, one in kwargs.items()}
-            return function(model, *given, **named)
-
-    return guarded
+def is_undisturbed(model: nn.Module) -> bool:
+    """Return whether a model is inside `undisturbed`."""
+    return getattr(model, _NOTES, None) is not None
 
 
 def plain(value: Any) -> Any:

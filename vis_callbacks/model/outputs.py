@@ -31,11 +31,13 @@ class Outputs:
         logits: ``(N, K)`` float32.
         through: What the model itself applies to them.
         lifted: Whether the model disabled gradients somewhere, which had no effect.
+        cut: The last place where the forward loses a gradient, see `SeeThrough`.
     """
 
     logits: Tensor
     through: Through = ""
     lifted: bool = False
+    cut: str = ""
 
 
 def declared_width(model: nn.Module) -> int | None:
@@ -90,7 +92,9 @@ def outputs_from(model: nn.Module, count: int, found: Tensor, mode: SeeThrough |
     logits, through = _seen_through(model, found, mode)
     if logits.ndim == 1:
         logits = logits.unsqueeze(1 if len(logits) == count else 0)
-    return Outputs(logits.float(), through, mode is not None and mode.lifted)
+    if mode is None:
+        return Outputs(logits.float(), through)
+    return Outputs(logits.float(), through, mode.lifted, mode.cut)
 
 
 def unclear(model: nn.Module, count: int, output: Any, candidates: Sequence[Tensor]) -> ConfigurationError:

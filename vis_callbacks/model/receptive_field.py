@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from vis_callbacks.model.batching import in_chunks, is_out_of_memory
 from vis_callbacks.model.classifier import logits_of
-from vis_callbacks.model.guard import guarded
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import LayoutReader
 from vis_callbacks.model.parts import Path, part_at
+from vis_callbacks.model.refusal import guarded
 
 Box = tuple[int, int, int, int]
 

@@ -1,17 +1,21 @@
 """See through what hides the logits and their gradients: a softmax or sigmoid at the end, and ``no_grad`` inside."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import Parameter, functional as F
 
 from vis_callbacks.model.torch_functions import (
     COMPLEMENTS,
     CONVERSIONS,
+    CUTS,
     EXCHANGES,
     GRAD_MODE,
     JOINS,
@@ -67,6 +71,8 @@ class SeeThrough(FunctionMode):
     Attributes:
         disables: Whether the model disables gradients anywhere.
         lifted: Whether that had no effect.
+        cuts: Whether the model goes on with a tensor without its gradient anywhere.
+        cut: The last place where a gradient is lost by that, such as ``detach() in train.py, line 12``; "" if none is.
 
     Example:
         >>> z = torch.tensor([[1.0, -2.0]])
@@ -84,7 +90,8 @@ class SeeThrough(FunctionMode):
         self._lifts = lifts and self._enabled
         self._inner = 0
         self._linear: ref[Tensor] | None = None
-        self.disables = self.lifted = False
+        self.disables = self.lifted = self.cuts = False
+        self.cut = ""
 
     def __exit__(self, *error: Any) -> None:
         """Set back what the model may have left."""
@@ -139,6 +146,15 @@ class SeeThrough(FunctionMode):
         if self.lifted and tensor.grad_fn is not None:
             # Nothing of the graph is left in a tensor that is made larger for other values.
             tensor.detach_()
+        return func(*args, **kwargs)
+
+    def _cut(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        tensor = _first(args, kwargs)
+        # Where none was computed, as in a pass without gradients, another pass may lose one.
+        if isinstance(tensor, Tensor) and not isinstance(tensor, Parameter) and (place := _place_of_call()):
+            self.cuts = True
+            if tensor.requires_grad:
+                self.cut = f"{CUTS[func]} in {place}"
         return func(*args, **kwargs)
 
     def _softmax(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -232,6 +248,7 @@ _Handler: TypeAlias = Callable[[SeeThrough, Function, tuple[Any, ...], Mapping[s
 _HANDLERS: Mapping[Function, _Handler] = {
     GRAD_MODE: SeeThrough._set_grad_enabled,
     F.linear: SeeThrough._apply_linear,
+    **dict.fromkeys(CUTS, SeeThrough._cut),
     **dict.fromkeys((Tensor.resize_, Tensor.resize_as_), SeeThrough._resize),
     **dict.fromkeys(SOFTMAXES, SeeThrough._softmax),
     **dict.fromkeys(SIGMOIDS, SeeThrough._sigmoid),
@@ -252,6 +269,20 @@ def version_of(tensor: Tensor) -> int:
 
 def _first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     return args[0] if args else kwargs.get("input", kwargs.get("self"))
+
+
+def _place_of_call() -> str:
+    """Return the file and the line from which the model calls a function of torch; "" if we do."""
+    frame = sys._getframe()
+    while frame.f_back is not None and (frame.f_code.co_filename == __file__ or _is_torch(frame)):
+        frame = frame.f_back
+    if frame.f_globals.get("__name__", "").startswith("vis_callbacks."):
+        return ""
+    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+
+
+def _is_torch(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith("torch.")
 
 
 def _in_place(func: Function) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vis_callbacks import checks
 from vis_callbacks.errors import ConfigurationError, SubjectError, brief, nearest
-from vis_callbacks.model.calls import Call, alike, is_trained, picked, taken_by, takes_images_alone, tried
+from vis_callbacks.model.calls import Call, alike, is_trained, picked, taken_by, tried
 from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.labels import Labels
@@ -374,26 +374,6 @@ def stated_classes(module: nn.Module) -> frozenset[int]:
     holders += [part for part in module.modules() if next(part.parameters(), None) is None]
     found = [_read(holder, name) for holder in holders for name in ("num_classes", "n_classes", "num_labels")]
     return frozenset(value for value in found if type(value) is int and value > 1)
-
-
-def sentence_about(model: nn.Module, error: Exception) -> str:
-    """Return what a network's ``forward`` takes, after it refused images with a `TypeError`; "" if it was not that.
-
-    Args:
-        model: The network that was called with images.
-        error: What the call raised.
-    """
-    part = model.module if isinstance(model, Network) else model
-    codes = {getattr(getattr(one, "forward", None), "__code__", None) for one in (part, model, unwrapped(part))}
-    trail = error.__traceback__
-    while trail is not None and trail.tb_frame.f_code not in codes:
-        trail = trail.tb_next
-    if not isinstance(error, TypeError) or (trail is None and takes_images_alone(part)):
-        return ""
-    return _sentence(
-        f"{_kind(part)}.forward takes {taken_by(part)} and failed on images alone: {brief(error)}",
-        f"set forward= to {_FUNCTION}",
-    )
 
 
 def _stated(

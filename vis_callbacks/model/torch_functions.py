@@ -29,6 +29,12 @@ SIGMOIDS: frozenset[Function] = frozenset(
 GRAD_MODE: Function = torch._C._set_grad_enabled
 """What ``no_grad``, ``enable_grad`` and ``set_grad_enabled`` call, as contexts, decorators or functions."""
 
+CUTS: Mapping[Function, str] = {
+    **dict.fromkeys((torch.detach, Tensor.detach, torch.detach_, Tensor.detach_), "detach()"),
+    Tensor.data.__get__: ".data",  # type: ignore[attr-defined]
+}
+"""Functions whose result has no gradient, and how they are written."""
+
 EXCHANGES: frozenset[Function] = frozenset(
     {torch.exp, Tensor.exp, torch.log, Tensor.log, torch.clamp, Tensor.clamp, torch.clip, Tensor.clip}
 )

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.errors import ConfigurationError, LayerError
+from vis_callbacks.errors import CutError, LayerError
 from vis_callbacks.model.classifier import Targets, outputs_of, resolve_targets, target_scores
-from vis_callbacks.model.guard import plain
+from vis_callbacks.model.guard import plain, seed_all
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer, unseen
 from vis_callbacks.model.layout import Layout
@@ -32,8 +32,10 @@ class Trace:
         input_gradient: d target logit / d image, ``(N, C, H, W)`` float32; None unless requested, or if the logits have
             no gradient at the images.
         activations: Outputs of the requested layers, float32, in their own layouts.
-        gradients: d target logit / d activation of the requested layers, in the same shapes.
+        gradients: d target logit / d activation of the requested layers, in the same shapes, without those from which
+            the logits are computed by something that has no gradient.
         through: What the model itself applies to the logits.
+        cut: The last place where the forward loses a gradient, such as ``detach() in train.py, line 12``, if known.
     """
 
     images: Tensor
@@ -43,29 +45,44 @@ class Trace:
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
     through: Through = ""
+    cut: str = ""
 
     @property
     def gradient_at_images(self) -> Tensor:
         """The input gradient of a trace for which it was requested.
 
         Raises:
-            ConfigurationError: If the logits have none.
+            CutError: If the logits have none.
         """
         if self.input_gradient is None:
-            raise ConfigurationError(f"the logits have no gradient at the images: {_CUT}")
+            raise _no_gradient("the images", self.cut)
         return self.input_gradient
 
+    def gradient_at(self, layer: str) -> Tensor:
+        """Return the gradient at a layer for which it was requested.
 
-def check_differentiable(model: nn.Module, logits: Tensor) -> None:
-    """Raise a `ConfigurationError` if the logits of images that are to be changed have no gradient at them."""
+        Raises:
+            CutError: If the logits depend on the layer, and have none there.
+        """
+        if layer not in self.gradients:
+            raise _no_gradient(layer, self.cut)
+        return self.gradients[layer]
+
+
+def check_differentiable(model: nn.Module, images: Tensor, logits: Tensor) -> None:
+    """Raise a `CutError` if the logits of images that are to be changed have no gradient at them."""
     if not logits.requires_grad or quantised_layers(model):
-        raise ConfigurationError(f"the logits have no gradient at the images: {_CUT}")
+        # Once more, to see where.
+        raise _no_gradient("the images", outputs_of(model, images.detach().requires_grad_()).cut)
 
 
-_CUT = (
-    "the forward cuts it (detach(), .data, inference_mode, argmax, quantised layers); "
-    "use a technique that needs none there, such as Occlusion or a CAM of a later layer"
-)
+_REMEDY = "use a technique that needs none, such as Occlusion, or a CAM of a later layer"
+
+
+def _no_gradient(where: str, cut: str) -> CutError:
+    what = cut or "detach(), .data, inference_mode, argmax, quantised layers"
+    remedy = f"put what is before it under torch.no_grad() instead, or {_REMEDY}" if cut else _REMEDY
+    return CutError(f"the logits have no gradient at {where}: the forward cuts it ({what}); {remedy}")
 
 
 def trace(
@@ -133,13 +150,15 @@ def trace(
             found, outputs = forward(lifts=False)
             grads = backward()
     at_images, *at_layers = (reaching(model, grad) for grad in (grads if input_gradient else (None, *grads)))
-    if None in at_layers and (kinds := quantised_layers(model)):
-        raise ConfigurationError(f"no gradient passes {', '.join(kinds)} of {type(model).__name__}: {_CUT}")
-    # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
-    by_layer = {
-        _name(layer): torch.zeros_like(outputs[full], dtype=torch.float32) if grad is None else grad.detach().float()
-        for layer, full, grad in zip(gradients, differentiated, at_layers, strict=True)
-    }
+    by_layer: dict[str, Tensor] = {}
+    for layer, full, grad in zip(gradients, differentiated, at_layers, strict=True):
+        if grad is not None:
+            by_layer[_name(layer)] = grad.detach().float()
+        elif not depends_on(model, inputs, layer):
+            # A layer that is not on the path to the logits, as in an auxiliary head, has a gradient of zero.
+            by_layer[_name(layer)] = torch.zeros_like(outputs[full], dtype=torch.float32)
+        elif kinds := quantised_layers(model):
+            raise CutError(f"no gradient passes {', '.join(kinds)} of {type(model).__name__}: {_REMEDY}")
     return Trace(
         images=inputs.detach(),
         logits=found.logits.detach(),
@@ -148,7 +167,45 @@ def trace(
         activations={name: outputs[full].detach().float() for name, (full, _) in names.items()},
         gradients=by_layer,
         through=found.through,
+        cut=found.cut,
     )
+
+
+def depends_on(model: nn.Module, images: Tensor, layer: str | Layout) -> bool:
+    """Return whether other values of a layer's output give other logits, by two forwards. Call it inside `undisturbed`.
+
+    A gradient does not tell, as a forward may cut it.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)`` float, in the model's input space.
+        layer: As for `trace`.
+    """
+    path = layer.part if isinstance(layer, Layout) else None
+    _, module = find_layer(model, _name(layer))
+    generator = torch.Generator().manual_seed(0)
+
+    def disturb(_: nn.Module, __: Any, output: Any) -> Any:
+        part = part_at(output, path)
+        if part is None:
+            return output
+        noise = torch.randn(part.shape, generator=generator).to(part)
+        return with_part(output, part, part + (1 + part.abs().amax()) * noise)
+
+    def logits() -> Tensor:
+        # Twice the same, also if the model draws random numbers.
+        device = images.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            seed_all(0, device)
+            return outputs_of(model, images).logits
+
+    before = logits()
+    handle = module.register_forward_hook(disturb)
+    try:
+        after = logits()
+    finally:
+        handle.remove()
+    return not torch.allclose(before, after, rtol=0, atol=0, equal_nan=True)
 
 
 def _name(layer: str | Layout) -> str:
@@ -181,8 +238,13 @@ def joined(parts: Sequence[Trace]) -> Trace:
         targets=cat([part.targets for part in parts]),
         input_gradient=cat(gradients) if gradients else None,
         activations={name: cat([part.activations[name] for part in parts]) for name in parts[0].activations},
-        gradients={name: cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
+        gradients={
+            name: cat([part.gradients[name] for part in parts])
+            for name in parts[0].gradients
+            if all(name in part.gradients for part in parts)
+        },
         through=parts[0].through,
+        cut=parts[0].cut,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vis_callbacks.errors import NotFiniteError, SubjectError
 from vis_callbacks.event import Event, Moment, Needs, Share, SharedPass
 from vis_callbacks.model.guard import device_of, seed_all, swapped_weights, undisturbed
-from vis_callbacks.model.subject import sentence_about
+from vis_callbacks.model.refusal import sentence_about
 from vis_callbacks.output.record import Record
 from vis_callbacks.output.writer import Output
 from vis_callbacks.panel import Panel

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 
-from vis_callbacks.errors import ImagesError, NotFiniteError, SubjectError, VisualizationWarning, brief
+from vis_callbacks.errors import CutError, ImagesError, NotFiniteError, SubjectError, VisualizationWarning, brief
 from vis_callbacks.run.reasons import listed
 
 _LONGEST = 295
@@ -39,6 +39,10 @@ class WarnOnce:
         if isinstance(error, ImagesError):
             # Batches of other sizes are no other cause.
             return self._warn_once(ImagesError, str(error))
+        if isinstance(error, CutError):
+            # One cause, whatever needs the gradient and wherever.
+            text = f"Pictures that need a gradient are left out: {error}"
+            return self._warn_once(CutError, text if len(text) < _LONGEST else f"{text[: _LONGEST - 1]}…")
         # What is wrong with the weights or the disk hinders all callbacks alike, and the run's other files too.
         common = isinstance(error, (NotFiniteError, OSError))
         names = [who] if isinstance(who, str) else list(who)

@@ -22,7 +22,7 @@ from vis_callbacks.synthesis.optimization.feature_prior import (
     batchnorm_statistics,
     collect_statistics,
 )
-from vis_callbacks.synthesis.optimization.generate import accepts_shape
+from vis_callbacks.synthesis.optimization.generate import accepts_sizes
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import OptimizerFactory
 
@@ -130,8 +130,8 @@ class SynthesisCallback(VisualizationCallback):
             exact = size_within(LARGEST, own)
             # Transformers need whole patches.
             whole = (max(exact[0] // 32, 1) * 32, max(exact[1] // 32, 1) * 32)
-            fits = partial(accepts_shape, event.model, device=images.device)
-            self._sizes[own] = next((size for size in (exact, whole) if fits((images.shape[1], *size))), own)
+            fits = partial(accepts_sizes, event.model, images.shape[1:])
+            self._sizes[own] = next((size for size in (exact, whole) if fits([size])), own)
         return self._sizes[own]
 
     def real_images(self, event: Event) -> tuple[Tensor, Tensor]:

@@ -264,7 +264,7 @@ class ClassAppearance(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show one image per class, with its logit, probability and robustness."""
-        event.check_classes("class images")
+        event.check_classes()
         samples, moment = event.samples, event.moment
         classes = event.share.of(self._chosen(event))
         if not classes:

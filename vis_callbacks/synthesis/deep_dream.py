@@ -15,7 +15,7 @@ from vis_callbacks.event import Event, Moment
 from vis_callbacks.model import find_layer, guarded, middle_layer, output_layout
 from vis_callbacks.panel import Panel, Tile
 from vis_callbacks.synthesis.callback import SynthesisCallback
-from vis_callbacks.synthesis.optimization.generate import accepts_shape, normalization_for
+from vis_callbacks.synthesis.optimization.generate import accepts_sizes, normalization_for
 from vis_callbacks.synthesis.optimization.image_statistics import ImageStatistics
 from vis_callbacks.synthesis.optimization.loop import Method, OptimizerFactory, ascend
 from vis_callbacks.synthesis.optimization.objectives import activation_norm
@@ -81,7 +81,7 @@ def deep_dream(
     for octave in reversed(range(octaves)):
         factor = octave_scale**-octave
         size = (max(round(height * factor), 1), max(round(width * factor), 1))
-        fits = octave == 0 or accepts_shape(model, (original.shape[1], *size), original.device)
+        fits = octave == 0 or accepts_sizes(model, original.shape[1:], [size])
         base = resized(original, size)
         start = (base + resized(change, size)).clamp(0, 1)
         spec = ImageSpec(

@@ -187,7 +187,7 @@ class FoolModel(SynthesisCallback):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample, the changed image, and the change amplified."""
-        event.check_classes("adversarial images")
+        event.check_classes()
         samples = self.small_samples(event)
         own = choose_targets("label", samples, event.trace.logits)
         goals = (own + 1) % max(event.trace.logits.shape[1], 2)

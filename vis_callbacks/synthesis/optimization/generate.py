@@ -1,13 +1,14 @@
 """Generate images for an objective by a recipe, in the shape and normalization that the model accepts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.data.normalization import Normalization, normalization_of
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model import device_of, filter_layers, filter_weight, logits_of
+from vis_callbacks.model import device_of, filter_layers, filter_weight, logits_of, undisturbed
+from vis_callbacks.model.batching import is_out_of_memory
 from vis_callbacks.synthesis.optimization.feature_prior import (
     FeatureStatistics,
     batchnorm_statistics,
@@ -20,6 +21,7 @@ from vis_callbacks.synthesis.optimization.objectives import Objective
 from vis_callbacks.synthesis.optimization.parameterizations import ImageSpec
 from vis_callbacks.synthesis.optimization.recipes import Recipe, find_recipe
 from vis_callbacks.synthesis.optimization.regularizers import l2
+from vis_callbacks.synthesis.optimization.transforms import SMALLEST
 
 
 def generate(
@@ -72,8 +74,7 @@ def generate(
         chosen.transforms,
         chosen.step_hooks,
     )
-    # Odd sides: a transformer that accepts several sizes may still need whole patches.
-    smaller = (shape[0], *(max(side // 2, 1) | 1 for side in shape[1:]))
+    smaller = zip(*map(_smallest, shape[1:]), strict=True)
     return ascend(
         model,
         chosen.parameterization(spec),
@@ -81,7 +82,7 @@ def generate(
         method,
         normalization=normalization,
         generator=generator,
-        any_size=accepts_shape(model, smaller, device),
+        any_size=accepts_sizes(model, shape, smaller),
         goal=goal,
         what=what,
         progress=progress,
@@ -110,20 +111,39 @@ def image_shape(model: nn.Module, image_size: int | Sequence[int]) -> tuple[int,
     return sizes
 
 
-def accepts_shape(model: nn.Module, shape: Sequence[int], device: torch.device) -> bool:
-    """Return whether a model runs with images of a shape. Call inside `undisturbed`.
+def accepts_sizes(model: nn.Module, shape: Sequence[int], sizes: Iterable[tuple[int, int]]) -> bool:
+    """Return whether a model runs with images of other sizes, and afterwards as before with its own.
+
+    Some models adapt to the size of their last images, as Hugging Face's Swin does, and then fail with larger ones.
 
     Args:
         model: From images to logits.
-        shape: ``(C, H, W)`` of the images.
-        device: The model's device.
+        shape: ``(C, H, W)`` of the model's own images.
+        sizes: Heights and widths to try.
     """
+    device = device_of(model)
+
+    def logits(height: int, width: int) -> Tensor:
+        count = shape[0] * height * width
+        return logits_of(model, torch.linspace(0, 1, count, device=device).view(1, shape[0], height, width))
+
     try:
-        with torch.no_grad():
-            logits_of(model, torch.zeros(1, *shape, device=device))
-    except (RuntimeError, ValueError, AssertionError, IndexError):
+        with undisturbed(model), torch.no_grad():
+            before = logits(*shape[1:])
+            for size in sizes:
+                logits(*size)
+            return torch.allclose(before, logits(*shape[1:]), equal_nan=True)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return False
-    return True
+
+
+def _smallest(side: int) -> list[int]:
+    """Return two sides, about the smallest that transforms make, of which a model that needs whole patches fails."""
+    # Odd numbers that differ by two have no common divisor.
+    least = round(side * SMALLEST) | 1
+    return [min(least, side), min(least + 2, side)]
 
 
 def normalization_for(model: nn.Module, channels: int, given: Normalization | None) -> Normalization:

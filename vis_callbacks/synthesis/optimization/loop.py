@@ -134,7 +134,7 @@ def ascend(
             inputs = normalization.to_model(transformed).contiguous(memory_format=torch.channels_last)
             view = View(pixels, normalization, *run(inputs))
             if objective.logits and not index:
-                check_differentiable(model, view.logits)
+                check_differentiable(model, inputs, view.logits)
             return view
 
         for index in range(method.steps):

@@ -95,7 +95,7 @@ def stepwise(optimizer: Optimizer, steps: int, *, every: int = 100, gamma: float
 
 
 _AFFINE = Affine(zoom=(0.85, 1.4), degrees=15, shift=0.08, flip=True)
-_COLOUR, _RESOLUTION = Colour(0.2, 0.2), Resolution(0.43, until=0.85)
+_COLOUR, _RESOLUTION = Colour(0.2, 0.2), Resolution()
 
 BEST = Recipe(
     parameterization=partial(BandEnergy, gain=1.0),

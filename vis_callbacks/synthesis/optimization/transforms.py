@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from vis_callbacks.synthesis.optimization.regularizers import gaussian_blur
 
+SMALLEST = 0.43
+"""The smallest size of images with a random resolution, as a fraction of the full one."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -191,7 +194,7 @@ class Resolution:
         least: Smallest side, in pixels.
     """
 
-    smallest: float = 0.43
+    smallest: float = SMALLEST
     until: float = 0.85
     least: int = 32
 
