@@ -35,6 +35,8 @@ from vis_callbacks import (
     VisualizationWarning,
     default_suite,
 )
+from vis_callbacks.model.subject import find_subject
+from vis_callbacks.output.subject_facts import subject_facts
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run.run import Run
 
@@ -412,6 +414,65 @@ def test_layers_are_named_as_in_the_users_module(tmp_path: Path) -> None:
     assert facts(tmp_path)["subject"]["layers"] == {"student.conv1": [8, 8]}
     with pytest.raises(LayerError, match=r"no layer 'student\.conv7'"):
         fit(tmp_path / "other", Student(), GradCAM(layer="student.conv7"))
+
+
+class Scaling(Base):
+    """Scales the images in its steps."""
+
+    def logits(self, batch: Any) -> Tensor:
+        return self.net(batch[0] / 4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_reader_that_does_what_the_steps_do_gives_the_images_of_the_network(
+    stage: str, reads: bool, tmp_path: Path
+) -> None:
+    module = Scaling()
+    looker = Looker(samples=2, batch_to_images=(lambda batch: (batch[0] / 4, batch[1])) if reads else None)
+    with said() as warned:
+        fit(tmp_path, module, looker, max_epochs=1, **STAGES[stage])
+    assert len(looker.events) == 2 * reads
+    assert len(warned) == (not reads)
+    assert all("the step changes the images before it calls net; set forward='net' if" in one for one in warned)
+    for event, logits in zip(looker.events[1:], looker.logits[1:], strict=True):
+        torch.testing.assert_close(logits, module.net.eval()(event.samples.images).detach())
+
+
+def test_while_validation_is_awaited_nothing_is_watched_or_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vis_callbacks.run import subjects
+
+    found: list[str] = []
+
+    def counted(module: Any, **options: Any) -> Any:
+        found.append("training" if module.training else "validation")
+        return find_subject(module, **options)
+
+    monkeypatch.setattr(subjects, "find_subject", counted)
+    module = Scaling()
+    module.validation_step = lambda batch, _: module.log("val_loss", module.net(batch[0]).mean())
+    looker = Looker(samples=2)
+    fit(tmp_path, module, looker, max_epochs=1, num_sanity_val_steps=0)
+    assert found == ["training", "validation"]
+    assert [event.subject.network for event in looker.events] == ["net", "net"]
+
+
+@pytest.mark.parametrize(
+    ("meaning", "width", "targets", "expected"),
+    [
+        ("classes", 4, ["predicted", "label", "2"], "predicted class, true class, class 2"),
+        ("binary", 1, ["contrast"], "predicted class against the true one"),
+        ("value", 1, ["predicted", "label"], "the output"),
+        ("value", 3, ["predicted", "label", "1"], "largest output, output 1"),
+        ("embedding", 16, ["predicted", "contrast", "7"],
+         "largest feature, largest feature against the second largest, feature 7"),
+    ],
+)  # fmt: skip
+def test_the_target_is_named_as_what_the_outputs_are(meaning: str, width: int, targets: Any, expected: str) -> None:
+    facts = subject_facts({"kind": "Net", "meaning": meaning, "width": width, "targets": targets})
+    assert facts[-1] == ("Target", expected, "")
 
 
 # Kept.

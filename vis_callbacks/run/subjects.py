@@ -23,7 +23,7 @@ from vis_callbacks.model.subject import (
 )
 
 _MOST_BATCHES = 4
-"""Batches of validation that are watched for a network; after the first batch of training no other is."""
+"""Batches of validation that are watched for a network, beside the first one of training."""
 
 
 @dataclass
@@ -37,6 +37,7 @@ class _Evidence:
     images: Tensor | None = None
     optimized: frozenset[int] = frozenset()
     blind: bool = False
+    fresh: bool = False
 
     @property
     def all_calls(self) -> list[Call]:
@@ -47,7 +48,8 @@ class _Evidence:
         names = {call.name for call in self.calls[True]}
         plain: dict[str, Call] = {}
         for call in self.calls[False]:
-            if call.image is not None and plain.get(call.name, call).image == -1:
+            known = plain.get(call.name)
+            if call.image is not None and (known is None or known.image == -1):
                 plain[call.name] = call
         told = [
             replace(call, image=other.image, images=other.images, given=other.given)
@@ -59,6 +61,7 @@ class _Evidence:
 
     def add(self, watch: CallWatch) -> None:
         """Add what was seen while one batch passed."""
+        self.fresh = True
         self.trained += watch.training
         self.validated += not watch.training
         self.calls[watch.training] += watch.calls
@@ -189,8 +192,9 @@ class Subjects:
             final: Whether nothing else will be seen.
         """
         seen = self._seen
-        if not (seen.trained or seen.validated or final):
+        if not (seen.fresh or final):
             return
+        seen.fresh = False
         calls = seen.all_calls
         sure = final or bool(seen.trained) or seen.blind or (not fitting and seen.validated >= _MOST_BATCHES)
         waits = validates and not seen.validated and not final
