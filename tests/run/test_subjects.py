@@ -423,6 +423,13 @@ class Scaling(Base):
         return self.net(batch[0] / 4)
 
 
+class ScalingInTraining(Scaling):
+    """As augmentation does."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self.net(batch[0]), batch[1]))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_reader_that_does_what_the_steps_do_gives_the_images_of_the_network(
@@ -451,10 +458,8 @@ def test_while_validation_is_awaited_nothing_is_watched_or_tried_again(
         return find_subject(module, **options)
 
     monkeypatch.setattr(subjects, "find_subject", counted)
-    module = Scaling()
-    module.validation_step = lambda batch, _: module.log("val_loss", module.net(batch[0]).mean())
     looker = Looker(samples=2)
-    fit(tmp_path, module, looker, max_epochs=1, num_sanity_val_steps=0)
+    fit(tmp_path, ScalingInTraining(), looker, max_epochs=1, num_sanity_val_steps=0)
     assert found == ["training", "validation"]
     assert [event.subject.network for event in looker.events] == ["net", "net"]
 
