@@ -16,10 +16,6 @@ class SubjectError(ConfigurationError):
     """No single network of a module maps images to logits: ``forward=`` is to say which."""
 
 
-class ImagesError(ConfigurationError):
-    """No images are found in a batch: ``batch_to_images=`` is to say where they are."""
-
-
 class CutError(ConfigurationError):
     """The forward cuts the gradient that a technique needs."""
 

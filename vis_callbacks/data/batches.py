@@ -13,7 +13,7 @@ from torchvision.transforms.functional import InterpolationMode, resize
 
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.samples import UNKNOWN
-from vis_callbacks.errors import ConfigurationError, ImagesError
+from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.nested import named_tensors_in, shapes_in
 
 BatchToImages: TypeAlias = Callable[[Any], Any]
@@ -58,8 +58,7 @@ def find_batch(batch: Any, classes: int | None = None) -> Batch:
         classes: Number of classes, if known.
 
     Raises:
-        ImagesError: If there is no tensor of four dimensions.
-        ConfigurationError: If its channels are last.
+        ConfigurationError: If there is no tensor of four dimensions, or its channels are last.
 
     Example:
         >>> found = find_batch({"image": torch.zeros(4, 3, 8, 8), "label": torch.arange(4)})
@@ -69,7 +68,7 @@ def find_batch(batch: Any, classes: int | None = None) -> Batch:
     tensors = [(name.lower(), tensor) for name, tensor in named_tensors_in(batch)]
     maps = [one for one in tensors if one[1].ndim == 4]
     if not maps:
-        raise ImagesError(_without_images(batch, [tensor for _, tensor in tensors]))
+        raise ConfigurationError(_without_images(batch, [tensor for _, tensor in tensors]))
     named = [one for one in maps if one[0] in _IMAGE_NAMES]
     others = [one for one in maps if not any(word in one[0] for word in _NO_IMAGE)]
     images = (named or others or maps)[0][1]

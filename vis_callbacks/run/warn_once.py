@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 
-from vis_callbacks.errors import CutError, ImagesError, NotFiniteError, SubjectError, VisualizationWarning, brief
+from vis_callbacks.errors import CutError, NotFiniteError, SubjectError, VisualizationWarning, brief
 from vis_callbacks.run.reasons import listed
 
 _LONGEST = 295
@@ -36,9 +36,6 @@ class WarnOnce:
         """
         if isinstance(error, SubjectError):
             return self.warn_subject(str(error))
-        if isinstance(error, ImagesError):
-            # Batches of other sizes are no other cause.
-            return self._warn_once(ImagesError, str(error))
         if isinstance(error, CutError):
             # One cause, whatever needs the gradient and wherever.
             text = f"Pictures that need a gradient are left out: {error}"
