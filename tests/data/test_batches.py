@@ -141,3 +141,34 @@ def test_a_reader_may_give_labels_of_any_kind() -> None:
     assert read_batch(lambda batch: (batch, torch.rand(4) + 2), IMAGES).values is not None
     assert read_batch(lambda batch: (batch, [2, 0, 1, 1]), IMAGES).labels.tolist() == LABELS.tolist()  # type: ignore[union-attr]
     assert read_batch(lambda batch: batch, IMAGES).labels is None
+
+
+TABLE = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 0], [1, 1, 0]])
+SORTED = torch.tensor([0, 0, 1, 3])
+
+
+@pytest.mark.parametrize(
+    ("batch", "classes", "expected"),
+    [
+        ((IMAGES, TABLE, SORTED), 4, SORTED),
+        ((IMAGES, TABLE, SORTED), None, SORTED),
+        ((IMAGES, torch.ones(4, 3), SORTED), None, SORTED),
+        ((IMAGES, SORTED, TABLE), None, SORTED),
+        # As wide as there are classes, the rows are labels.
+        ((IMAGES, TABLE, torch.tensor([1, 0, 1, 0])), 3, TABLE),
+        ((IMAGES, TABLE, torch.tensor([812, 4, 77, 3])), 40, TABLE),
+        # Numbers that count the images are none of classes.
+        ((IMAGES, TABLE, torch.arange(8, 12)), None, TABLE),
+        ((IMAGES, torch.eye(4)[SORTED], torch.tensor([9, 0, 3, 3])), None, SORTED),
+        ({"image": IMAGES, "label": TABLE, "sex": SORTED}, None, TABLE),
+        ({"image": IMAGES, "table": TABLE, "diagnosis": SORTED}, None, SORTED),
+    ],
+)
+def test_rows_beside_whole_numbers_are_labels_where_they_must_be(batch: Any, classes: Any, expected: Tensor) -> None:
+    found = find_batch(batch, classes)
+    assert found.labels is not None
+    if expected.ndim == 2:
+        assert found.truths is not None
+        assert torch.equal(found.truths, expected.bool())
+    else:
+        assert torch.equal(found.labels, expected)

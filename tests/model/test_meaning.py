@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,9 +12,78 @@ from torch import Tensor, nn
 from vis_callbacks import ClassAppearance, FoolModel, Gradient, Moment, Panel, Samples
 from vis_callbacks.errors import SubjectError
 from vis_callbacks.event import Event, Needs, SharedPass
-from vis_callbacks.model.subject import Subject
+from vis_callbacks.model.labels import Labels, labels_in
+from vis_callbacks.model.meaning import meaning_of
+from vis_callbacks.model.subject import Classes, Subject
 from vis_callbacks.output.render import describe
 from vis_callbacks.synthesis.fool import fool
+
+NUMBERS, ROWS = torch.tensor([0, 3, 1]), torch.tensor([[1.0, 0, 0, 0], [0, 0, 1.0, 0]])
+SEVERAL = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("width", "labels", "losses", "meaning"),
+    [
+        (4, None, (), "classes"),
+        (4, NUMBERS, (), "classes"),
+        (4, ROWS, (), "classes"),
+        (4, 0.7 * ROWS + 0.075, (), "classes"),
+        (4, SEVERAL, (), "labels"),
+        (4, SEVERAL.float(), (), "labels"),
+        (4, ROWS, ("BCELoss",), "labels"),
+        (4, None, ("CrossEntropyLoss", "BCEWithLogitsLoss"), "labels"),
+        (4, torch.tensor([0, -1, 2]), (), "classes"),
+        (1, None, (), "binary"),
+        (1, None, ("BCEWithLogitsLoss",), "binary"),
+        (1, torch.tensor([0.0, 1.0]), (), "binary"),
+        (1, torch.tensor([[0.0], [1.0]]), (), "binary"),
+        (1, torch.tensor([0, 1]), (), "binary"),
+        (1, torch.tensor([23.4, 7.0]), (), "value"),
+        (1, torch.tensor([[23.4], [7.0]]), (), "value"),
+        (1, torch.tensor([0.25, 0.5]), (), "value"),
+        (1, torch.tensor([0.0, 1.0]), ("MSELoss",), "value"),
+        (1, torch.tensor([23, 7]), (), "value"),
+        (4, torch.rand(3, 4) * 9, (), "value"),
+        (4, torch.tensor([0.5, 2.5]), (), "value"),
+        (4, None, ("MSELoss",), "value"),
+        # A student that imitates its teacher.
+        (4, NUMBERS, ("MSELoss",), "classes"),
+        (512, NUMBERS, ("TripletMarginLoss",), "embedding"),
+    ],
+)
+def test_what_outputs_mean(width: int, labels: Tensor | None, losses: Sequence[str], meaning: str) -> None:
+    assert meaning_of(width, None if labels is None else Labels.of(labels), losses) == meaning
+
+
+@pytest.mark.parametrize(
+    ("batch", "width", "kind"),
+    [
+        # Class numbers before rows that may be a table, one-hot rows before numbers that may be anything.
+        ((SEVERAL, NUMBERS[:2]), 4, "numbers"),
+        ((torch.ones(2, 3), NUMBERS[:2]), 3, "rows"),
+        ((torch.ones(2, 3), NUMBERS[:2]), 4, "numbers"),
+        ((SEVERAL, torch.tensor([812, 4])), 4, "rows"),
+        ((ROWS, NUMBERS[:2]), 4, "rows"),
+        ((SEVERAL, torch.tensor([0.3, 0.7])), 4, "rows"),
+        ((NUMBERS[:2], torch.tensor([0.3, 0.7])), 4, "numbers"),
+        ((torch.rand(2, 4),), 4, "values"),
+        ((torch.tensor([0.3, 7.2]),), 4, "values"),
+        ((torch.rand(2, 7),), 4, None),
+    ],
+)
+def test_which_labels_belong_to_the_outputs(batch: tuple[Tensor, ...], width: int, kind: str | None) -> None:
+    classes = Classes(labels=labels_in((torch.rand(2, 3, 4, 4), *batch)))
+    found = classes.labels_for(width)
+    assert (found and found.kind) == kind
+    assert classes.expect(width) == (kind == "rows")
+    if kind is None:
+        assert classes.labels_for(7) is not None
+
+
+def test_one_number_per_image_is_no_label_of_outputs_that_are_stated_to_be_classes() -> None:
+    labels = labels_in((torch.rand(2, 3, 4, 4), torch.tensor([0.3, 7.2])))
+    assert Classes(names=4, labels=labels).labels_for(4) is None
 
 
 class Rows(nn.Module):

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
 
 from vis_callbacks import ConfigurationError, LayerError
 from vis_callbacks.errors import SubjectError
 from vis_callbacks.model.calls import CallWatch
+from vis_callbacks.model.classifier import input_dtype
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.subject import (
     Classes,
@@ -108,6 +110,18 @@ class Pair(nn.Module):
     def forward(self, images: Tensor) -> Any:
         features = self.body(images)
         return {"one": self.first(features), "other": [self.second(features)]}
+
+
+class Featured(nn.Module):
+    """Features, and the logits that are made of them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body, self.head = net(width), nn.Linear(width, 5)
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.body(images)
+        return features, self.head(features)
 
 
 class Keyword(nn.Module):
@@ -203,6 +217,40 @@ def checkpointed(module: Any, batch: Any) -> None:
 
     features = checkpoint(module.encoder, batch[0], use_reentrant=False)
     F.cross_entropy(module.head(features), batch[1]).backward()
+
+
+class Normalizing(Parts):
+    """Changes the images, then calls a part of its own."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(self.normalize(images))
+
+
+class NormalizingChain(Parts):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images * 4 - 1))
+
+
+class Inplace(Parts):
+    """Changes the images that it gets."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.sub_(0.5))
+
+
+NORMALIZE = v2.Normalize([0.5] * 3, [0.2] * 3)
+CHANGED = (
+    "the step changes the images before it calls net; set forward='net' if it only augments them, else to a function "
+    "(module, images) -> logits that changes them too"
+)
+
+
+def normalized(module: Any, batch: Any) -> None:
+    module.net(NORMALIZE(batch[0]))
+
+
+def of_changed(change: Callable[[Tensor], Tensor], name: str = "net") -> Callable[[Any, Any], None]:
+    return lambda module, batch: module.get_submodule(name)(change(batch[0]))
 
 
 def tied() -> nn.Module:
@@ -440,7 +488,7 @@ CASES = {
     "two outputs, one of the labels' number": Case(lambda: Parts(net=Pair(16, 5)), calling("net"), "net"),
     "two outputs that are alike": Case(
         lambda: Parts(net=Pair(5, 5)), calling("net"), "net", 5,
-        says="net gives outputs of 5 and 5, and nothing tells which are the logits; set class_names=, or forward=",
+        says="net gives outputs of 5 and 5, and nothing tells which are the logits: the first are shown; set",
         classes=NAMES,
     ),
     "one sigmoid unit": Case(
@@ -463,6 +511,101 @@ CASES = {
     "regression by its loss": Case(
         lambda: Parts(net=net(1), loss=nn.MSELoss()), judged, "net", 1, "value",
         batch=(IMAGES, (LABELS[:, None] > 2).float()),
+    ),
+    "images that the step changes": Case(
+        lambda: Parts(net=net()), normalized, "net", says=CHANGED, runs=False,
+    ),
+    "images that the step changes before the module": Case(
+        lambda: Whole(net=net()), lambda m, b: m(b[0] / 255), "",
+        says="the step changes the images before it calls Whole; set forward= to a function", runs=False,
+    ),
+    "images that a child without weights changes": Case(
+        lambda: Parts(normalize=v2.Normalize([0.5] * 3, [0.2] * 3), net=net()),
+        in_turn("normalize", "net"), "net", says=CHANGED, runs=False,
+    ),
+    "images in another order of channels": Case(
+        lambda: Parts(net=net()), of_changed(lambda x: x[:, [2, 1, 0]]), "net", says=CHANGED, runs=False
+    ),
+    "images that the step resizes": Case(
+        lambda: Parts(net=net()), of_changed(lambda x: F.interpolate(x, (12, 12))), "net",
+        says="the step calls net with (3, 12, 12), not with the batch's images (3, 8, 8); set forward=", runs=False,
+    ),
+    "images that the step scales in place": Case(
+        lambda: Parts(net=net()), of_changed(lambda x: x.mul_(255)), "net", says=CHANGED, runs=False,
+        batch=(IMAGES.clone(), LABELS),
+    ),
+    "images that validation scales in place, as its samples are": Case(
+        lambda: Parts(net=net()), of_changed(lambda x: x.mul_(255)), "net", training=False,
+        batch=(IMAGES.clone(), LABELS),
+    ),
+    "images that the network itself changes in place": Case(
+        lambda: Inplace(net=net()), lambda m, b: m(b[0].clone()), ""
+    ),
+    "images in another format": Case(
+        lambda: Parts(net=net()), of_changed(lambda x: x.to(memory_format=torch.channels_last)), "net"
+    ),
+    "images in half precision": Case(lambda: Parts(net=net().half()), of_changed(Tensor.half), "net"),
+    "images in bfloat16": Case(lambda: Parts(net=net().bfloat16()), of_changed(Tensor.bfloat16), "net"),
+    "images in double precision": Case(lambda: Parts(net=net().double()), of_changed(Tensor.double), "net"),
+    "bytes that become floats of the same value": Case(
+        lambda: Parts(net=net()), of_changed(Tensor.float), "net", batch=((IMAGES * 255).byte(), LABELS)
+    ),
+    "a copy of the images, one of them not a number": Case(
+        lambda: Parts(net=net()), of_changed(Tensor.clone), "net",
+        batch=(torch.cat([torch.full((1, 3, 8, 8), torch.nan), IMAGES[1:]]), LABELS),
+    ),
+    "a wrapper that changes the images": Case(
+        lambda: Parts(model=Normalizing(normalize=NORMALIZE, net=net())), calling("model"), "model"
+    ),
+    "a part of a wrapper whose forward changes the images as the step does": Case(
+        lambda: Parts(model=Normalizing(normalize=NORMALIZE, net=net())),
+        lambda m, b: m.model.net(m.model.normalize(b[0])), "model",
+    ),
+    "a part of a wrapper whose forward changes the images in another way": Case(
+        lambda: Parts(model=Normalizing(normalize=v2.Normalize([0.1] * 3, [1.0] * 3), net=net())),
+        lambda m, b: m.model.net(NORMALIZE(b[0])), "model.net",
+        says="the step changes the images before it calls model.net; set forward='model.net' if", runs=False,
+    ),
+    "a forward that changes the images, which the step calls itself": Case(
+        lambda: Normalizing(normalize=NORMALIZE, net=net()), lambda m, b: m.forward(b[0]), ""
+    ),
+    "a forward that changes the images as the step does": Case(
+        lambda: Normalizing(normalize=NORMALIZE, net=net()), normalized, ""
+    ),
+    "a forward that does not change the images as the step does": Case(
+        lambda: Whole(net=net()), normalized, "net", says=CHANGED, runs=False
+    ),
+    "a forward of encoder and head that changes the images": Case(
+        lambda: NormalizingChain(encoder=net(0, 32), head=nn.Linear(32, 5)), lambda m, b: m.forward(b[0]), ""
+    ),
+    "a forward of encoder and head that does not change the images as the step does": Case(
+        lambda: Chained(encoder=net(0, 32), head=nn.Linear(32, 5)),
+        lambda m, b: m.head(m.encoder(NORMALIZE(b[0]))), "encoder", 32, "embedding",
+        "no single part of Chained maps images to logits",
+    ),
+    "a backbone that gives maps, and a head": Case(
+        lambda: Parts(backbone=nn.Conv2d(3, 4, 3), head=nn.Sequential(nn.Flatten(), nn.Linear(144, 5))),
+        in_turn("backbone", "head"), "head",
+        says="the step calls head with (4, 6, 6), not with the batch's images (3, 8, 8); set forward=", runs=False,
+    ),
+    "a forward of a backbone that gives maps, and a head": Case(
+        lambda: Chained(encoder=nn.Conv2d(3, 4, 3), head=nn.Sequential(nn.Flatten(), nn.Linear(144, 5))),
+        lambda m, b: m.forward(b[0]), "",
+    ),
+    "an image that the step makes of something else": Case(
+        lambda: Parts(net=net()), of_changed(lambda x: x[:, None].expand(-1, 3, -1, -1)), "net",
+        batch=(IMAGES[:, 0], LABELS),
+    ),
+    "one of two views that the step changes": Case(
+        lambda: Parts(net=net()), lambda m, b: (m.net(b[0]), m.net(NORMALIZE(b[0]))), "net"
+    ),
+    "features and logits": Case(lambda: Parts(net=Featured(16)), calling("net"), "net", batch=(IMAGES, LABELS * 0)),
+    "features and logits, in validation": Case(
+        lambda: Parts(net=Featured(16)), calling("net"), "net", batch=(IMAGES, LABELS * 0), training=False
+    ),
+    "as many features as logits": Case(lambda: Parts(net=Featured(5)), calling("net"), "net"),
+    "as many features as the labels reach": Case(
+        lambda: Parts(net=Featured(4)), calling("net"), "net", batch=(IMAGES, LABELS.clamp_max(3))
     ),
     "labels beside an index": Case(
         lambda: Parts(net=net()), calling("net"), "net", batch=(IMAGES, torch.arange(6) + 900, LABELS)
@@ -517,8 +660,8 @@ def test_the_network_maps_images_to_as_many_outputs_or_says_what_to_set(name: st
     if not found.runs:
         with pytest.raises(SubjectError, match="set forward="):
             network(IMAGES)
-    elif "two outputs that" not in name:
-        assert network(IMAGES).reshape(6, -1).shape == (6, found.width)
+    else:
+        assert network(IMAGES.to(input_dtype(network))).reshape(6, -1).shape == (6, found.width)
 
 
 def test_class_numbers_that_are_stated() -> None:

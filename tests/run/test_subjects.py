@@ -16,6 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers import tiny
 from vis_callbacks import (
@@ -34,6 +35,8 @@ from vis_callbacks import (
     VisualizationWarning,
     default_suite,
 )
+from vis_callbacks.model.subject import find_subject
+from vis_callbacks.output.subject_facts import subject_facts
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run.run import Run
 
@@ -408,9 +411,73 @@ def test_what_cannot_be_understood_stops_no_training(tmp_path: Path, monkeypatch
 def test_layers_are_named_as_in_the_users_module(tmp_path: Path) -> None:
     fit(tmp_path, Student(), GradCAM(layer="student.conv1", samples=2), Filters("conv2"), max_epochs=1)
     assert {record["error"] for record in tiny.records(tmp_path)} == {None}
-    assert facts(tmp_path)["subject"]["layers"] == {"conv1": [8, 8]}
+    assert facts(tmp_path)["subject"]["layers"] == {"student.conv1": [8, 8]}
     with pytest.raises(LayerError, match=r"no layer 'student\.conv7'"):
         fit(tmp_path / "other", Student(), GradCAM(layer="student.conv7"))
+
+
+class Scaling(Base):
+    """Scales the images in its steps."""
+
+    def logits(self, batch: Any) -> Tensor:
+        return self.net(batch[0] / 4)
+
+
+class ScalingInTraining(Scaling):
+    """As augmentation does."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self.net(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_reader_that_does_what_the_steps_do_gives_the_images_of_the_network(
+    stage: str, reads: bool, tmp_path: Path
+) -> None:
+    module = Scaling()
+    looker = Looker(samples=2, batch_to_images=(lambda batch: (batch[0] / 4, batch[1])) if reads else None)
+    with said() as warned:
+        fit(tmp_path, module, looker, max_epochs=1, **STAGES[stage])
+    assert len(looker.events) == 2 * reads
+    assert len(warned) == (not reads)
+    assert all("the step changes the images before it calls net; set forward='net' if" in one for one in warned)
+    for event, logits in zip(looker.events[1:], looker.logits[1:], strict=True):
+        torch.testing.assert_close(logits, module.net.eval()(event.samples.images).detach())
+
+
+def test_while_validation_is_awaited_nothing_is_watched_or_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vis_callbacks.run import subjects
+
+    found: list[str] = []
+
+    def counted(module: Any, **options: Any) -> Any:
+        found.append("training" if module.training else "validation")
+        return find_subject(module, **options)
+
+    monkeypatch.setattr(subjects, "find_subject", counted)
+    looker = Looker(samples=2)
+    fit(tmp_path, ScalingInTraining(), looker, max_epochs=1, num_sanity_val_steps=0)
+    assert found == ["training", "validation"]
+    assert [event.subject.network for event in looker.events] == ["net", "net"]
+
+
+@pytest.mark.parametrize(
+    ("meaning", "width", "targets", "expected"),
+    [
+        ("classes", 4, ["predicted", "label", "2"], "predicted class, true class, class 2"),
+        ("binary", 1, ["contrast"], "predicted class against the true one"),
+        ("value", 1, ["predicted", "label"], "the output"),
+        ("value", 3, ["predicted", "label", "1"], "largest output, output 1"),
+        ("embedding", 16, ["predicted", "contrast", "7"],
+         "largest feature, largest feature against the second largest, feature 7"),
+    ],
+)  # fmt: skip
+def test_the_target_is_named_as_what_the_outputs_are(meaning: str, width: int, targets: Any, expected: str) -> None:
+    facts = subject_facts({"kind": "Net", "meaning": meaning, "width": width, "targets": targets})
+    assert facts[-1] == ("Target", expected, "")
 
 
 # Kept.
@@ -485,6 +552,7 @@ def test_it_is_told_in_the_report_and_in_tensorboard(tmp_path: Path) -> None:
         ("Network", "student <small>Net</small>"),
         ("Outputs", "4 classes"),
         ("Layer of the maps", f"{layer} <small>8 x 8</small>"),
+        ("Colours by", "values in [0, 1]"),
         ("Target", "predicted class, true class"),
     ):
         assert f"<dt>{term}</dt><dd>{value}</dd>" in page
@@ -494,6 +562,19 @@ def test_it_is_told_in_the_report_and_in_tensorboard(tmp_path: Path) -> None:
     shown = text.tensor_proto.string_val[0].decode()
     assert "* **Network**: student (Net)" in shown
     assert f"* **Layer of the maps**: {layer} (8 x 8)" in shown
+
+
+def test_the_bands_that_are_shown_and_what_gives_their_colours_are_told(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(5, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+    data = TensorDataset(torch.rand(16, 5, 8, 8), torch.arange(16) % 4)
+    module, report = tiny.module(net=net), Report()
+    net(torch.rand(1, 5, 8, 8))
+    loader = DataLoader(data, batch_size=8)
+    # Filters, which look at no images, do not hide what the others look at.
+    callbacks = [Saliency(samples=2, bands=(3, 2, 1), mean=0.0, std=1.0), Filters(), report]
+    tiny.trainer(tmp_path, callbacks, max_epochs=1).fit(module, loader, loader)
+    page = " ".join(report.path.read_text().split())
+    assert "<dt>Colours by</dt><dd>given as mean= and std= <small>bands 3, 2, 1</small></dd>" in page
 
 
 def test_a_problem_is_in_the_head_of_the_report(tmp_path: Path) -> None:

@@ -174,9 +174,9 @@ class TwoHeads(Base):
 class FeaturesAndLogits(Base):
     """``forward`` returns features and logits, as for a centre loss."""
 
-    def __init__(self, order: str = "features first") -> None:
+    def __init__(self, order: str = "features first", outputs: int = 4) -> None:
         super().__init__()
-        self.body, self.fc = conv(outputs=16), nn.Linear(16, 4)
+        self.body, self.fc = conv(outputs=16), nn.Linear(16, outputs)
         self.order = order
 
     def forward(self, x: Tensor) -> Any:
@@ -198,6 +198,16 @@ class FeaturesAndLogits(Base):
         else:
             logits = output[1] if self.order == "features first" else output[0]
         return F.cross_entropy(logits, y)
+
+
+class LogitsAndProbabilities(Plain):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(x)
+        return logits, logits.softmax(dim=1)
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self(x)[0], y)
 
 
 class LinearProbe(Base):
@@ -575,6 +585,64 @@ class AugmentsInside(Base):
     def loss(self, batch: Any) -> Tensor:
         x, y = batch
         return F.cross_entropy(self.net(self.normalize(x)), y)
+
+
+class NormalizesTwice(AugmentsInside):
+    """``forward`` is for inference; the steps do the same by themselves."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.normalize(x))
+
+
+class Normalized(nn.Module):
+    """A network that normalizes its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalize = v2.Normalize(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.3])
+        self.backbone = conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone(self.normalize(x))
+
+
+class PartOfAWrapper(Base):
+    """The steps call the parts of a wrapper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Normalized()
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.model.backbone(self.model.normalize(x)), y)
+
+
+class AugmentsInTraining(Base):
+    """Augmentation on the device, in steps of training only; no ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.augment = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomErasing(p=1.0), v2.ColorJitter(0.3, 0.3)])
+        self.net = conv()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return self.loss((self.augment(x), y))
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.net(x), y)
+
+
+class ResizesInTheStep(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv()
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.net(F.interpolate(x, (24, 24))), y)
 
 
 class WithMetrics(Plain):

@@ -242,7 +242,49 @@ CASES = {
         modules.CoTeaching, network="second", own=part("second"), forward="second", slow=True
     ),
     "ensemble": Case(modules.Ensemble, network=None, own=None, says=ASK, shown=None, slow=True),
-    "the steps call forward itself": Case(modules.CallsItsForward, network=None, or_asks=True),
+    "the steps call forward itself": Case(modules.CallsItsForward),
+    "a forward that changes the images as the steps do": Case(modules.NormalizesTwice, slow=True),
+    "a part of a wrapper that normalizes": Case(
+        modules.PartOfAWrapper, network="model", own=part("model"), same=lambda module: module.model
+    ),
+    "augmented in training": Case(modules.AugmentsInTraining, network="net", own=part("net")),
+    "augmented in training, no sanity check": Case(
+        modules.AugmentsInTraining, network="net", own=part("net"), trainer={"num_sanity_val_steps": 0}
+    ),
+    "augmented in training, no validation": Case(
+        modules.AugmentsInTraining,
+        network=None,
+        own=None,
+        says="the step changes the images before it calls net; set forward='net' if it only augments them",
+        shown=(),
+        trainer={"limit_val_batches": 0},
+    ),
+    "augmented in training, no validation, forward=": Case(
+        modules.AugmentsInTraining,
+        network="net",
+        own=part("net"),
+        forward="net",
+        trainer={"limit_val_batches": 0},
+        slow=True,
+    ),
+    "soft labels of mixup, no sanity check": Case(modules.Mixup, trainer={"num_sanity_val_steps": 0}, slow=True),
+    "resized in the steps": Case(
+        modules.ResizesInTheStep,
+        network=None,
+        own=None,
+        says=r"net with \(3, 24, 24\), not with the batch's images \(3, 16, 16\); set forward=",
+        shown=(),
+        slow=True,
+    ),
+    "features and logits of labels that reach the features": Case(
+        lambda: modules.FeaturesAndLogits(outputs=20),
+        rows(lambda image, label: (image, label * 5), ()),
+        width=20,
+        own=lambda module, batch: module(batch[0])[1].softmax(dim=1),
+        names=[str(number) for number in range(20)],
+        slow=True,
+    ),
+    "logits and probabilities": Case(modules.LogitsAndProbabilities, own=lambda module, batch: module(batch[0])[1]),
     "images scaled in the steps": Case(
         modules.ScalesInTheStep,
         rows(lambda image, label: (image * 255, label)),

@@ -45,15 +45,17 @@ class Batch:
     values: Tensor | None = None
 
 
-def find_batch(batch: Any) -> Batch:
+def find_batch(batch: Any, classes: int | None = None) -> Batch:
     """Find images and labels in a batch of any common structure: tuples, lists, dicts, dataclasses and objects.
 
     Images are the tensor of four dimensions with the name of one, such as ``image``, ``pixel_values`` or ``x``, else
     the first whose name is not that of a mask. Labels are the tensor with the name of labels, else the first one behind
-    the images that looks like labels: integers, one-hot or multi-hot rows, probabilities, or numbers.
+    the images that looks like labels: integers, one-hot or multi-hot rows, probabilities, or numbers. Rows with any
+    number of ones may be a table beside integers, unless they are as wide as there are classes.
 
     Args:
         batch: One batch of a data loader.
+        classes: Number of classes, if known.
 
     Raises:
         ConfigurationError: If there is no tensor of four dimensions, or its channels are last.
@@ -74,18 +76,22 @@ def find_batch(batch: Any) -> Batch:
     # Those behind the images first, as in (index, image, label).
     rest = [one for one in [*tensors[at + 1 :], *tensors[:at]] if one[0] not in _OTHER_NAMES]
     rest.sort(key=lambda one: one[0] not in _LABEL_NAMES)
-    read = [Batch(images, *found) for _, one in rest if (found := _labels_of(one, len(images))) is not None]
-    return _checked(next((one for one in read if one.labels is not None), read[0] if read else Batch(images)))
+    read = [(name, Batch(images, *found)) for name, one in rest if (found := _labels_of(one, len(images))) is not None]
+    labelled = [one for one in read if one[1].labels is not None]
+    name, chosen = next(iter([*labelled, *read]), ("", Batch(images)))
+    if name not in _LABEL_NAMES and _may_be_a_table(chosen, classes):
+        chosen = next((one for _, one in labelled if _are_numbers(one, classes)), chosen)
+    return _checked(chosen)
 
 
-def read_batch(reader: BatchToImages | None, batch: Any) -> Batch:
-    """Return images and labels of a batch, as a reader returns them; None: they are found.
+def read_batch(reader: BatchToImages | None, batch: Any, classes: int | None = None) -> Batch:
+    """Return images and labels of a batch, as a reader returns them; None: they are found, see `find_batch`.
 
     Raises:
         ConfigurationError: If there are no images.
     """
     if reader is None:
-        return find_batch(batch)
+        return find_batch(batch, classes)
     found = reader(batch)
     images, labels = (found, None) if isinstance(found, Tensor) else found
     if not isinstance(images, Tensor) or images.ndim != 4:
@@ -175,6 +181,22 @@ def _labels_of(tensor: Tensor, count: int) -> tuple[Tensor | None, Tensor | None
     if bool((tensor >= 0).all()) and torch.allclose(tensor.sum(dim=1), tensor.new_ones(()), atol=1e-2):
         return tensor.argmax(dim=1), None, None
     return None, None, tensor.float()
+
+
+def _may_be_a_table(batch: Batch, classes: int | None) -> bool:
+    """Whether rows of zeros and ones need not be labels."""
+    truths = batch.truths
+    return truths is not None and truths.shape[1] != classes and bool((truths.sum(dim=1) != 1).any())
+
+
+def _are_numbers(batch: Batch, classes: int | None) -> bool:
+    """Whether labels are whole numbers that may be those of classes, not those that count the images."""
+    labels = batch.labels
+    if labels is None or batch.truths is not None or batch.values is not None:
+        return False
+    if classes is not None:
+        return int(labels.max()) < classes
+    return len(labels) == 1 or bool((labels.diff() != 1).any())
 
 
 def _cover(image: Tensor, size: tuple[int, int]) -> Tensor:

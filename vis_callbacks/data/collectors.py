@@ -30,7 +30,12 @@ class Collector:
         count: How many.
         most_pixels: Height x width of all of them together, after which no more are kept. None: no bound.
         batch_to_images: How to read a batch. None: found automatically.
+
+    Attributes:
+        classes: Number of classes, if known.
     """
+
+    classes: int | None = None
 
     def __init__(
         self, count: int, *, most_pixels: int | None = None, batch_to_images: BatchToImages | None = None
@@ -83,7 +88,7 @@ class Collector:
         Raises:
             ConfigurationError: If the batch has no images.
         """
-        read = read_batch(self._read, batch)
+        read = read_batch(self._read, batch, self.classes)
         labels = [UNKNOWN] * len(read.images) if read.labels is None else read.labels.tolist()
         self.labels.update(labels)
         self._labelled |= read.labels is not None

@@ -1,10 +1,11 @@
-"""The calls that a user's step makes, watched while one batch passes, and the labels in that batch."""
+"""The calls that a user's step makes, watched while one batch passes."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 from weakref import ReferenceType, ref
 
 import torch
@@ -16,9 +17,10 @@ from torch.nn.modules.module import (
 )
 
 from vis_callbacks.model.classifier import input_dtype, unwrapped
+from vis_callbacks.model.guard import plain
+from vis_callbacks.model.labels import labels_in
 from vis_callbacks.model.nested import shapes_in, tensors_in
-
-LabelKind = Literal["numbers", "rows", "values"]
+from vis_callbacks.model.outputs import logits_among
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Call:
         name: Dotted name of the part; "" is the user's module itself.
         trained: Whether any of its weights is trained by this step.
         weighted: Whether it has weights.
-        image: Which image tensor ``(N, C, H, W)`` of the batch went in; -1 for another one, such as augmented images;
-            None if no image did.
+        image: Which image tensor ``(N, C, H, W)`` of the batch went in, by its values; -1 for another one, such as
+            augmented images; None if no image did.
         alone: Whether the part can be called with images and nothing else.
         keyword: The argument that took the images; "" for the first one.
         within: The parts whose calls made this one, the outermost first; none if the step itself did.
@@ -39,7 +41,10 @@ class Call:
         of_batch: Whether floating tensors of the batch other than its images went in.
         labelled: Whether integers ``(N,)`` went in too.
         widths: Widths K of the floating tensors ``(N, K)`` that came out, 1 for ``(N,)``, in order.
+        logits: Which of `widths` are the logits, by the graph or by what the part states; None: nothing tells.
         gave: The shapes that came out, as text.
+        images: The first two images of the batch, as pictures are made of them.
+        given: The first two images that went in.
     """
 
     name: str
@@ -54,60 +59,15 @@ class Call:
     of_batch: bool = False
     labelled: bool = False
     widths: tuple[int, ...] = ()
+    logits: int | None = None
     gave: str = ""
+    images: Tensor | None = field(default=None, repr=False, compare=False)
+    given: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def direct(self) -> bool:
         """Whether the step or the module's own forward made it."""
         return not any(self.within)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the labels of a batch look like.
-
-    Attributes:
-        kind: ``"numbers"`` of classes ``(N,)``, ``"rows"`` of zeros and ones ``(N, K)``, or other ``"values"``.
-        least: Number of classes that there are at least.
-        width: Width K of rows and values.
-        several: Whether a row has several ones, or none.
-    """
-
-    kind: LabelKind
-    least: int
-    width: int
-    several: bool = False
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> "Labels":
-        """Describe labels ``(N,)`` or ``(N, K)``.
-
-        Example:
-            >>> Labels.of(torch.tensor([4, 0]))
-            Labels(kind='numbers', least=5, width=1, several=False)
-        """
-        column = tensor.ndim == 1 or tensor.shape[1] == 1
-        width = 1 if column else tensor.shape[1]
-        if column and not tensor.is_floating_point() and tensor.dtype != torch.bool:
-            return cls("numbers", int(tensor.max()) + 1, 1)
-        binary = bool(((tensor == 0) | (tensor == 1)).all())
-        if column:
-            return cls("numbers", 2, 1) if binary else cls("values", 0, 1)
-        # One-hot rows, and those that mixup blends, sum to one.
-        blended = bool((tensor >= 0).all()) and bool(((tensor.float().sum(dim=1) - 1).abs() < 1e-3).all())
-        return cls("rows", width, width, several=not blended) if binary or blended else cls("values", 0, width)
-
-
-def labels_in(batch: Any) -> tuple[Labels, ...]:
-    """Describe everything in a batch that may be its labels.
-
-    Example:
-        >>> [one.kind for one in labels_in((torch.zeros(2, 3, 8, 8), torch.tensor([4, 0]), torch.rand(2)))]
-        ['numbers', 'values']
-    """
-    tensors = list(tensors_in(batch))
-    count = next((len(tensor) for tensor in tensors if _is_image(tensor)), None)
-    return tuple(Labels.of(tensor) for tensor in tensors if tensor.ndim in (1, 2) and len(tensor) == count)
 
 
 class CallWatch:
@@ -121,21 +81,33 @@ class CallWatch:
         batch: The batch that the step gets.
         optimized: Identities of the parameters that an optimizer trains. Empty: those that require a gradient.
         training: Whether it is a training step.
+        readers: Functions from a batch to the images of pictures.
 
     Attributes:
         optimized: See above.
         training: See above.
         calls: What was seen, in the order in which the calls ended.
-        images: Copies of the first two images of the batch; None if it has none.
+        images: Copies of the first two images of the batch; None if it has none. Pictures are made of images as they
+            are before a training step, and after one of validation.
         labels: What may be the labels of the batch.
         blind: Whether nothing can be watched, as hooks would compile the module anew.
     """
 
-    def __init__(self, module: nn.Module, batch: Any, *, optimized: frozenset[int], training: bool) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        batch: Any,
+        *,
+        optimized: frozenset[int],
+        training: bool,
+        readers: Sequence[Callable[[Any], Any]] = (),
+    ) -> None:
         self.calls: list[Call] = []
         self.labels = labels_in(batch)
+        self._read: Callable[[], list[Tensor]] = partial(_images_of, batch, readers)
+        self._known = self._read()
+        self.images = next(iter(self._known), None)
         images = [tensor for tensor in tensors_in(batch) if _is_image(tensor)]
-        self.images = images[0][:2].detach().clone() if images else None
         self._kept = list(tensors_in(batch))  # so that no other tensor gets their identities
         self._batch = {id(tensor): index for index, tensor in enumerate(images)}
         self._others = {id(tensor) for tensor in self._kept if tensor.is_floating_point()} - self._batch.keys()
@@ -156,15 +128,39 @@ class CallWatch:
             handle.remove()
             # torch forgets to, and takes modules for hooked ever after.
             _global_forward_hooks_with_kwargs.pop(handle.id, None)
+        if self._handles:
+            with suppress(Exception):
+                self._compare()
         self._handles, self._kept, self._batch, self._others, self._made = [], [], {}, set(), []
+        self._open, self._known, self._read = [], [], list
 
-    def _enter(self, part: nn.Module, _: Any) -> None:
+    def _compare(self) -> None:
+        """Tell by their values which images went into the calls: not while the step runs, as a GPU would wait."""
+        if not self.training:
+            self._known = self._read()
+            self.images = next(iter(self._known), None)
+        for index, call in enumerate(self.calls):
+            given = call.given
+            if given is not None and self._known:
+                found = next((at for at, images in enumerate(self._known) if alike(images, given)), -1)
+                self.calls[index] = replace(call, image=found, images=self.images)
+
+    def _enter(self, part: nn.Module, args: Any) -> None:
         # A call of it that is still open has failed, and is tried again.
         again = next((index for index, one in enumerate(self._open) if one.part is part), len(self._open))
         del self._open[again:]
         # In several processes Lightning calls a step through the module's forward.
         redirected = "_ForwardRedirection" in getattr(part.forward, "__qualname__", "")
-        self._open.append(_Open(part, None if redirected else self._names.get(id(part)), len(self.calls)))
+        name, given = None if redirected else self._names.get(id(part)), None
+        if name is not None and self._counts(args):
+            # Before the part, which may change them in place.
+            with suppress(Exception):
+                given = _first_images(args)
+        self._open.append(_Open(part, name, len(self.calls), given))
+
+    def _counts(self, values: Iterable[Any]) -> bool:
+        """Whether a call that starts now with these values is looked at: the step's, or one with the batch's images."""
+        return not any(one.name for one in self._open) or any(id(value) in self._batch for value in values)
 
     def _leave(self, part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         # Nothing that is wrong here may stop the step.
@@ -172,19 +168,21 @@ class CallWatch:
             self._record(part, args, kwargs, output)
 
     def _record(self, part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        name, first = None, len(self.calls)
+        name, first, before = None, len(self.calls), None
         while self._open:
             left = self._open.pop()
             if left.part is part:
-                name, first = left.name, left.first
+                name, first, before = left.name, left.first, left.given
                 break
         # What activation checkpointing runs again in the backward is no call of the step.
         if name is None or torch._C._current_graph_task_id() != -1:
             return
-        within = tuple(one.name for one in self._open if one.name is not None)
-        if any(within) and not any(id(value) in self._batch for value in (*args, *kwargs.values())):
+        if not self._counts((*args, *kwargs.values())):
             return
+        within = tuple(one.name for one in self._open if one.name is not None)
         call = self._call(name, part, args, kwargs, output, within)
+        if call.image is not None:
+            call = replace(call, given=_first_images(kwargs) if before is None else before)
         made = _outputs(output)
         if call.widths and not call.alone:
             # What it returns as it is was made by that part alone.
@@ -220,29 +218,100 @@ class CallWatch:
             of_batch=any(id(tensor) in self._others for tensor in given),
             labelled=any(tensor.ndim == 1 and not tensor.is_floating_point() for tensor in given),
             widths=_widths(made, count),
+            logits=logits_among(part, _rows(made, count)),
             gave=shapes_in(output),
         )
 
 
 @dataclass(frozen=True)
 class _Open:
-    """A call that has not ended: its part, its name if it is recorded, and how many calls had ended before."""
+    """A call that has not ended.
+
+    Attributes:
+        part: What is called.
+        name: Its name, if the call is recorded.
+        first: How many calls had ended before.
+        given: The first two images that went in.
+    """
 
     part: nn.Module
     name: str | None
     first: int
+    given: Tensor | None = None
 
 
-def tried(part: nn.Module, name: str, images: Tensor, *, trained: bool) -> Call:
-    """Call a part of a module with images, inside `undisturbed`, and return the call.
+def tried(
+    part: nn.Module, name: str, images: Tensor, *, trained: bool, inner: Mapping[str, nn.Module] | None = None
+) -> tuple[Call, dict[str, Tensor]]:
+    """Call a part of a module with images, inside `undisturbed`.
+
+    Args:
+        part: What is called.
+        name: Its name.
+        images: ``(N, C, H, W)``.
+        trained: Whether it is trained.
+        inner: Other parts, by name, which it may call.
+
+    Returns:
+        The call, and the first images that went into each of the other parts that it called.
 
     Raises:
         Exception: Whatever the part raises.
     """
-    with torch.no_grad():
-        output = part(images.to(input_dtype(part), copy=True))
-    widths = _widths(_outputs(output), len(images))
-    return Call(name, trained, image=-1, widths=widths, gave=shapes_in(output))
+    reached: dict[str, Tensor] = {}
+
+    def keep(inner: str, _: nn.Module, args: Any, kwargs: Any) -> None:
+        given = _first_images((args, kwargs))
+        if given is not None:
+            reached.setdefault(inner, given)
+
+    handles = [
+        one.register_forward_pre_hook(partial(keep, inner), with_kwargs=True) for inner, one in (inner or {}).items()
+    ]
+    try:
+        with torch.enable_grad():
+            # A copy: a part may change it in place.
+            output = part(plain(images).to(input_dtype(part), copy=True).requires_grad_().clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    rows = _rows(_outputs(output), len(images))
+    call = Call(
+        name, trained, image=0, widths=tuple(map(_width, rows)), logits=logits_among(part, rows), gave=shapes_in(output)
+    )
+    return call, reached
+
+
+def picked(output: Any, count: int, number: int, width: int) -> Any:
+    """Return the rows of numbers that were found to be the logits, from another output of the same part.
+
+    Args:
+        output: What the part gave.
+        count: Number of images.
+        number: Which of the rows they were.
+        width: How wide they were.
+    """
+    rows = _rows(_outputs(output), count)
+    if number < len(rows) and _width(rows[number]) == width:
+        return rows[number]
+    fits = [one for one in rows if _width(one) == width]
+    return fits[0] if len(fits) == 1 else output
+
+
+def alike(images: Tensor, others: Tensor) -> bool:
+    """Whether two tensors hold the same images, up to their type, their place and rounding.
+
+    Example:
+        >>> images = torch.rand(2, 3, 4, 4)
+        >>> alike(images, images.half()), alike(images, images - 0.5)
+        (True, False)
+    """
+    if images.shape != others.shape:
+        return False
+    one, other = (plain(tensor.detach()).to("cpu", torch.float32) for tensor in (images, others))
+    # Half a hundredth is what the coarsest of the types in use rounds off.
+    least = 1e-3 * float(one.abs().nanmedian()) + 1e-6
+    return torch.allclose(one, other, rtol=5e-3, atol=least, equal_nan=True)
 
 
 def is_trained(part: nn.Module, optimized: frozenset[int]) -> bool:
@@ -321,11 +390,30 @@ def _is_image(tensor: Tensor) -> bool:
     return tensor.ndim == 4
 
 
+def _first_images(values: Any) -> Tensor | None:
+    """Return copies of the first two images of the first image tensor."""
+    found = next((tensor for tensor in tensors_in(values) if _is_image(tensor)), None)
+    return None if found is None else plain(found[:2].detach()).clone()
+
+
+def _images_of(batch: Any, readers: Iterable[Callable[[Any], Any]]) -> list[Tensor]:
+    """Return copies of the first two images of each image tensor in a batch, and of what the readers see in it."""
+    read: list[Any] = [batch]
+    for reader in readers:
+        # What fails is reported where samples are taken.
+        with suppress(Exception):
+            read.append(reader(batch))
+    return [found for tensor in tensors_in(read) if (found := _first_images(tensor)) is not None]
+
+
+def _rows(tensors: Iterable[Tensor], count: int) -> list[Tensor]:
+    """Return the floating tensors ``(N, K)`` and ``(N,)``."""
+    return [one for one in tensors if one.is_floating_point() and one.ndim in (1, 2) and len(one) == count]
+
+
+def _width(row: Tensor) -> int:
+    return 1 if row.ndim == 1 else row.shape[1]
+
+
 def _widths(tensors: Iterable[Tensor], count: int) -> tuple[int, ...]:
-    return tuple(_widths_of(tensors, count))
-
-
-def _widths_of(tensors: Iterable[Tensor], count: int) -> Iterator[int]:
-    for tensor in tensors:
-        if tensor.is_floating_point() and tensor.ndim in (1, 2) and len(tensor) == count:
-            yield 1 if tensor.ndim == 1 else tensor.shape[1]
+    return tuple(map(_width, _rows(tensors, count)))

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from vis_callbacks import checks
 from vis_callbacks.errors import ConfigurationError, SubjectError, brief, nearest
-from vis_callbacks.model.calls import Call, Labels, is_trained, taken_by, tried
+from vis_callbacks.model.calls import Call, alike, is_trained, picked, taken_by, tried
 from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
 from vis_callbacks.model.guard import undisturbed
+from vis_callbacks.model.labels import Labels
 from vis_callbacks.model.layers import known_as, named_layers
-from vis_callbacks.model.meaning import Meaning
-from vis_callbacks.model.nested import tensors_in
+from vis_callbacks.model.meaning import Meaning, meaning_of
 
 Forward: TypeAlias = Callable[[nn.Module, Tensor], Any] | str | None
 """A function from module and images to logits, its import path, a child's dotted name, or None: found."""
@@ -40,7 +40,7 @@ class Subject:
         problem: Where the evidence contradicts itself, one sentence that names the option to set; then no class is
             predicted. "" where it does not.
         runs: Whether the network can be called with images; if not, `problem` says why.
-        chosen: Whether it gives several outputs, of which the one of this width is meant.
+        output: Which of several outputs ``(N, K)`` is meant; None: there is but one.
     """
 
     network: str = ""
@@ -52,7 +52,7 @@ class Subject:
     evidence: str = ""
     problem: str = ""
     runs: bool = True
-    chosen: bool = False
+    output: int | None = None
 
     @property
     def predicts(self) -> bool:
@@ -111,16 +111,21 @@ class Classes:
 
     def labels_for(self, width: int) -> Labels | None:
         """Return the labels that fit this many outputs best: class numbers before rows before values."""
-        found = [one for one in self.labels if one.kind != "numbers"]
-        found = [one for one in found if one.width == width]
         numbers = sorted((one for one in self.labels if one.kind == "numbers"), key=lambda one: one.least)
-        rows = [one for one in found if one.kind == "rows"]
-        return next(iter([*rows, *numbers, *found]), None)
+        values = [one for one in self.labels if one.kind == "values" and one.width in (1, width)]
+        values = [one for one in values if one.width == width or not self.expect(width)]
+        return next(iter([*self._rows(width), *numbers, *values]), None)
 
     def expect(self, width: int) -> bool:
         """Whether something says that there are this many classes."""
-        rows = any(one.kind == "rows" and one.width == width for one in self.labels)
-        return width in (self.names, *self.stated) or rows or (width == 1 and self.names == 2)
+        return width in (self.names, *self.stated) or bool(self._rows(width)) or (width == 1 and self.names == 2)
+
+    def _rows(self, width: int) -> list[Labels]:
+        """Return the rows that are labels of this many classes."""
+        rows = [one for one in self.labels if one.kind == "rows" and one.width == width]
+        numbers = [one.least for one in self.labels if one.kind == "numbers"]
+        # Beside whole numbers that are classes, zeros and ones may be anything, such as a table; one-hot rows may not.
+        return [one for one in rows if not (one.several and numbers and max(numbers) <= max(width, 2))]
 
 
 class Network(nn.Module):
@@ -163,11 +168,12 @@ def _called(function: Callable[[nn.Module, Tensor], Any], text: str, module: nn.
         raise SubjectError(_sentence(found, f"it must be {_FUNCTION}")) from error
 
 
-def _picked(part: nn.Module, keyword: str, width: int, images: Tensor) -> Any:
+def _picked(part: nn.Module, subject: Subject, images: Tensor) -> Any:
     """Return the one of several outputs that are the logits."""
-    output = part(**{keyword: images}) if keyword else part(images)
-    fits = [one for one in tensors_in(output) if one.is_floating_point() and tuple(one.shape) == (len(images), width)]
-    return fits[0] if len(fits) == 1 else output
+    output = part(**{subject.keyword: images}) if subject.keyword else part(images)
+    assert subject.output is not None
+    assert subject.width is not None
+    return picked(output, len(images), subject.output, subject.width)
 
 
 def guesses(module: nn.Module, forward: Forward = None) -> list[nn.Module]:
@@ -203,8 +209,8 @@ def network_of(module: nn.Module, subject: Subject, forward: Forward = None) -> 
         return Network(part, partial(_refuse, subject.problem))
     if called is not None:
         return Network(module, partial(_called, called, _text(forward), module))
-    if subject.chosen and subject.width is not None:
-        return Network(part, partial(_picked, part, subject.keyword, subject.width))
+    if subject.output is not None:
+        return Network(part, partial(_picked, part, subject))
     if subject.keyword:
         return Network(part, lambda images: part(**{subject.keyword: images}))
     return known_as(part, subject.network)
@@ -238,9 +244,11 @@ def find_subject(
         return _stated(module, forward, calls, classes, images)
     seen = [call for call in calls if call.image is not None]
     subject = _of_calls(module, calls, classes) if any(call.widths for call in seen) else None
+    if subject is not None and subject.output is not None and subject.problem and images is not None:
+        subject = _of_calls(module, _with_graphs(module, subject, calls, images), classes)
     told = subject is not None and subject.runs and subject.meaning != "embedding"
     if subject is not None and (told or images is None or not _heads(calls)):
-        return subject
+        return _fed(module, subject, calls, classes, optimized)
     # Nothing that the step called with images gives what its heads give: something may that it did not call.
     called = {call.name for call in seen}
     names = [name for name in _candidates(module, optimized) if name not in called]
@@ -249,15 +257,22 @@ def find_subject(
         return Subject(name, _kind(_part(module, name)), evidence="no call of it was seen that gives logits")
     found: list[Call] = []
     problems: list[str] = []
+    changed: list[Call] = []
     trained = {name: is_trained(_part(module, name), optimized) for name in names}
+    entry = next((call for call in seen if call.weighted and call.given is not None), None)
     with undisturbed(module):
         for name in names:
             try:
-                found.append(tried(_part(module, name), name, images, trained=trained[name]))
-                if not name and found[-1].widths:
-                    break
+                call, reached = _try(module, name, entry, images, trained=trained[name])
             except Exception as error:
                 problems.append(f"{_named(module, name)}.forward takes {taken_by(_part(module, name))}: {brief(error)}")
+                continue
+            if entry is not None and entry.name in reached and not _reaches(entry, reached):
+                changed.append(entry)
+                continue
+            found.append(call)
+            if not name and call.widths:
+                break
     if subject is not None:
         found = [call for call in found if {*call.widths} & {width for head in _heads(calls) for width in head.widths}]
     if any(call.widths for call in found):
@@ -266,10 +281,84 @@ def find_subject(
         return replace(chosen, evidence=chosen.evidence.replace("the step calls it", "called"))
     if subject is not None:
         return subject
+    if changed:
+        name = changed[0].name
+        return Subject(name, _kind(_part(module, name)), problem=_of_changed(module, changed[0]), runs=False)
     gave = dict.fromkeys(f"{_named(module, call.name)} gives {call.gave}" for call in [*reversed(seen), *found])
     text = f"no part of {_kind(module)} maps images to logits (N, classes): {'; '.join([*gave, *problems][:2])}"
     name = next((call.name for call in reversed(seen)), (*names, "")[0])
     return _unknown(module, name, text, f"set forward= to {_FUNCTION}", runs=False)
+
+
+def _fed(
+    module: nn.Module, subject: Subject, calls: Sequence[Call], classes: Classes, optimized: frozenset[int]
+) -> Subject:
+    """Return a subject that gets from images what the step gives it: where it changes them, another one, or none."""
+    call = changed_for(subject, calls)
+    if call is None or subject.problem:
+        return subject
+    assert call.images is not None
+    outer = subject.network.split(".")[:-1]
+    names = [".".join(outer[:depth]) for depth in range(len(outer), -1, -1)] if subject.network else []
+    for name in names:
+        part = _part(module, name)
+        if not has_forward(part) or _switches_gradients_off(part):
+            continue
+        with suppress(Exception), undisturbed(module):
+            found, reached = _try(module, name, call, call.images, trained=is_trained(part, optimized))
+            if subject.width in found.widths and _reaches(call, reached):
+                evidence = f"its forward changes images as the step does before it calls {subject.network}"
+                return _meant(module, Subject(name, _kind(part), evidence=evidence), [*calls, found], found, classes)
+    return replace(subject, problem=_of_changed(module, call), runs=False)
+
+
+def changed_for(subject: Subject, calls: Sequence[Call]) -> Call | None:
+    """Return a call of the subject's network, if the step always calls it with other images than the batch's."""
+    own = [call for call in calls if call.name == subject.network and call.image is not None]
+    if subject.forward or any(call.image != -1 for call in own):
+        return None
+    return next((call for call in own if call.images is not None), None)
+
+
+def _try(
+    module: nn.Module, name: str, inner: Call | None, images: Tensor, *, trained: bool
+) -> tuple[Call, dict[str, Tensor]]:
+    """Call a part with the images of another call, and see whether it makes that call."""
+    if inner is not None and inner.images is not None:
+        images = inner.images
+    others = {} if inner is None or inner.name == name else {inner.name: _part(module, inner.name)}
+    return tried(_part(module, name), name, images, trained=trained, inner=others)
+
+
+def _reaches(call: Call, reached: Mapping[str, Tensor]) -> bool:
+    """Whether a part was reached by what the step gives it."""
+    given = reached.get(call.name)
+    return given is not None and call.given is not None and alike(call.given, given)
+
+
+def _with_graphs(module: nn.Module, subject: Subject, calls: Sequence[Call], images: Tensor) -> list[Call]:
+    """Return the calls, those of the subject's network with the logits among its outputs as the graph shows them."""
+    own = [call for call in calls if call.name == subject.network and not call.keyword]
+    if not own:
+        return list(calls)
+    with suppress(Exception), undisturbed(module):
+        found, _ = tried(_part(module, subject.network), subject.network, images, trained=True)
+        own = [call for call in own if call.widths == found.widths]
+        return [replace(call, logits=found.logits) if call in own else call for call in calls]
+    return list(calls)
+
+
+def _of_changed(module: nn.Module, call: Call) -> str:
+    """Say that a step gives a part other images than those of the batch."""
+    assert call.images is not None
+    assert call.given is not None
+    name, shapes = _named(module, call.name), [tuple(one.shape[1:]) for one in (call.images, call.given)]
+    if shapes[0] != shapes[1]:
+        text = f"the step calls {name} with {shapes[1]}, not with the batch's images {shapes[0]}"
+        return _sentence(text, f"set forward= to {_FUNCTION}")
+    text = f"the step changes the images before it calls {name}"
+    same = f"forward={call.name!r} if it only augments them, else to" if call.name else "forward= to"
+    return _sentence(text, f"set {same} {_FUNCTION} that changes them too")
 
 
 def stated_classes(module: nn.Module) -> frozenset[int]:
@@ -302,7 +391,7 @@ def _stated(
     try:
         with undisturbed(module):
             network = network_of(module, subject, forward)
-            call = tried(network, name, images, trained=True)
+            call, _ = tried(network, name, images, trained=True)
     except Exception:
         # The event that needs the logits reports it.
         return subject
@@ -316,7 +405,11 @@ def _of_calls(module: nn.Module, calls: Sequence[Call], classes: Classes) -> Sub
     able = [call for call in able if not (_switches_gradients_off(_part(module, call.name)) and len(able) > 1)]
     if not able:
         call = next((call for call in reversed(seen) if not call.partial), seen[0])
-        text = f"{_named(module, call.name)}.forward takes {taken_by(_part(module, call.name))}, not images alone"
+        part = _named(module, call.name)
+        if call.partial:
+            text = f"{part} gives {call.gave}, of which {_kind(module)} makes something else"
+        else:
+            text = f"{part}.forward takes {taken_by(_part(module, call.name))}, not images alone"
         return _unknown(module, call.name, text, f"set forward= to {_FUNCTION}", runs=False)
     # Features that go on into a head are no logits, though they have the shape of some.
     parts, able = able, [call for call in able if not _goes_on(call, _heads(calls), classes)]
@@ -366,28 +459,35 @@ def _goes_on(call: Call, heads: Sequence[Call], classes: Classes) -> bool:
 def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Call, classes: Classes) -> Subject:
     """Add to a subject how many outputs it has, what they mean, and what contradicts that."""
     judged = _judged(calls)
-    widths = list(call.widths)
+    places = list(range(len(call.widths)))
     own = _read(_part(module, subject.network), "num_classes")
     for fits in (
         classes.expect,
         lambda width: width in judged,
         lambda width: width == own,
-        lambda width: any(one.kind == "numbers" and one.least == width for one in classes.labels),
         lambda width: all(one.kind != "numbers" or one.least <= max(width, 2) for one in classes.labels),
     ):
-        widths = [width for width in widths if fits(width)] or widths
-    if not widths:
+        places = [place for place in places if fits(call.widths[place])] or places
+    if call.logits in places:
+        places = [call.logits]
+    highest = {one.least for one in classes.labels if one.kind == "numbers"}
+    places = [place for place in places if call.widths[place] in highest] or places
+    if not places:
         text = f"{_named(module, subject.network)} gives {call.gave}, expected logits (N, classes)"
         return replace(subject, problem=_sentence(text, f"set forward= to {_FUNCTION}"), runs=False)
-    width = widths[0]
+    width = call.widths[places[0]]
     name = f"forward={subject.forward!r}" if subject.forward else _named(module, subject.network)
     evidence = subject.evidence or f"the step calls it with images and it gives (N, {width})"
     labels = classes.labels_for(width)
     known = classes.expect(width)
-    meaning = _meaning(module, width, labels, calls)
-    subject = replace(subject, width=width, evidence=evidence, meaning=meaning, chosen=len(call.widths) > 1)
-    if len(widths) > 1:
-        text = f"{name} gives outputs of {' and '.join(map(str, widths[:3]))}, and nothing tells which are the logits"
+    losses = [_kind(_part(module, one.name)) for one in calls if width in one.features]
+    meaning = meaning_of(width, labels, losses)
+    subject = replace(subject, width=width, evidence=evidence, meaning=meaning)
+    if len(call.widths) > 1:
+        subject = replace(subject, output=places[0])
+    if len(places) > 1:
+        widths = " and ".join(str(call.widths[place]) for place in places[:3])
+        text = f"{name} gives outputs of {widths}, and nothing tells which are the logits: the first are shown"
         return replace(subject, problem=_sentence(text, "set class_names=, or forward= to choose"))
     if meaning in ("value", "embedding"):
         return subject
@@ -408,29 +508,6 @@ def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Cal
         text = f"{name} gives one output, and there are {classes.names} class names: no verdict is given"
         return replace(subject, problem=_sentence(text, "set forward= to what gives the logits"))
     return subject
-
-
-_BY_LOSS: Mapping[Meaning, tuple[str, ...]] = {
-    "labels": ("BCEWithLogitsLoss", "BCELoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss"),
-    "value": ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "PoissonNLLLoss", "GaussianNLLLoss"),
-    "embedding": ("TripletMarginLoss", "TripletMarginWithDistanceLoss", "CosineEmbeddingLoss"),
-}
-
-
-def _meaning(module: nn.Module, width: int, labels: Labels | None, calls: Sequence[Call]) -> Meaning:
-    for call in calls:
-        kind = _kind(_part(module, call.name))
-        meaning = next((one for one, kinds in _BY_LOSS.items() if kind in kinds), None)
-        if meaning is not None and width in call.features:
-            # A student that also imitates its teacher's logits predicts classes.
-            if meaning == "value" and labels is not None and labels.kind != "values" and width > 1:
-                continue
-            return "binary" if meaning == "labels" and width == 1 else meaning
-    if labels is not None and labels.kind == "values":
-        return "value"
-    if width == 1:
-        return "value" if labels is not None and labels.least > 2 else "binary"
-    return "labels" if labels is not None and labels.several else "classes"
 
 
 def _judged(calls: Iterable[Call]) -> set[int]:

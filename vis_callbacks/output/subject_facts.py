@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-_TARGETS = {
+_CLASSES = {
     "predicted": "predicted class",
     "label": "true class",
     "contrast": "predicted class against the true one",
 }
+_NUMBERS = {
+    "predicted": "largest {}",
+    "label": "largest {}",
+    "contrast": "largest {} against the second largest",
+}
+"""Of outputs that are no classes there is no true one."""
 
 
 def subject_facts(subject: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -30,8 +36,22 @@ def subject_facts(subject: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         facts.append(("Layer of the maps", ", ".join(map(str, layers)), ", ".join(sizes)))
     targets = subject.get("targets")
     if isinstance(targets, (list, tuple)) and targets:
-        facts.append(("Target", ", ".join(_TARGETS.get(str(one), f"class {one}") for one in targets), ""))
+        facts.append(("Target", ", ".join(dict.fromkeys(_target(subject, str(one)) for one in targets)), ""))
+    if pixels := _text(subject, "pixels"):
+        bands = subject.get("bands")
+        shown = f"bands {', '.join(map(str, bands))}" if isinstance(bands, (list, tuple)) else ""
+        facts.append(("Colours by", pixels, shown))
     return facts
+
+
+def _target(subject: Mapping[str, Any], target: str) -> str:
+    meaning = subject.get("meaning")
+    if meaning not in ("value", "embedding"):
+        return _CLASSES.get(target, f"class {target}")
+    noun = "output" if meaning == "value" else "feature"
+    if meaning == "value" and subject.get("width") == 1:
+        return "the output"
+    return _NUMBERS.get(target, f"{{}} {target}").format(noun)
 
 
 def _text(subject: Mapping[str, Any], name: str) -> str:

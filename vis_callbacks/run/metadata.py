@@ -75,7 +75,7 @@ class RunMetadata:
                 continue
             targets = list(dict.fromkeys([*main.get("targets", ()), *found["targets"]]))
             layers = {**main.get("layers", {}), **found.get("layers", {})}
-            main = {**found, "targets": targets, "layers": layers}
+            main = {**main, **found, "targets": targets, "layers": layers}
         return {"subject": main, **({"subjects": others} if others else {})} if main else {}
 
     def mark_ended(self, epoch: int, error: BaseException | None) -> None:
@@ -155,19 +155,24 @@ def _about_model(module: nn.Module) -> dict[str, Any]:
 
 
 def _about_pictures(ready: Ready) -> dict[str, Any]:
-    """Return the target, and the layers of which maps are made, with the sizes of the maps."""
+    """Return the target, what the colours go by, and the layers of which maps are made, with the sizes of the maps."""
     if ready.samples is None or ready.model is None:
         return {"targets": [], "layers": {}}
-    targets, found = [str(ready.technique.targets)], known_feature_info(ready.model, ready.samples.images)
+    about: dict[str, Any] = {"targets": [str(ready.technique.targets)], "pixels": ready.samples.pixel_source}
+    if ready.samples.bands is not None:
+        about["bands"] = list(ready.samples.bands)
+    found = known_feature_info(ready.model, ready.samples.images)
     layers: dict[str, list[int]] = {}
+    network = "" if ready.subject is None else ready.subject.network
     # Those of class activation maps; other techniques name their layers in their pictures.
     if found is None or not hasattr(ready.technique, "reads_gradient"):
-        return {"targets": targets, "layers": {}}
+        return {**about, "layers": {}}
     for choice in getattr(ready.technique, "layers", ()):
         with suppress(LayerError):
             name = found.default_layer() if choice is None else find_layer(ready.model, choice)[0]
-            layers[name] = list(found.layout(name).size)
-    return {"targets": targets, "layers": layers}
+            size = list(found.layout(name).size)
+            layers[f"{network}.{name}" if network else name] = size
+    return {**about, "layers": layers}
 
 
 def _size(module: nn.Module) -> int:

@@ -223,7 +223,14 @@ class Run:
         if self.subjects.wanted:
             with self.timer.time("subject"):
                 optimized = optimized_parameters(trainer)
-                self.subjects.watch(module, batch, optimized=optimized, training=stage == "train")
+                readers = [one.sample_request.batch_to_images for one in self.techniques if one.uses_samples]
+                self.subjects.watch(
+                    module,
+                    batch,
+                    optimized=optimized,
+                    training=stage == "train",
+                    readers=list(dict.fromkeys(filter(None, readers))),
+                )
 
     def observe_batch(self, trainer: Trainer, stage: str, batch: Any, loader: int = 0) -> None:
         """Take samples from a batch, if it is of the stage that they come from, and of its first loader."""
@@ -413,8 +420,12 @@ class Run:
             return Classes(len(names), stated_classes(module))
 
         with self.timer.time("subject"):
-            for subject in self.subjects.settle(module, classes, fitting=is_fitting(trainer), final=final):
-                if subject.problem and trainer.is_global_zero:
+            fitting = is_fitting(trainer)
+            validates = fitting and has_validation(trainer)
+            for subject in self.subjects.settle(module, classes, fitting=fitting, validates=validates, final=final):
+                # Where no samples can be taken, that is said instead.
+                blank = self.subjects.without_images and self.selector.wants_batches
+                if subject.problem and trainer.is_global_zero and not blank:
                     self.warnings.warn_subject(subject.problem)
 
     @property

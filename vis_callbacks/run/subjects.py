@@ -9,38 +9,65 @@ from weakref import ReferenceType, ref
 from torch import Tensor, nn
 
 from vis_callbacks.errors import brief
-from vis_callbacks.model.calls import Call, CallWatch, Labels
-from vis_callbacks.model.subject import Classes, Forward, Network, Subject, find_subject, guesses, network_of
+from vis_callbacks.model.calls import Call, CallWatch
+from vis_callbacks.model.labels import Labels
+from vis_callbacks.model.subject import (
+    Classes,
+    Forward,
+    Network,
+    Subject,
+    changed_for,
+    find_subject,
+    guesses,
+    network_of,
+)
 
 _MOST_BATCHES = 4
-"""Batches of validation that are watched for a network; after the first batch of training no other is."""
+"""Batches of validation that are watched for a network, beside the first one of training."""
 
 
 @dataclass
 class _Evidence:
     """What the batches have shown so far."""
 
-    batches: int = 0
+    validated: int = 0
+    trained: int = 0
     calls: dict[bool, list[Call]] = field(default_factory=lambda: {False: [], True: []})
     labels: tuple[Labels, ...] = ()
     images: Tensor | None = None
     optimized: frozenset[int] = frozenset()
-    training: bool = False
     blind: bool = False
+    fresh: bool = False
 
     @property
     def all_calls(self) -> list[Call]:
-        """The calls, by steps of training where there are any: only those show what is trained."""
+        """The calls, by steps of training where there are any: only those show what is trained.
+
+        Which images go in is told by validation, where there is any: training may augment them.
+        """
         names = {call.name for call in self.calls[True]}
-        return [*self.calls[True], *(call for call in self.calls[False] if call.name not in names)]
+        plain: dict[str, Call] = {}
+        for call in self.calls[False]:
+            known = plain.get(call.name)
+            if call.image is not None and (known is None or known.image == -1):
+                plain[call.name] = call
+        told = [
+            replace(call, image=other.image, images=other.images, given=other.given)
+            if call.image == -1 and (other := plain.get(call.name)) is not None
+            else call
+            for call in self.calls[True]
+        ]
+        return [*told, *(call for call in self.calls[False] if call.name not in names)]
 
     def add(self, watch: CallWatch) -> None:
         """Add what was seen while one batch passed."""
-        self.batches += 1
+        self.fresh = True
+        self.trained += watch.training
+        self.validated += not watch.training
         self.calls[watch.training] += watch.calls
         self.labels += watch.labels
         self.images = watch.images if self.images is None else self.images
-        self.optimized, self.training, self.blind = watch.optimized, watch.training, watch.blind
+        self.optimized, self.blind = watch.optimized, watch.blind
 
 
 class Subjects:
@@ -115,13 +142,29 @@ class Subjects:
         """Whether any subject is not known yet."""
         return any(key not in self._found for key in self._options)
 
-    def watch(self, module: nn.Module, batch: Any, *, optimized: frozenset[int], training: bool) -> None:
-        """Watch the calls of a step, which starts now with this batch, if that can still tell anything."""
+    @property
+    def without_images(self) -> bool:
+        """Whether batches have passed by of which none had images."""
+        return bool(self._seen.trained or self._seen.validated) and self._seen.images is None
+
+    def watch(
+        self,
+        module: nn.Module,
+        batch: Any,
+        *,
+        optimized: frozenset[int],
+        training: bool,
+        readers: Sequence[Callable[[Any], Any]] = (),
+    ) -> None:
+        """Watch the calls of a step, which starts now with this batch, if that can still tell anything.
+
+        See `CallWatch` for the arguments.
+        """
         self.stop_watching()
-        if self.wanted and (training or self._seen.batches < _MOST_BATCHES):
+        if self.wanted and (self._seen.trained == 0 if training else self._seen.validated < _MOST_BATCHES):
             # Whatever is in a batch: where it cannot be understood, what maps images to logits is tried.
             with suppress(Exception):
-                self._watch = CallWatch(module, batch, optimized=optimized, training=training)
+                self._watch = CallWatch(module, batch, optimized=optimized, training=training, readers=readers)
 
     def stop_watching(self) -> None:
         """Stop watching: the step has ended, or failed. Idempotent."""
@@ -131,7 +174,13 @@ class Subjects:
             self._watch = None
 
     def settle(
-        self, module: nn.Module, classes: Callable[[Forward], Classes], *, fitting: bool, final: bool
+        self,
+        module: nn.Module,
+        classes: Callable[[Forward], Classes],
+        *,
+        fitting: bool,
+        validates: bool,
+        final: bool,
     ) -> Iterator[Subject]:
         """Yield the subjects that the batches seen so far can tell, when they are found.
 
@@ -139,13 +188,16 @@ class Subjects:
             module: The user's module.
             classes: Returns what is known of the classes of an option.
             fitting: Whether steps of training will follow, which show what is trained.
+            validates: Whether batches of validation will follow, of which the images are not augmented.
             final: Whether nothing else will be seen.
         """
         seen = self._seen
-        if not (seen.batches or final):
+        if not (seen.fresh or final):
             return
+        seen.fresh = False
         calls = seen.all_calls
-        sure = final or seen.training or seen.blind or (not fitting and seen.batches >= _MOST_BATCHES)
+        sure = final or bool(seen.trained) or seen.blind or (not fitting and seen.validated >= _MOST_BATCHES)
+        waits = validates and not seen.validated and not final
         for key, forward in self._options.items():
             if key in self._found:
                 continue
@@ -163,8 +215,10 @@ class Subjects:
             except Exception as error:
                 problem = f"the network of {type(module).__name__} could not be told ({brief(error)}); set forward="
                 subject = Subject(kind=type(module).__name__, problem=problem, runs=False)
-            shown = any(call.name == subject.network and (call.trained or not fitting) for call in calls)
+            shown = any(_is_in(subject.network, call) and (call.trained or not fitting) for call in calls)
             told = shown and subject.width is not None and not subject.problem
+            if waits and changed_for(subject, calls) is not None and not told:
+                continue
             if sure or told or forward is not None:
                 self._found[key] = subject
                 yield subject
@@ -187,3 +241,8 @@ class Subjects:
 
 def _key(forward: Forward) -> object:
     return forward if forward is None or isinstance(forward, str) else id(forward)
+
+
+def _is_in(network: str, call: Call) -> bool:
+    """Whether a call is one of a network or of its parts."""
+    return not network or f"{call.name}.".startswith(f"{network}.")

@@ -89,8 +89,11 @@ class SynthesisCallback(VisualizationCallback):
             try:
                 self._pool.observe(batch)
             except Exception as error:
-                what, remedy = "learns from the samples alone", "batch_to_images= is to read training batches too"
-                Run.of(trainer).warnings.warn(self.name, what, error, remedy)
+                run = Run.of(trainer)
+                if run.selector.has_seen or not run.selector.wants_batches:
+                    what, remedy = "learns from the samples alone", "batch_to_images= is to read training batches too"
+                    run.warnings.warn(self.name, what, error, remedy)
+                # Else there are no samples either, as far as is known, which is told of all callbacks at once.
 
     def passes(self, moment: Moment, samples: Samples) -> int:
         """Return the number of passes: one per step and image."""
