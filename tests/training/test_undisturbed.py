@@ -68,7 +68,7 @@ TABLE = [
         marks=[
             *[pytest.mark.slow] * (package != "pytorch_lightning" and name not in _QUICK),
             pytest.mark.skipif(
-                name == "averaged weights" and not hasattr(import_module(package).callbacks, EMA),
+                "averaged weights" in name and not hasattr(import_module(package).callbacks, EMA),
                 reason=f"{package} has no {EMA} before 2.6",
             ),
         ],
