@@ -7,6 +7,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from vis_callbacks import checks
@@ -583,7 +584,18 @@ def _refuse(problem: str, _: Tensor) -> Any:
 
 def _switches_gradients_off(part: nn.Module) -> bool:
     """Whether a part's ``forward`` is decorated with ``no_grad`` or ``inference_mode``."""
-    return getattr(getattr(part.forward, "__code__", None), "co_name", "") == "decorate_context"
+    function: Any = part.forward
+    while function is not None:
+        for cell in getattr(function, "__closure__", None) or ():
+            with suppress(ValueError):  # of a variable without value
+                # torch's decorator keeps a method of what makes the context.
+                context = getattr(cell.cell_contents, "__self__", None)
+                if isinstance(context, torch.no_grad):
+                    return True
+                if isinstance(context, (torch.inference_mode, torch.set_grad_enabled)):
+                    return context.mode is isinstance(context, torch.inference_mode)
+        function = getattr(function, "__wrapped__", None)
+    return False
 
 
 def _read(holder: Any, name: str) -> Any:
