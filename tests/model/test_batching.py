@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import vis_callbacks.functional as V
+from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model import batching
 from vis_callbacks.model.batching import in_chunks, in_small_chunks
 
@@ -85,3 +88,56 @@ def test_large_graphs_are_lean(items: int, side: int, lean: bool, calls: int) ->
     found = [name for _, name in in_small_chunks(graph, items, pixels=side * side, device=torch.device("cpu"))]
     assert len(found) == calls
     assert all((name != plain) == lean for name in found)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 7, 4), nn.ReLU(), nn.Conv2d(4, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "targets", [None, 3, [n % 5 for n in range(10)], torch.arange(10) % 5, torch.tensor([[1, 2]] * 10)]
+)
+def test_functions_of_many_large_images_work_in_chunks(targets: Any) -> None:
+    model, images = net(), torch.rand(10, 3, 224, 224)
+    seen: list[int] = []
+    model[0].register_forward_hook(lambda _, inputs, output: seen.append(len(output)) if output.requires_grad else None)
+    expected = [
+        V.saliency(
+            model,
+            images[index : index + 1],
+            targets[index : index + 1] if isinstance(targets, (list, Tensor)) else targets,
+        )
+        for index in range(10)
+    ]
+    seen.clear()
+    torch.testing.assert_close(V.saliency(model, images, targets), torch.cat(expected))
+    assert seen == [8, 2]
+    maps = V.grad_cam(model, images, targets, layer="3")
+    torch.testing.assert_close(
+        maps[9:],
+        V.grad_cam(model, images[9:], targets[9:] if isinstance(targets, (list, Tensor)) else targets, layer="3"),
+    )
+
+
+def test_when_memory_runs_out_a_function_works_in_smaller_chunks() -> None:
+    model, images = net(), torch.rand(8, 3, 32, 32)
+    seen: list[int] = []
+
+    def scarce(_: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.append(len(output))
+        if len(output) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    expected = V.saliency(model, images, 1)
+    model[0].register_forward_hook(scarce)
+    torch.testing.assert_close(V.saliency(model, images, 1), expected)
+    assert seen == [8, 4, 2, 2, 2, 2]
+
+
+def test_targets_that_do_not_fit_are_named_with_all_images() -> None:
+    with pytest.raises(ConfigurationError, match=r"9|10"):
+        V.saliency(net(), torch.rand(10, 3, 224, 224), [1] * 9)

@@ -27,7 +27,7 @@ from vis_callbacks.model import (
     pixels_of,
     scores_of,
     target_scores,
-    trace,
+    trace_in_chunks,
 )
 from vis_callbacks.model.batching import is_out_of_memory
 from vis_callbacks.model.features import feature_info
@@ -77,7 +77,9 @@ def ablation_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return ablation_cam_from_trace(model, trace(model, images, targets, activations=[layout]), layout, chunk_size)
+    return ablation_cam_from_trace(
+        model, trace_in_chunks(model, images, targets, activations=[layout]), layout, chunk_size
+    )
 
 
 def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:

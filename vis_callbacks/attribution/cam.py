@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 from vis_callbacks import checks
 from vis_callbacks.attribution.callback import AttributionCallback, AttributionOptions, Display
 from vis_callbacks.event import Event, Needs
-from vis_callbacks.model import Layout, Targets, Trace, find_layer, find_layout, full_name, trace
+from vis_callbacks.model import Layout, Targets, Trace, find_layer, find_layout, full_name, trace_in_chunks
 from vis_callbacks.model.features import feature_info
 from vis_callbacks.model.trace import depends_on
 
@@ -20,7 +20,7 @@ CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule) -> Tensor:
     """Return the map of a rule that reads one layer's activation and gradient, ``(N, 1, H, W)``."""
     layout = find_layout(model, images, layer)
-    return cam_from_trace(trace(model, images, targets, gradients=[layout]), layout, rule)
+    return cam_from_trace(trace_in_chunks(model, images, targets, gradients=[layout]), layout, rule)
 
 
 def cam_from_trace(seen: Trace, layout: Layout, rule: CamRule) -> Tensor:

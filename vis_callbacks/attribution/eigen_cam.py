@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, activation_from_trace, on_images
 from vis_callbacks.event import Event
-from vis_callbacks.model import Layout, Trace, find_layout, guarded, trace
+from vis_callbacks.model import Layout, Trace, find_layout, guarded, trace_in_chunks
 
 
 @guarded
@@ -39,7 +39,7 @@ def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: s
     """
     del targets
     layout = find_layout(model, images, layer)
-    return eigen_cam_from_trace(trace(model, images, activations=[layout]), layout)
+    return eigen_cam_from_trace(trace_in_chunks(model, images, activations=[layout]), layout)
 
 
 def eigen_cam_from_trace(seen: Trace, layout: Layout) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.event import Event, Needs
-from vis_callbacks.model import Targets, Trace, guarded, trace
+from vis_callbacks.model import Targets, Trace, guarded, trace_in_chunks
 
 
 @guarded
@@ -34,7 +34,7 @@ def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         >>> gradient(model, torch.rand(2, 3, 2, 2), targets=4).shape
         torch.Size([2, 3, 2, 2])
     """
-    return gradient_from_trace(trace(model, images, targets, input_gradient=True))
+    return gradient_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
 
 
 @guarded
@@ -65,7 +65,7 @@ def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) 
         >>> torch.allclose(gradient_x_input(model, images, 4).sum((1, 2, 3)), model(images)[:, 4], atol=1e-5)
         True
     """
-    return gradient_x_input_from_trace(trace(model, images, targets, input_gradient=True))
+    return gradient_x_input_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
 
 
 def gradient_from_trace(seen: Trace) -> Tensor:

@@ -6,7 +6,7 @@ from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
 from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.relu_rules import guided_backprop
 from vis_callbacks.event import Event
-from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, trace
+from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, trace_in_chunks
 
 
 @guarded
@@ -37,7 +37,7 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
         torch.Size([2, 3, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return guided_grad_cam_from_trace(model, trace(model, images, targets, gradients=[layout]), layout)
+    return guided_grad_cam_from_trace(model, trace_in_chunks(model, images, targets, gradients=[layout]), layout)
 
 
 def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout) -> Tensor:

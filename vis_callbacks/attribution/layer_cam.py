@@ -11,7 +11,7 @@ from vis_callbacks.attribution.callback import AttributionOptions
 from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
-from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, trace
+from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, trace_in_chunks
 
 
 @guarded
@@ -50,7 +50,7 @@ def layer_cam(
     if not names:
         raise ConfigurationError("no layer named: give at least one, or None for the default")
     layouts = [find_layout(model, images, name) for name in names]
-    return layer_cam_from_trace(trace(model, images, targets, gradients=layouts), layouts)
+    return layer_cam_from_trace(trace_in_chunks(model, images, targets, gradients=layouts), layouts)
 
 
 def layer_cam_from_trace(seen: Trace, layouts: Sequence[Layout]) -> Tensor:

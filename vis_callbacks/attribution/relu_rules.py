@@ -16,7 +16,16 @@ from vis_callbacks.attribution.callback import AttributionCallback, AttributionO
 from vis_callbacks.attribution.gradient import gradient_from_trace
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event
-from vis_callbacks.model import Targets, captured, check_images, find_layer, find_layout, guarded, logits_of, trace
+from vis_callbacks.model import (
+    Targets,
+    captured,
+    check_images,
+    find_layer,
+    find_layout,
+    guarded,
+    logits_of,
+    trace_in_chunks,
+)
 from vis_callbacks.model.parts import Path
 from vis_callbacks.model.torch_functions import CLIPPED, OTHER_ACTIVATIONS, RELUS, Function, FunctionMode, is_rectifier
 
@@ -287,7 +296,7 @@ def _by_rule(
     read = None if layer is None else _channel_reader(model, images, layer, channel)
     with ReluRule(rule) as mode:
         if read is None:
-            result = gradient_from_trace(trace(model, images, targets, input_gradient=True))
+            result = gradient_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
         else:
             result = _layer_gradient(model, images, *read)
     name = getattr(model, "original_name", type(model).__name__)

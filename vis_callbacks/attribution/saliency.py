@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.gradient import InputGradientCallback, gradient_from_trace
-from vis_callbacks.model import Targets, Trace, guarded, trace
+from vis_callbacks.model import Targets, Trace, guarded, trace_in_chunks
 
 
 @guarded
@@ -31,7 +31,7 @@ def saliency(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         >>> saliency(model, torch.rand(2, 3, 2, 2)).shape
         torch.Size([2, 1, 2, 2])
     """
-    return saliency_from_trace(trace(model, images, targets, input_gradient=True))
+    return saliency_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
 
 
 def saliency_from_trace(seen: Trace) -> Tensor:

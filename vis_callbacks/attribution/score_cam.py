@@ -13,7 +13,17 @@ from vis_callbacks.attribution.cam import (
     weighted_sum,
 )
 from vis_callbacks.event import Event
-from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, in_chunks, pixels_of, scores_of, trace
+from vis_callbacks.model import (
+    Layout,
+    Targets,
+    Trace,
+    find_layout,
+    guarded,
+    in_chunks,
+    pixels_of,
+    scores_of,
+    trace_in_chunks,
+)
 
 
 @guarded
@@ -59,7 +69,9 @@ def score_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return score_cam_from_trace(model, trace(model, images, targets, activations=[layout]), layout, top_k, chunk_size)
+    return score_cam_from_trace(
+        model, trace_in_chunks(model, images, targets, activations=[layout]), layout, top_k, chunk_size
+    )
 
 
 def score_cam_from_trace(

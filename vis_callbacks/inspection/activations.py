@@ -14,7 +14,7 @@ from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.inspection.filters import columns_for, seeded_subset
-from vis_callbacks.model import Layout, find_layer, find_layout, full_name, guarded, trace
+from vis_callbacks.model import Layout, find_layer, find_layout, full_name, guarded, trace_in_chunks
 from vis_callbacks.model.feature_info import AcrossDepth
 from vis_callbacks.panel import Panel, Tile
 
@@ -60,7 +60,7 @@ def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> T
     layout = find_layout(model, images, layer)
     # Without gradients the outputs of other layers are not kept.
     with torch.no_grad():
-        seen = trace(model, images, activations=[layout])
+        seen = trace_in_chunks(model, images, activations=[layout])
     return layout.to_map(seen.activations[layout.layer])
 
 

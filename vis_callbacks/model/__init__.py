@@ -3,7 +3,15 @@
 These are the names that techniques use; modules of this package import from each other's files.
 """
 
-from vis_callbacks.model.batching import add_by_row, gradients_of, in_chunks, in_small_chunks, pixels_of, scores_of
+from vis_callbacks.model.batching import (
+    add_by_row,
+    gradients_of,
+    in_chunks,
+    in_small_chunks,
+    pixels_of,
+    scores_of,
+    trace_in_chunks,
+)
 from vis_callbacks.model.classifier import (
     Targets,
     likelihoods_of,
@@ -72,5 +80,6 @@ __all__ = [
     "seen_meaning",
     "target_scores",
     "trace",
+    "trace_in_chunks",
     "undisturbed",
 ]

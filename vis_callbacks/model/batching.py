@@ -1,15 +1,18 @@
 """Run many forward and backward passes in chunks of bounded memory, halved when memory runs out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.classifier import logits_of, resolve_targets, target_scores
+from vis_callbacks.model.classifier import Targets, as_numbers, logits_of, resolve_targets, target_scores
+from vis_callbacks.model.inputs import check_images
+from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.lean_graph import LeanGraph
-from vis_callbacks.model.trace import trace
+from vis_callbacks.model.trace import Trace, joined, trace
 
 R = TypeVar("R")
 
@@ -137,6 +140,36 @@ def small_chunk_size(pixels: int, device: torch.device) -> int:
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error means that the memory of the CPU or of any other device ran out."""
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def trace_in_chunks(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    input_gradient: bool = False,
+    activations: Sequence[str | Layout] = (),
+    gradients: Sequence[str | Layout] = (),
+) -> Trace:
+    """Run `trace` on as many images at a time as `in_chunks` takes, and join the results; it takes the same arguments.
+
+    Raises:
+        LayerError: If a layer is not found, did not run, or its output holds no tensor.
+        ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
+    """
+    check_images(images)
+    numbers = as_numbers(targets) if isinstance(targets, (Tensor, Sequence)) else None
+    run = partial(trace, model, input_gradient=input_gradient, activations=activations, gradients=gradients)
+
+    def work(items: Tensor) -> Trace:
+        if len(items) == len(images):
+            return run(images, targets)
+        return run(images[items], targets if numbers is None or len(numbers) != len(images) else numbers[items])
+
+    # Without images there is nothing to cut up.
+    pixels = pixels_of(images) or 1
+    parts = [part for _, part in in_chunks(work, len(images), pixels=pixels, device=images.device)]
+    return joined(parts) if parts else run(images, targets)
 
 
 def scores_of(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
