@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vis_callbacks.output.store import Picture
+from vis_callbacks.output.encoding import Picture
 from vis_callbacks.panel import Kind, Panel, Tile
 
 _ROW_WIDTH = 672  # pixels that a row of small tiles is enlarged to; 672 = 2⁵·3·7 suits 3x3, 7x7, 8x8 and 28x28
