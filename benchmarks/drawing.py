@@ -2,7 +2,7 @@
 
     python benchmarks/drawing.py
 
-The picture goes through the writer that a run uses, to the picture store and to TensorBoard. `all` is the CPU time of the
+Each goes through the writer that a run uses, to the picture store and to TensorBoard. `all` is the CPU time of the
 process, TensorBoard's own thread included; the parts are those of the drawing thread, each by itself. Medians.
 """
 
@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import skimage.data
@@ -65,37 +66,40 @@ def main() -> None:
     for name, panel in panels().items():
         with tempfile.TemporaryDirectory() as folder:
             whole, logged = together(panel, Path(folder) / "run", arguments.pictures)
-            tiles = draw_tiles(panel)
-            plain = assemble(panel, tiles, text=False)
-            store, exact = PictureStore(Path(folder) / "store"), is_enlarged(panel)
-            moments = iter(range(10**6))
-            parts = (
-                cpu(lambda panel=panel: draw_tiles(panel)),
-                cpu(lambda panel=panel, tiles=tiles: assemble(panel, tiles)),
-                cpu(lambda: store.add(Record("A/b", "A", 0, next(moments)), plain, exact=exact)),
-            )
-            (first, *_) = sorted((Path(folder) / "store").rglob("epoch*"))
-            print(f"{name:<28}{whole:7.1f}", *(f"{part:6.1f}" for part in parts), f"{first.stat().st_size:14,}", end="")
-            print(f"{logged:13,}")
+            times, stored = apart(panel, Path(folder) / "store")
+        print(f"{name:<28}{whole:7.1f}{''.join(f'{spent:7.1f}' for spent in times)}{stored:14,}{logged:13,}")
 
 
-def together(panel: Panel, folder: Path, count: int) -> tuple[float, int]:
+def together(panel: Panel, folder: Path, pictures: int) -> tuple[float, int]:
     """Return CPU milliseconds for one picture, store and TensorBoard together, and the bytes of TensorBoard's file."""
     logger = TensorBoardLogger(folder, name=None, version="run")
     output = Output(folder, [logger])
     times = []
     for group in range(6):
         start = time.process_time()
-        for number in range(count // 5):
-            step = group * count + number
+        for number in range(pictures // 5):
+            step = group * pictures + number
             record = dataclasses.replace(Record(f"A/{panel.name}", "A", 1, step), label=panel.label)
             output.put(0, record, panel, Destinations(), None)
         output.end_event(None)
         assert output.drain(600)
-        times.append(1e3 * (time.process_time() - start) / (count // 5))
+        times.append(1e3 * (time.process_time() - start) / (pictures // 5))
     assert not output.problems()
     written = sum(file.stat().st_size for file in folder.rglob("events.out*"))
-    return statistics.median(times[1:]), written // (6 * (count // 5))  # the first group pays for imports
+    return statistics.median(times[1:]), written // (6 * (pictures // 5))  # the first group pays for imports
+
+
+def apart(panel: Panel, folder: Path) -> tuple[tuple[float, ...], int]:
+    """Return CPU milliseconds for the tiles, their text and the store, and the bytes of the stored file."""
+    tiles = draw_tiles(panel)
+    plain, exact = assemble(panel, tiles, text=False), is_enlarged(panel)
+    store, steps = PictureStore(folder), count()
+    times = (
+        cpu(lambda: draw_tiles(panel)),
+        cpu(lambda: assemble(panel, tiles)),
+        cpu(lambda: store.add(Record("A/b", "A", 0, next(steps)), plain, exact=exact)),
+    )
+    return times, next(folder.rglob("epoch*")).stat().st_size
 
 
 def cpu(function: Callable[[], object], repeats: int = 40) -> float:
