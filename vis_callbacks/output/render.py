@@ -23,6 +23,7 @@ _SMALL_EDGE = 224  # a small tile is enlarged to about this
 _LARGE_EDGE = 512  # a larger tile is reduced to this
 _MAX_WIDTH = 1600  # pixels of a row of tiles
 _MAX_GAP = 10
+_COUNTABLE = 3  # pixels of an edge from which on a square is seen as one
 _MAX_COLUMNS = 64  # with more, a tile would have less than 15 pixels
 _MIN_TEXT_WIDTH = 224  # a narrower picture gets white margins, so that its text is readable
 
@@ -77,9 +78,10 @@ def draw_tiles(panel: Panel) -> list[Picture]:
 
 
 def is_enlarged(panel: Panel) -> bool:
-    """Whether the pixels of the largest tile are drawn as squares that one can count: digits, kernels, small images."""
+    """Whether most tiles show their pixels as squares that one can count: digits, kernels, small maps and images."""
     sizes = [_size(tile) for tile in panel.all_tiles]
-    return max(_cell_size(sizes, _columns(panel))) > max(map(max, sizes))
+    scales = [_scale(size, _cell_size(sizes, _columns(panel))) for size in sizes]
+    return sum(scale >= _COUNTABLE and _is_sharp(scale) for scale in scales) > len(sizes) / 2
 
 
 def assemble(panel: Panel, cells: list[Picture], *, text: bool = True) -> Picture:
@@ -231,16 +233,25 @@ def _cell_size(sizes: list[tuple[int, int]], columns: int) -> tuple[int, int]:
     return height * factor, width * factor
 
 
+def _scale(size: tuple[int, int], cell: tuple[int, int]) -> float:
+    """Return the scale at which a tile fits its cell."""
+    return min(cell[0] / size[0], cell[1] / size[1])
+
+
+def _is_sharp(scale: float) -> bool:
+    # From a factor of eight on, blocks of unequal size look equal, and sharp pixels show what was measured.
+    return scale >= 8 or scale == round(scale)
+
+
 def _resized(picture: Picture, height: int, width: int) -> Picture:
     """Resize a picture to fit a cell, with its aspect ratio kept."""
     own_height, own_width, _ = picture.shape
-    scale = min(height / own_height, width / own_width)
+    scale = _scale((own_height, own_width), (height, width))
     new_height, new_width = max(1, round(own_height * scale)), max(1, round(own_width * scale))
     whole = round(scale)
     if (new_height, new_width) == (own_height * whole, own_width * whole):
         return picture.repeat(whole, axis=0).repeat(whole, axis=1)
-    # From a factor of eight on, blocks of unequal size look equal, and sharp pixels show what was measured.
-    how = Image.Resampling.NEAREST if scale >= 8 else Image.Resampling.BILINEAR
+    how = Image.Resampling.NEAREST if _is_sharp(scale) else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(picture).resize((new_width, new_height), how), dtype=np.uint8)
 
 
