@@ -102,12 +102,14 @@ _AFFINE = Affine(zoom=(0.85, 1.4), degrees=15, shift=0.08, flip=True)
 _COLOUR, _RESOLUTION = Colour(0.2, 0.2), Resolution()
 
 BEST = Recipe(
-    parameterization=partial(BandEnergy, gain=1.0),
+    parameterization=partial(BandEnergy, gain=1.0, noise=0.3),
     optimizer=partial(Adam, lr=0.15),
     steps=256,
     scheduler=warm_hold_cosine,
     transforms=(_AFFINE, Grayscale(), GaussianBlur(), _COLOUR, _RESOLUTION),
     prior=0.3,
+    branch_gradient=0.5,
+    parameter_decay=2.0,
 )
 """Band-energy spectrum with feature prior, and random geometry, resolution, colour, grayscale and blur."""
 
