@@ -69,7 +69,7 @@ def frozen(model: nn.Module) -> nn.Module:
         (partial(timm.create_model, "efficientnet_b0"), 9),
         # Before the activation, two downsampled by a projection after it.
         (partial(timm.create_model, "resnetv2_50"), 16),
-        # In place, on a view of the branch. Of 16, five skips have over half of the layers of the branch's shortest way.
+        # In place, on a view of the branch. Of 16, five skips have over half of the layers of the shortest branch.
         (partial(timm.create_model, "ghostnet_100"), 11),
         # Sums of rotated queries and keys are none.
         (partial(timm.create_model, "eva02_tiny_patch14_224"), 24),
