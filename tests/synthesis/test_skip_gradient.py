@@ -38,7 +38,7 @@ def connections(function: Function, images: Tensor) -> int:
 def gradient(function: Function, images: Tensor, factor: float | None) -> Tensor:
     images, output, start = run(function, images)
     if factor is not None:
-        weaken_branches([output], start, factor)
+        weaken_branches([output], start, factor, projected=True)
     return torch.autograd.grad(output.square().sum(), images)[0]
 
 
@@ -254,6 +254,16 @@ def test_the_gradient_is_the_plain_one_where_nothing_is_residual(function):
     assert torch.equal(gradient(function, images, 0.5), gradient(function, images, None))
 
 
+@pytest.mark.parametrize(("kind", "projected"), [("sum", False), ("pooled", False), ("projected", True)])
+def test_branches_beside_a_projected_skip_are_weakened_only_if_asked_for(kind, projected):
+    plain, by_hand = RESIDUAL[kind]
+    images, output, start = run(plain, torch.randn(2, 4, 6, 6, dtype=torch.float64))
+    assert [one.projected for one in residual_connections([output], start)] == [projected]
+    weaken_branches([output], start, 0.5)
+    found = torch.autograd.grad(output.square().sum(), images)[0]
+    assert torch.allclose(found, gradient(plain if projected else by_hand, images.detach(), None))
+
+
 def test_two_inputs_that_are_added_are_no_residual_connection():
     left, right = (torch.randn(1, 4, 6, 6, dtype=torch.float64) for _ in range(2))
     assert connections(lambda x: branch(x) + CONV(right), left) == 0
@@ -280,7 +290,10 @@ def test_half_precision():
     def half(change: Function) -> Function:
         return torch.autocast("cpu", dtype=torch.bfloat16)(frozen(ResidualNet(change)).forward)
 
-    found, wanted = gradient(half(lambda one: one), images, 0.5), gradient(half(weaker), images, None)
+    wanted = gradient(half(weaker), images, None)
+    images, output, start = run(half(lambda one: one), images)
+    weaken_branches([output], start, 0.5)
+    found = torch.autograd.grad(output.square().sum(), images)[0]
     assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.999
 
 
@@ -310,7 +323,7 @@ class ResidualNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)
         x = self.norm(x + self.change(self.next(self.conv(x).relu()))).relu()
-        x = self.skip(x) + self.change(self.next(self.conv(x).relu()))
+        x = self.skip(x) + self.next(self.conv(x).relu())
         return self.head(x.mean(dim=(2, 3)))
 
 

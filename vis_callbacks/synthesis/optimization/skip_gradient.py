@@ -26,13 +26,15 @@ class Residual(NamedTuple):
     Attributes:
         addition: The node of the addition.
         branch: Which of its inputs belong to the branch; the others are the skip.
+        projected: Whether the skip has layers of its own.
     """
 
     addition: Any
     branch: tuple[bool, ...]
+    projected: bool
 
 
-def weaken_branches(outputs: Iterable[Tensor], inputs: Any, factor: float) -> None:
+def weaken_branches(outputs: Iterable[Tensor], inputs: Any, factor: float, *, projected: bool = False) -> None:
     """Multiply the gradients that enter residual branches in the coming backward; those of the skips stay whole.
 
     A gradient that has gone through many branches is then nearly gone. What is left comes through few of them, and
@@ -43,6 +45,8 @@ def weaken_branches(outputs: Iterable[Tensor], inputs: Any, factor: float) -> No
         outputs: What the model returned, and what was read of its layers.
         inputs: The node of the model's input, taken before the forward pass.
         factor: Of each branch's gradient, where the branch is added to its skip.
+        projected: Whether also branches beside a projected skip are weakened. On a small network with three of these
+            in four, images got worse by it.
 
     Example:
         >>> from torch.autograd.graph import get_gradient_edge
@@ -52,7 +56,9 @@ def weaken_branches(outputs: Iterable[Tensor], inputs: Any, factor: float) -> No
         >>> torch.autograd.grad(y.sum(), x)[0]
         tensor([[4., 4.]])
     """
-    for addition, branch in residual_connections(outputs, inputs):
+    for addition, branch, is_projected in residual_connections(outputs, inputs):
+        if is_projected and not projected:
+            continue
         weaken = _weaken_on_a_view if addition.name() == _IN_PLACE_ON_A_VIEW else _weaken
         # At the addition, not at the branch's last node: what else reads the branch gets the whole gradient.
         addition.register_hook(partial(weaken, branch, factor))
@@ -80,9 +86,10 @@ def residual_connections(outputs: Iterable[Tensor], inputs: Any) -> Iterator[Res
         if node.name() in _ADDITIONS:
             first, *rest = [one if one in graph.reached else None for one, _ in node.next_functions]
             if first is not None and any(one is not None for one in rest):
-                side = graph.branch([first], [one for one in rest if one is not None], _is_product(node))
-                if side is not None:
-                    yield Residual(node, (side == 0, *(side == 1 for _ in rest)))
+                found = graph.branch([first], [one for one in rest if one is not None], _is_product(node))
+                if found is not None:
+                    side, projected = found
+                    yield Residual(node, (side == 0, *(side == 1 for _ in rest)), projected)
 
 
 def _is_product(node: Any) -> bool:
@@ -108,8 +115,8 @@ class _Graph:
             if _LAYERS.search(node.name()):
                 self._layers |= bit
 
-    def branch(self, first: list[Any], second: list[Any], multiplied: bool) -> int | None:
-        """Return which of two sides of an addition is a residual branch, 0 or 1, if any.
+    def branch(self, first: list[Any], second: list[Any], multiplied: bool) -> tuple[int, bool] | None:
+        """Return which of two sides of an addition is a residual branch, if any, and whether the skip is projected.
 
         Args:
             first: The nodes of the first side.
@@ -121,9 +128,9 @@ class _Graph:
         if multiplied or (alone[0] and alone[1]):
             depths = self._least_layers(first, alone[0]), self._least_layers(second, alone[1]) + multiplied
             side = int(depths[1] > depths[0])
-            return side if 2 * depths[1 - side] <= depths[side] > 0 else None
+            return (side, depths[1 - side] > 0) if 2 * depths[1 - side] <= depths[side] > 0 else None
         side = int(alone[1] > 0)
-        return side if alone[side] & self._layers else None
+        return (side, False) if alone[side] & self._layers else None
 
     def _least_layers(self, side: Sequence[Any], alone: int) -> int:
         """Return the number of layers on the shortest way to a side, among nodes that belong to it alone."""
