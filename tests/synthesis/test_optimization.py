@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from vis_callbacks.synthesis.optimization.feature_prior import (
     running_layers,
 )
 from vis_callbacks.synthesis.optimization.image_statistics import BANDS, ImageStatistics, band_index
+from vis_callbacks.synthesis.optimization.loop import Method, ascend
 from vis_callbacks.synthesis.optimization.objectives import Objective, View
 from vis_callbacks.synthesis.optimization.parameterizations import (
     BandEnergy,
@@ -28,7 +30,7 @@ from vis_callbacks.synthesis.optimization.parameterizations import (
     Parameterization,
     Pixels,
 )
-from vis_callbacks.synthesis.optimization.recipes import find_recipe
+from vis_callbacks.synthesis.optimization.recipes import find_recipe, warm_hold_cosine
 from vis_callbacks.synthesis.optimization.redirected_relu import RedirectedGradients
 from vis_callbacks.synthesis.optimization.regularizers import (
     Blur,
@@ -105,6 +107,30 @@ def test_band_energies_are_those_of_the_statistics():
     contrasts = (made.colours().square().sum(dim=1), statistics.colours().square().sum(dim=1))
     assert torch.allclose(*contrasts, rtol=0.2)
     assert torch.allclose(made.energies(32, 32), statistics.energies(32, 32), atol=0.06)
+
+
+def test_the_size_of_the_initial_noise_does_not_show_and_an_image_to_start_from_keeps_its_own():
+    usual, small = BandEnergy(spec()), BandEnergy(spec(), noise=0.3)
+    assert torch.allclose(small.parameters[0], 0.3 * usual.parameters[0])
+    assert torch.allclose(small.pixels(), usual.pixels(), atol=1e-5)
+    init = smooth(2, 3, 16, 20)
+    assert torch.equal(BandEnergy(spec(init=init), noise=0.3).parameters[0], BandEnergy(spec(init=init)).parameters[0])
+
+
+def test_parameters_decay_with_the_learning_rate():
+    image = BandEnergy(spec())
+    start, pixels = image.parameters[0].detach().clone(), image.pixels().detach()
+    steps, nothing = 8, Objective(lambda view: 0 * view.pixels.sum(dim=(1, 2, 3)))
+    method = Method(steps, lambda made: torch.optim.SGD(made, lr=0.2), warm_hold_cosine, parameter_decay=2.0)
+    generator = torch.Generator().manual_seed(0)
+    made = ascend(
+        nn.Flatten(), image, nothing, method, normalization=Normalization(), generator=generator, progress=False
+    )
+    # Two steps of warm-up, a constant rate up to three fifths, and half a cosine.
+    rates = [1 / 3, 2 / 3, 1, 1, 1, *(0.5 + 0.5 * math.cos(math.pi * (step / 8 - 0.6) / 0.4) for step in (5, 6, 7))]
+    assert torch.allclose(image.parameters[0], start * math.prod(1 - 2 / steps * rate for rate in rates))
+    # What is fixed is the energy of each band: decay alone changes nothing.
+    assert torch.allclose(made.pixels, pixels, atol=1e-5)
 
 
 def test_statistics_of_batches_are_those_of_all_images_and_survive_a_checkpoint():

@@ -73,6 +73,8 @@ def generate(
         scheduler or chosen.scheduler,
         chosen.transforms,
         chosen.step_hooks,
+        chosen.branch_gradient,
+        chosen.parameter_decay,
     )
     smaller = zip(*map(_smallest, shape[1:]), strict=True)
     return ascend(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.autograd.graph import get_gradient_edge
 from tqdm import tqdm
 
 from vis_callbacks.data.normalization import Normalization
@@ -16,6 +17,7 @@ from vis_callbacks.synthesis.optimization.objectives import Objective, View
 from vis_callbacks.synthesis.optimization.parameterizations import Parameterization
 from vis_callbacks.synthesis.optimization.readout import read_layers
 from vis_callbacks.synthesis.optimization.regularizers import StepHook
+from vis_callbacks.synthesis.optimization.skip_gradient import weaken_branches
 from vis_callbacks.synthesis.optimization.transforms import Step, Transform
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -77,6 +79,9 @@ class Method:
         scheduler: Creates the learning rate schedule. None: a constant rate.
         transforms: Applied to the pixels in order, before normalisation.
         step_hooks: Run before and after each step of the optimizer.
+        branch_gradient: Factor of the gradients of residual branches, see `weaken_branches`.
+        parameter_decay: How far parameters decay over all steps: before each one they are multiplied by
+            1 - parameter_decay / steps * (learning rate / the optimizer's own learning rate).
     """
 
     steps: int
@@ -84,6 +89,8 @@ class Method:
     scheduler: SchedulerFactory | None = None
     transforms: Sequence[Transform] = ()
     step_hooks: Sequence[StepHook] = ()
+    branch_gradient: float = 1.0
+    parameter_decay: float = 0.0
 
 
 def ascend(
@@ -119,6 +126,8 @@ def ascend(
     if method.steps < 0:
         raise ConfigurationError(f"steps={method.steps}: expected 0 or more")
     optimizer = method.optimizer(image.parameters)
+    # Before the scheduler, which may begin with a warm-up.
+    rates = [group["lr"] for group in optimizer.param_groups]
     scheduler = method.scheduler(optimizer, method.steps) if method.scheduler else None
     stopped = _StoppedEarly(image)
     bar = _progress_bar(what, method.steps, shown=progress)
@@ -132,12 +141,25 @@ def ascend(
                 transformed = transform(transformed, step)
             # Convolutions are faster with channels last, whatever the layout of their weights.
             inputs = normalization.to_model(transformed).contiguous(memory_format=torch.channels_last)
-            view = View(pixels, normalization, *run(inputs))
+            # Before the model runs, as it may change its input in place.
+            start = get_gradient_edge(inputs).node
+            found = run(inputs)
+            view = View(pixels, normalization, *found)
+            if method.branch_gradient != 1:
+                weaken_branches(found.tensors(), start, method.branch_gradient)
             if objective.logits and not index:
                 check_differentiable(model, inputs, view.logits)
             return view
 
+        def decay(share: float) -> None:
+            with torch.no_grad():
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    for parameter in group["params"]:
+                        parameter.mul_(1 - share * group["lr"] / rate)
+
         for index in range(method.steps):
+            if method.parameter_decay:
+                decay(method.parameter_decay / method.steps)
 
             def closure(index: int = index) -> float:
                 optimizer.zero_grad()

@@ -214,16 +214,21 @@ class BandEnergy(_Spectral):
     Args:
         spec: The images to be made.
         gain: Contrast, as a multiple of that of natural images.
+        noise: Standard deviation of the initial coefficients of the spectrum. As the energy is fixed, it does not show:
+            the smaller, the sooner the ascent replaces the noise.
     """
 
-    def __init__(self, spec: ImageSpec, *, gain: float = 1.0) -> None:
+    def __init__(self, spec: ImageSpec, *, gain: float = 1.0, noise: float = 1.0) -> None:
         super().__init__(spec)
         self._bands = _Bands(spec)
         # Above zero, where the root's gradient is infinite: colours that no image has, as in gray ones, have no energy.
         self._wanted = (gain**2 * self._bands.energies).clamp_min(1e-20)
         # Noise drawn as pixels, as spectra of real images are symmetric in their first column.
-        start = torch.fft.rfft2(spec.noise(*spec.shape)) if spec.init is None else self._to_spectrum(spec.init)
-        self.parameters = [torch.view_as_real(self._whitened(start)).contiguous().requires_grad_()]
+        if spec.init is None:
+            start = noise * self._whitened(torch.fft.rfft2(spec.noise(*spec.shape)))
+        else:
+            start = self._whitened(self._to_spectrum(spec.init))
+        self.parameters = [torch.view_as_real(start).contiguous().requires_grad_()]
 
     def pixels(self) -> Tensor:
         """Return the images ``(N, C, H, W)`` in [0, 1]."""

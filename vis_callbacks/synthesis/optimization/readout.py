@@ -24,6 +24,13 @@ class Readout(NamedTuple):
     outputs: dict[str, Tensor]
     inputs: dict[str, Any]
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield all tensors, also those that input readers return in tuples."""
+        yield self.logits
+        yield from self.outputs.values()
+        for found in self.inputs.values():
+            yield from found if isinstance(found, tuple) else [found]
+
 
 class _AllRead(Exception):  # noqa: N818  (no error: it ends a pass early)
     pass

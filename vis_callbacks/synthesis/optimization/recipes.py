@@ -47,6 +47,8 @@ class Recipe:
         prior: Weight of the `feature_prior`; 0: none.
         step_hooks: Run before and after each step of the optimizer.
         retry_share: Fraction of the steps reserved for new attempts at images of low robustness.
+        branch_gradient: Factor of the gradients of residual branches, see `weaken_branches`; 1: as they are.
+        parameter_decay: How far the parameters decay over all steps, see `Method`; 0: not at all.
 
     Example:
         >>> from torch import nn
@@ -66,6 +68,8 @@ class Recipe:
     prior: float = 0.0
     step_hooks: tuple[StepHook, ...] = ()
     retry_share: float = 0.0
+    branch_gradient: float = 1.0
+    parameter_decay: float = 0.0
 
 
 def warm_hold_cosine(optimizer: Optimizer, steps: int, *, warm: int = 10, hold: float = 0.6) -> LRScheduler:
@@ -98,12 +102,14 @@ _AFFINE = Affine(zoom=(0.85, 1.4), degrees=15, shift=0.08, flip=True)
 _COLOUR, _RESOLUTION = Colour(0.2, 0.2), Resolution()
 
 BEST = Recipe(
-    parameterization=partial(BandEnergy, gain=1.0),
+    parameterization=partial(BandEnergy, gain=1.0, noise=0.3),
     optimizer=partial(Adam, lr=0.15),
     steps=256,
     scheduler=warm_hold_cosine,
     transforms=(_AFFINE, Grayscale(), GaussianBlur(), _COLOUR, _RESOLUTION),
     prior=0.3,
+    branch_gradient=0.5,
+    parameter_decay=2.0,
 )
 """Band-energy spectrum with feature prior, and random geometry, resolution, colour, grayscale and blur."""
 
