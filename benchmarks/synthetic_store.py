@@ -14,7 +14,7 @@ ROWS = 20
 """Pictures an event: those of the default set, of small images."""
 
 
-def write_store(folder: Path, pictures: int) -> PictureStore:
+def write_store(folder: str | Path, pictures: int) -> PictureStore:
     """Write a store of so many pictures, of as many events as that takes."""
     store = PictureStore(folder)
     events = -(-pictures // ROWS)
