@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from bare import MODELS, BarePasses, photographs, timed, tiny_model
+from bare import MODELS, BarePasses, largest_batch, photographs, timed, tiny_model
 from table import Tables, add_options
 from torch import Tensor, nn
 
@@ -68,10 +68,10 @@ class Row:
 class Bench:
     """One model with images, and all the work to be timed on it."""
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, largest: int) -> None:
         self.model = model.eval()
         self.images = images
-        self.bare = BarePasses(model, images)
+        self.bare = BarePasses(model, images, largest)
         self.targets = self.bare.targets
         self.layer = default_layer(model, images)
         self.module = find_layer(model, self.layer)[1]
@@ -278,7 +278,8 @@ def main() -> None:
     images = photographs(options.images, 64 if options.tiny else None).to(options.device)
     torch.manual_seed(0)
     for name in ("EfficientNet-lite0", "ResNet-18"):
-        bench = Bench((tiny_model() if options.tiny else MODELS[name]()).to(options.device), images)
+        model = (tiny_model() if options.tiny else MODELS[name]()).to(options.device)
+        bench = Bench(model, images, largest_batch(options.device, tiny=options.tiny))
         rows = [measure(bench, row, options.repeats) for row in bench.rows() if options.only in row.name]
         what = f"{len(images)} images of {'x'.join(map(str, images.shape[2:]))}, of many passes {FEW}; CAMs of"
         tables.put(f"attribution: {name}", ("", "passes", *WHO), rows, f"{what} `{bench.layer}`.")

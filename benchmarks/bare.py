@@ -34,6 +34,7 @@ class BarePasses:
     Args:
         model: What is copied.
         images: Images that go through it.
+        largest: The largest batch that is tried.
         clock: Returns seconds. None: those of `timed`.
 
     Attributes:
@@ -41,13 +42,15 @@ class BarePasses:
         batch: The batch size at which a pass is cheapest, with a backward and without.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, images: Tensor, largest: int, clock: Callable[[], float] | None = None
+    ) -> None:
         self.frozen = copy.deepcopy(model).eval().requires_grad_(False)
         self.images = images
         self._clock = clock
         with torch.no_grad():
             self.targets = self.frozen(images).argmax(dim=1)
-        sizes = (2, 4, 8, 16, 32, 64, 128) if images.is_cuda else (2, 4, 8, 16, 32)
+        sizes = [size for size in (2, 4, 8, 16, 32, 64, 128) if size <= largest]
         self.batch = {
             backward: min(sizes, key=lambda size: self.seconds_a_pass(size, backward=backward))
             for backward in (True, False)
@@ -66,6 +69,13 @@ class BarePasses:
         """Return the least seconds of a pass in batches of a size."""
         self.run(size, backward=backward)
         return min(timed(lambda: self.run(size, backward=backward), self._clock) for _ in range(repeats)) / size
+
+
+def largest_batch(device: torch.device, *, tiny: bool) -> int:
+    """Return the largest batch of bare passes that is worth trying."""
+    if tiny:
+        return 4
+    return 128 if device.type == "cuda" else 32
 
 
 def photographs(count: int, side: int | None = None) -> Tensor:

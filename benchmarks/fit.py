@@ -21,7 +21,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from bare import MODELS, BarePasses, photographs, tiny_model
+from bare import MODELS, BarePasses, largest_batch, photographs, tiny_model
 from table import Tables, add_options
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -44,15 +44,19 @@ class Classifier(pl.LightningModule):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
         return self.model(images)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Return the loss."""
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Look at a batch."""
         self(batch[0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return an optimizer that changes little."""
         return torch.optim.SGD(self.parameters(), lr=1e-5)
 
 
@@ -64,9 +68,11 @@ class Ahead(pl.Callback):
         self.seconds: list[float] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The first event is that of the untrained network."""
         self._time()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Each other one ends an epoch."""
         if not trainer.sanity_checking:
             output = Run.of(trainer)._output
             assert output is not None
@@ -86,13 +92,16 @@ class Behind(pl.Callback):
         self._before: Counter[str] = Counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The first event is that of the untrained network."""
         self._read(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Each other one ends an epoch."""
         if not trainer.sanity_checking:
             self._read(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By now all is drawn."""
         output = Run.of(trainer)._output
         assert output is not None
         assert output.drain(600)
@@ -105,17 +114,17 @@ class Behind(pl.Callback):
 
 
 def measure(
-    model: nn.Module, images: Tensor, device: torch.device, events: int
+    model: nn.Module, images: Tensor, largest: int, events: int
 ) -> tuple[list[float], list[Counter[str]], float]:
     """Return, of each event, the seconds of bare passes and those of its parts, and CPU seconds to draw a picture."""
-    labels = torch.arange(len(images)) % 10
-    bare = BarePasses(model.to(device), images[:SAMPLES].to(device), time.perf_counter)
+    labels = torch.arange(len(images), device=images.device) % 10
+    bare = BarePasses(model, images[:SAMPLES], largest, time.perf_counter)
     ahead, behind = Ahead(bare), Behind()
     callbacks = [getattr(vc, name)(samples=SAMPLES, on_error="raise") for name in SINGLE_PASS]
     loader = DataLoader(TensorDataset(images, labels), batch_size=BATCH)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
+            accelerator="gpu" if images.is_cuda else "cpu",
             devices=1,
             max_epochs=events - 1,  # one shows the untrained network
             default_root_dir=folder,
@@ -150,13 +159,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     tables = Tables(options, "pytorch-lightning", "timm", threads=options.threads, device=options.device)
-    images = photographs(BATCH, 64 if options.tiny else None)
+    images = photographs(BATCH, 64 if options.tiny else None).to(options.device)
     models = {"ResNet-18": tiny_model} if options.tiny else MODELS
     torch.manual_seed(0)
     parts = ("pass", "with guard", "all that training waits")
     heads = ("", "8 bare, ms", *(f"first event: {part}" for part in parts), *(f"later: {part}" for part in parts))
     events = 2 if options.tiny else 5
-    rows = [row(name, *measure(make(), images, options.device, events)) for name, make in models.items()]
+    largest = largest_batch(options.device, tiny=options.tiny)
+    rows = [row(name, *measure(make().to(images), images, largest, events)) for name, make in models.items()]
     tables.put("fit", (*heads, "drawing, CPU ms a picture"), rows)
 
 

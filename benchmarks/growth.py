@@ -50,6 +50,7 @@ class Blocks(nn.Module):
         self.head = nn.Linear(8, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
         maps = torch.relu(self.stem(images))
         for block in self.blocks:
             maps = maps + block(maps)
@@ -77,9 +78,11 @@ class Meter(pl.Callback):
         self._before = 0.0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The first event is that of the untrained network."""
         self._read(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Each other one ends an epoch."""
         if not trainer.sanity_checking:
             self._read(trainer)
 
@@ -226,11 +229,10 @@ def main() -> None:
     if options.only:
         options.write = None
     tables = Tables(options, "pytorch-lightning", threads=options.threads)
-    few = {"samples": (2, 4), "layers": (2, 4), "epochs": (2, 3)}
     growths = {**GROWTHS, "pictures in the store": STORE}
     if options.tiny:
-        growths = {name: replace(one, sizes=few.get(name, (40, 80))) for name, one in growths.items()}
-        growths.pop("classes, the default set")
+        few = {"layers": (1, 2), "epochs": (1, 2), "pictures in the store": (20, 40)}
+        growths = {name: replace(growths[name], sizes=sizes) for name, sizes in few.items()}
     chosen = {
         name: one
         for name, one in growths.items()

@@ -25,7 +25,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from table import Tables, add_options
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vis_callbacks import ClassAppearance, Filters, Report, Saliency, default_suite
 
@@ -33,10 +33,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from digits import DigitClassifier, digits
 
 
-def train(callbacks: list[pl.Callback], epochs: int, folder: str, images: int | None = None) -> float:
-    """Train the example's model, on the first images if so many are given; return the wall seconds of the fit."""
+def train(callbacks: list[pl.Callback], epochs: int, folder: str, data: tuple[Dataset, Dataset]) -> float:
+    """Train the example's model and return the wall time of the fit in seconds."""
     pl.seed_everything(0, verbose=False)
-    training, validation = (Subset(data, range(images or len(data))) for data in digits())
     model = DigitClassifier("test_resnet")
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -46,7 +45,7 @@ def train(callbacks: list[pl.Callback], epochs: int, folder: str, images: int | 
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    loaders = DataLoader(training, batch_size=64, shuffle=True, drop_last=True), DataLoader(validation, batch_size=250)
+    loaders = DataLoader(data[0], batch_size=64, shuffle=True, drop_last=True), DataLoader(data[1], batch_size=250)
     start = time.perf_counter()
     trainer.fit(model, *loaders)
     return time.perf_counter() - start
@@ -90,14 +89,20 @@ def main() -> None:
     sets = {name: make for name, make in SETS.items() if name in ("none", *arguments.only)}
     walls: dict[str, list[float]] = {name: [] for name in sets}
     facts: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
-    images = 128 if arguments.tiny else None
+    data: tuple[Dataset, Dataset] = digits()
+    if arguments.tiny:
+        data = Subset(data[0], range(64)), Subset(data[1], range(64))
     with tempfile.TemporaryDirectory() as folder:
         if not arguments.tiny:
-            train([], 1, folder)  # the first fit pays for imports and allocations
+            train([], 1, folder, data)  # the first fit pays for imports and allocations
         for _ in range(arguments.repeats):
             for name, make in sets.items():
                 callbacks = make()
-                walls[name].append(train(callbacks, arguments.epochs, folder, images))
+                if arguments.tiny:
+                    for one in callbacks:
+                        if isinstance(one, ClassAppearance):
+                            one.steps = one.fresh_steps = 1
+                walls[name].append(train(callbacks, arguments.epochs, folder, data))
                 for report in callbacks:
                     if isinstance(report, Report) and report.path is not None:
                         facts[name].append(json.loads(report.path.with_name("run.json").read_text()))

@@ -41,9 +41,7 @@ class Tables:
         device: Where it computes; a table of an accelerator has markers of its own.
     """
 
-    def __init__(
-        self, options: argparse.Namespace, *packages: str, threads: int = 1, device: object = "cpu"
-    ) -> None:
+    def __init__(self, options: argparse.Namespace, *packages: str, threads: int = 1, device: object = "cpu") -> None:
         if options.tiny and options.write is not None and options.write.resolve() == README:
             raise SystemExit("figures of --tiny mean nothing: give another file, as in --write FILE")
         self._file: Path | None = options.write
@@ -83,7 +81,9 @@ def write(file: Path, name: str, body: str) -> None:
     text = file.read_text("utf-8")
     found = list(_between(name).finditer(text))
     if len(found) != 1:
-        raise ValueError(f"{file.name} has {len(found)} pairs of <!-- {name}: begin --> and <!-- {name}: end -->, not 1")
+        raise ValueError(
+            f"{file.name} has {len(found)} pairs of <!-- {name}: begin --> and <!-- {name}: end -->, not 1"
+        )
     start, end = found[0].span(1)
     file.write_text(f"{text[:start]}\n{body}\n{text[end:]}", "utf-8")
 

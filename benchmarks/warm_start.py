@@ -23,7 +23,7 @@ import torch
 from class_appearance import contact_sheet
 from table import Tables, add_options
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vis_callbacks import ClassAppearance
 from vis_callbacks.event import Event
@@ -66,10 +66,9 @@ class Compared(ClassAppearance):
         return panels
 
 
-def train(seed: int, epochs: int, callbacks: list[pl.Callback], images: int | None = None) -> nn.Module:
-    """Train the example's network, on the first images if so many are given, and return it in eval mode."""
+def train(seed: int, epochs: int, callbacks: list[pl.Callback], data: tuple[Dataset, Dataset]) -> nn.Module:
+    """Train the example's network, and return it in eval mode."""
     pl.seed_everything(seed, verbose=False)
-    training, validation = (Subset(data, range(images or len(data))) for data in digits())
     model = DigitClassifier("test_resnet")
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
@@ -83,8 +82,8 @@ def train(seed: int, epochs: int, callbacks: list[pl.Callback], images: int | No
         )
         trainer.fit(
             model,
-            DataLoader(training, batch_size=64, shuffle=True, drop_last=True),
-            DataLoader(validation, batch_size=250),
+            DataLoader(data[0], batch_size=64, shuffle=True, drop_last=True),
+            DataLoader(data[1], batch_size=250),
         )
     return model.model.eval()
 
@@ -108,19 +107,20 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="file to save the images of the first training to")
     add_options(parser)
     options = parser.parse_args()
-    images = None
+    data: tuple[Dataset, Dataset] = digits()
     if options.tiny:
-        images, options.epochs, options.trainings, options.judges, options.scratch_steps = 64, 1, 1, 1, 2
+        data = Subset(data[0], range(64)), Subset(data[1], range(64))
+        options.epochs, options.trainings, options.judges, options.steps, options.scratch_steps = 1, 1, 1, 2, 2
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     tables = Tables(options, "pytorch-lightning", "timm")
 
-    judges = [train(100 + number, options.epochs, [], images) for number in range(options.judges)]
+    judges = [train(100 + number, options.epochs, [], data) for number in range(options.judges)]
     runs = []
     for number in range(options.trainings):
         runs.append(Compared(options.scratch_steps, steps=options.steps))
-        train(number, options.epochs, [runs[-1]], images)
+        train(number, options.epochs, [runs[-1]], data)
     rows = []
     for epoch in range(1, options.epochs + 1):
         found = {
