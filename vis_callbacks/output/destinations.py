@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from vis_callbacks.errors import ConfigurationError, nearest
+from vis_callbacks.output.encoding import PNG, Picture, png
 from vis_callbacks.output.names import path_part
 from vis_callbacks.output.record import Record
-from vis_callbacks.output.store import Picture
 
 Handler: TypeAlias = Callable[[Tensor, int, Mapping[str, Any]], None]
 """Called with a picture ``(3, H, W)`` in [0, 1], its index among those of the event, and the fields of its record."""
@@ -52,7 +52,10 @@ class Destinations:
             safe = {key: path_part(value) if isinstance(value, str) else value for key, value in fields.items()}
             path = Path(pattern.format_map(safe))
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(path)
+            if path.suffix.lower() == PNG:
+                path.write_bytes(png(picture))
+            else:
+                Image.fromarray(picture).save(path)
 
     def hand_over(self, record: Record, index: int, picture: Picture) -> None:
         """Call the handlers, and show the picture with pyplot if that was chosen."""

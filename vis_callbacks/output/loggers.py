@@ -1,17 +1,21 @@
 """The loggers of a Trainer that accept pictures, recognised by their methods."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+from PIL import Image
+
+from vis_callbacks.output.encoding import Encoded
 from vis_callbacks.output.names import TagCleaner
 from vis_callbacks.output.record import Record
-from vis_callbacks.output.store import Picture
 
 
 class LoggerSink(Protocol):
-    """Writes pictures ``(H, W, 3)`` under their tag, and their scalars under ``<tag>/<scalar>``, to one logger."""
+    """Writes pictures under their tag, and their scalars under ``<tag>/<scalar>``, to one logger."""
 
-    def add(self, record: Record, picture: Picture) -> None:
+    def add(self, record: Record, picture: Encoded) -> None:
         """Log a picture and its scalars."""
 
     def add_text(self, tag: str, text: str) -> None:
@@ -52,10 +56,23 @@ class TensorBoardSink:
         # TensorBoard replaces other characters itself, and prints a line for each tag.
         self._clean = TagCleaner(r"-/\w.")
 
-    def add(self, record: Record, picture: Picture) -> None:
+    def add(self, record: Record, picture: Encoded) -> None:
         """Log a picture and its scalars."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from torch.utils.tensorboard import FileWriter
+
+        from vis_callbacks.output.event_records import hasten
+
         tag = self._clean(record.tag)
-        self._writer.add_image(tag, picture, record.step, dataformats="HWC")
+        file_writer = getattr(self._writer, "file_writer", None)
+        if isinstance(file_writer, FileWriter):
+            hasten(file_writer)
+            height, width, _ = picture.picture.shape
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture.data)
+            file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), record.step)
+        else:
+            # Of another package, or closed: `add_image` opens it anew.
+            self._writer.add_image(tag, picture.picture, record.step, dataformats="HWC")
         for name, value in record.scalars.items():
             self._writer.add_scalar(f"{tag}/{self._clean(name)}", value, record.step)
 
@@ -81,10 +98,14 @@ class WandbSink:
         # Tags become file names.
         self._clean = TagCleaner(r"-/\w. ")
 
-    def add(self, record: Record, picture: Picture) -> None:
+    def add(self, record: Record, picture: Encoded) -> None:
         """Log a picture and its scalars."""
         tag = self._clean(record.tag)
-        self._logger.log_image(tag, [picture], step=record.step)
+        with TemporaryDirectory() as folder:
+            # The logger copies a file, and would encode anything else once more.
+            file = Path(folder, f"picture{picture.suffix}")
+            file.write_bytes(picture.data)
+            self._logger.log_image(tag, [str(file)], step=record.step)
         if record.scalars:
             scalars = {f"{tag}/{self._clean(name)}": value for name, value in record.scalars.items()}
             self._logger.log_metrics(scalars, step=record.step)
@@ -109,10 +130,13 @@ class MlflowSink:
         # MLflow refuses a key with any other character.
         self._clean = TagCleaner(r"-/a-zA-Z0-9_. ")
 
-    def add(self, record: Record, picture: Picture) -> None:
+    def add(self, record: Record, picture: Encoded) -> None:
         """Log a picture and its scalars."""
         key = self._clean(record.tag)
-        self._client.log_image(self._run_id, picture, key=key, step=record.step, synchronous=True)
+        # MLflow takes no files under a key, and writes PNG.
+        image = Image.fromarray(picture.picture)
+        image.encoderinfo = {"compress_level": 1}
+        self._client.log_image(self._run_id, image, key=key, step=record.step, synchronous=True)
         for name, value in record.scalars.items():
             metric = f"{key}/{self._clean(name)}"
             self._client.log_metric(self._run_id, metric, value, step=record.step, synchronous=True)

@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from vis_callbacks.output.destinations import Destinations, to_picture, to_tensor
+from vis_callbacks.output.encoding import Picture, encode
 from vis_callbacks.output.loggers import LoggerSink, logger_sinks
 from vis_callbacks.output.record import Record
-from vis_callbacks.output.render import assemble, draw_tiles, render
-from vis_callbacks.output.store import Picture, PictureStore
+from vis_callbacks.output.render import assemble, draw_tiles, is_enlarged, render
+from vis_callbacks.output.store import PictureStore
 from vis_callbacks.output.worker import MOST_WAITING, Worker
 from vis_callbacks.panel import Panel
 
@@ -74,13 +75,15 @@ class Output:
             stamped = dataclasses.replace(record, time=time.time())
             tiles: list[Picture] = []
             plain = None
+            # Photographs and maps over them look the same as JPEG; a kernel or digit of a few enlarged pixels does not.
+            exact = is_enlarged(panel)
             try:
                 tiles = draw_tiles(panel)
                 plain = _transformed(assemble(panel, tiles, text=False), transform)
-                if record.stage == "fit" and self._store.holds(record, plain):
+                if record.stage == "fit" and self._store.holds(record, plain, exact=exact):
                     plain = None
                     return
-                self._store.add(stamped, plain)
+                self._store.add(stamped, plain, exact=exact)
             except Exception as error:
                 self._gaps.append(dataclasses.replace(stamped, error=f"{type(error).__name__}: {error}"))
                 raise
@@ -88,9 +91,12 @@ class Output:
                 # A full disk does not keep pictures from TensorBoard, which may be on another, nor one failed logger
                 # from the next logger.
                 if plain is not None:
-                    captioned = _transformed(assemble(_dated(panel, record), tiles), transform) if sinks else plain
-                    logged = [partial(sink.add, stamped, captioned) for sink in sinks]
-                    _do_all([*logged, partial(destinations.write_files, stamped, index, plain)])
+                    tasks = [partial(destinations.write_files, stamped, index, plain)]
+                    if sinks:
+                        captioned = _transformed(assemble(_dated(panel, record), tiles), transform)
+                        encoded = encode(captioned, exact=exact)
+                        tasks = [*(partial(sink.add, stamped, encoded) for sink in sinks), *tasks]
+                    _do_all(tasks)
 
         self._submit(record.callback, task)
         if destinations.on_training_thread:

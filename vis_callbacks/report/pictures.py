@@ -20,7 +20,7 @@ _SAMPLED = 32
 _MARGIN = 1.08  # allowed error of a size estimated from a sample
 
 # WebP quality and scale, best first. Below quality 50 fewer pixels look better than coarser ones.
-_LEVELS = ((82, 1.0), (72, 1.0), (60, 1.0), (50, 1.0), (45, 0.8), (45, 0.66), (42, 0.58), (40, 0.5), (35, 0.4))
+_LEVELS = ((81, 1.0), (72, 1.0), (60, 1.0), (50, 1.0), (45, 0.8), (45, 0.66), (42, 0.58), (40, 0.5), (35, 0.4))
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def _pack_file(path: Path, level: int) -> Packed | str:
         return f"the picture file is damaged: {error}"
     crisp = max(image.size) <= _SMALL_SIDE or _is_pixel_art(image)
     if kept:
-        source = _data_address("png", data)
+        lossless = _encoded(image, lossless=True, quality=20, method=1)
+        source = min(_data_address("png", data), _data_address("webp", lossless), key=len)
     else:
         source = _data_address("webp", _webp(image, *_LEVELS[level], crisp=crisp))
     return Packed(source, image.width, image.height, crisp)
