@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     "start",
     "overhead",
+    "drawing",
     "fit",
     "attribution",
     "memory",
