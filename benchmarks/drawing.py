@@ -20,6 +20,7 @@ from pathlib import Path
 import skimage.data
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from table import Tables, add_options
 from torch.nn.functional import interpolate
 
 from vis_callbacks import Panel, Tile
@@ -60,14 +61,20 @@ def panels() -> dict[str, Panel]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=40, help="of each kind, in five groups")
+    add_options(parser)
     arguments = parser.parse_args()
+    if arguments.tiny:
+        arguments.pictures = 5
     torch.set_num_threads(1)
-    print(f"{'':<28}{'all':>7}{'tiles':>7}{'text':>7}{'store':>7}{'bytes: store':>14}{'TensorBoard':>13}")
+    tables = Tables(arguments, "tensorboard", "pillow")
+    rows = []
     for name, panel in panels().items():
         with tempfile.TemporaryDirectory() as folder:
             whole, logged = together(panel, Path(folder) / "run", arguments.pictures)
-            times, stored = apart(panel, Path(folder) / "store")
-        print(f"{name:<28}{whole:7.1f}{''.join(f'{spent:7.1f}' for spent in times)}{stored:14,}{logged:13,}")
+            times, stored = apart(panel, Path(folder) / "store", arguments.pictures)
+        rows.append((name, *(f"{spent:.1f}" for spent in (whole, *times)), f"{stored:,}", f"{logged:,}"))
+    head = ("", "all", "tiles", "text", "store", "bytes: store", "bytes: TensorBoard")
+    tables.put("drawing", head, rows)
 
 
 def together(panel: Panel, folder: Path, pictures: int) -> tuple[float, int]:
@@ -89,20 +96,20 @@ def together(panel: Panel, folder: Path, pictures: int) -> tuple[float, int]:
     return statistics.median(times[1:]), written // (6 * (pictures // 5))  # the first group pays for imports
 
 
-def apart(panel: Panel, folder: Path) -> tuple[tuple[float, ...], int]:
+def apart(panel: Panel, folder: Path, repeats: int) -> tuple[tuple[float, ...], int]:
     """Return CPU milliseconds for the tiles, their text and the store, and the bytes of the stored file."""
     tiles = draw_tiles(panel)
     plain, exact = assemble(panel, tiles, text=False), is_enlarged(panel)
     store, steps = PictureStore(folder), count()
     times = (
-        cpu(lambda: draw_tiles(panel)),
-        cpu(lambda: assemble(panel, tiles)),
-        cpu(lambda: store.add(Record("A/b", "A", 0, next(steps)), plain, exact=exact)),
+        cpu(lambda: draw_tiles(panel), repeats),
+        cpu(lambda: assemble(panel, tiles), repeats),
+        cpu(lambda: store.add(Record("A/b", "A", 0, next(steps)), plain, exact=exact), repeats),
     )
     return times, next(folder.rglob("epoch*")).stat().st_size
 
 
-def cpu(function: Callable[[], object], repeats: int = 40) -> float:
+def cpu(function: Callable[[], object], repeats: int) -> float:
     """Return the median CPU milliseconds of a call."""
     times = []
     for _ in range(repeats + 1):

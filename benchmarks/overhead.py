@@ -24,7 +24,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from table import Tables, add_options
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vis_callbacks import ClassAppearance, Filters, Report, Saliency, default_suite
 
@@ -32,10 +33,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from digits import DigitClassifier, digits
 
 
-def train(callbacks: list[pl.Callback], epochs: int, folder: str) -> float:
+def train(callbacks: list[pl.Callback], epochs: int, folder: str, data: tuple[Dataset, Dataset]) -> float:
     """Train the example's model and return the wall time of the fit in seconds."""
     pl.seed_everything(0, verbose=False)
-    training, validation = digits()
     model = DigitClassifier("test_resnet")
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -45,7 +45,7 @@ def train(callbacks: list[pl.Callback], epochs: int, folder: str) -> float:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    loaders = DataLoader(training, batch_size=64, shuffle=True, drop_last=True), DataLoader(validation, batch_size=250)
+    loaders = DataLoader(data[0], batch_size=64, shuffle=True, drop_last=True), DataLoader(data[1], batch_size=250)
     start = time.perf_counter()
     trainer.fit(model, *loaders)
     return time.perf_counter() - start
@@ -64,6 +64,10 @@ SETS: dict[str, Callable[[], list[pl.Callback]]] = {
 }
 
 
+PARTS = ("ClassAppearance", "shared pass", "guard")
+"""Of the seconds that training waits, see ``run.json``."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
@@ -72,60 +76,53 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", choices=SETS, default=list(SETS), help="sets of callbacks; all unless given"
     )
+    add_options(parser)
     arguments = parser.parse_args()
+    if arguments.tiny:
+        arguments.epochs, arguments.repeats, arguments.only = 1, 1, ["default_suite()"]
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tables = Tables(arguments, "pytorch-lightning", "timm", threads=arguments.threads, device=device)
 
     sets = {name: make for name, make in SETS.items() if name in ("none", *arguments.only)}
     walls: dict[str, list[float]] = {name: [] for name in sets}
     facts: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
-    shown: dict[str, dict[str, list[int]]] = {}
+    data: tuple[Dataset, Dataset] = digits()
+    if arguments.tiny:
+        data = Subset(data[0], range(64)), Subset(data[1], range(64))
     with tempfile.TemporaryDirectory() as folder:
-        train([], 1, folder)  # the first fit pays for imports and allocations
+        if not arguments.tiny:
+            train([], 1, folder, data)  # the first fit pays for imports and allocations
         for _ in range(arguments.repeats):
             for name, make in sets.items():
                 callbacks = make()
-                report = next((one for one in callbacks if isinstance(one, Report)), None)
-                walls[name].append(train(callbacks, arguments.epochs, folder))
-                if report is not None and report.path is not None:
-                    facts[name].append(json.loads((report.path.parent / "run.json").read_text()))
-                    shown[name] = epochs_of(report.path.parent / "panels.jsonl")
-
-    bare = statistics.median(walls["none"])
-    print(f"{arguments.epochs} epochs, {arguments.epochs + 1} events, {arguments.repeats} repeats, medians")
-    for name, seconds in walls.items():
-        took = statistics.median(seconds)
-        print(f"\n{name}: {took:.2f} s on the clock ({', '.join(f'{value:.2f}' for value in seconds)}), ", end="")
-        print(f"{took / bare - 1:+.1%}")
-        if not facts[name]:
-            continue
-        parts = {part for run in facts[name] for part in run["picture_seconds"]}
-        medians = {
-            part: statistics.median(run["picture_seconds"].get(part, 0.0) for run in facts[name]) for part in parts
-        }
-        total = sum(medians.values())
-        print(f"  training waited {total:.2f} s, {total / bare:.1%} of training without pictures:")
-        for part, spent in sorted(medians.items(), key=lambda item: -item[1]):
-            print(f"    {part:<20} {spent:7.3f} s  {spent / bare:6.2%}")
-        beside = statistics.median(run["thread_seconds"] for run in facts[name])
-        print(f"  beside it, drawing and writing: {beside:.2f} s, and the report at the end")
-        took = facts[name][-1]["training_seconds"]
-        print(f"  of {took:.1f} s of training: {(total + beside) / took:.1%}, waiting and drawing together")
-        for callback, epochs in shown[name].items():
-            print(f"  {callback} in epochs {epochs}")
-        for note in facts[name][-1]["notes"]:
-            print(f"  {note}")
+                if arguments.tiny:
+                    for one in callbacks:
+                        if isinstance(one, ClassAppearance):
+                            one.steps = one.fresh_steps = 1
+                walls[name].append(train(callbacks, arguments.epochs, folder, data))
+                for report in callbacks:
+                    if isinstance(report, Report) and report.path is not None:
+                        facts[name].append(json.loads(report.path.with_name("run.json").read_text()))
+    tables.put(
+        "overhead",
+        ("callbacks", "s on the clock", "training waited", *(f"of it {part}" for part in PARTS), "all else", "drawing"),
+        [(f"`{name}`", *cells(walls[name], facts[name])) for name in sets],
+        f"{arguments.epochs} epochs, {arguments.epochs + 1} events; medians of {arguments.repeats} trainings, in turn.",
+        *(f"`{name}`: {note}" for name, found in facts.items() if found for note in found[-1]["notes"]),
+    )
 
 
-def epochs_of(panels: Path) -> dict[str, list[int]]:
-    """Return the epochs in which each callback has made pictures."""
-    epochs: dict[str, set[int]] = {}
-    for line in panels.read_text().splitlines():
-        record = json.loads(line)
-        if record["file"]:
-            epochs.setdefault(record["callback"], set()).add(record["epoch"])
-    return {callback: sorted(found) for callback, found in epochs.items()}
+def cells(walls: list[float], facts: list[dict[str, Any]]) -> list[str]:
+    """Return medians of trainings: seconds on the clock, waited, by part, and of drawing beside the training."""
+    waited = [one["picture_seconds"] for one in facts]
+    parts = [[seconds.get(part, 0.0) for seconds in waited] for part in PARTS]
+    totals = [sum(seconds.values()) for seconds in waited]
+    others = [total - sum(known) for total, *known in zip(totals, *parts, strict=True)]
+    columns = [walls, totals, *parts, others, [one["thread_seconds"] for one in facts]]
+    return [f"{statistics.median(values):.2f}" if values else "" for values in columns]
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
 """How long the package takes to open: imports, ``--help``, and the report of a run, each as a process of its own.
 
-``python benchmarks/start.py [log_dir]``; the report is that of a log directory, such as one of ``examples/digits.py``.
-CPU seconds and the largest memory of each process, the best of three.
+    python benchmarks/start.py [--log-dir DIR]
+
+The report is that of a store of as many pictures as the digits example makes, or of a log directory. CPU seconds and
+the largest memory of each process, the best of three.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from table import Tables, add_options
+
 IMPORTS = {
     "`import torch, torchvision`": "import torch, torchvision",
     "the same and `vis_callbacks.functional`": "import torch, torchvision, vis_callbacks.functional",
     "`import vis_callbacks`": "import vis_callbacks",
 }
+PICTURES = 126
 
 
 def measured(command: list[str]) -> tuple[float, float]:
@@ -29,16 +35,28 @@ def measured(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    commands = {name: ["-c", code] for name, code in IMPORTS.items()}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--log-dir", type=Path, help="the report of this run is written")
+    add_options(parser)
+    options = parser.parse_args()
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    tables = Tables(options, "torchvision", "pytorch-lightning", threads=threads)
+    # Loading torch alone takes seconds.
+    commands = {name: ["-c", code] for name, code in IMPORTS.items() if not (options.tiny and "torch" in code)}
     commands["`vis-callbacks --help`"] = ["-m", "vis_callbacks.cli", "--help"]
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            output = str(Path(folder) / "report.html")
-            commands["`vis-callbacks report`"] = ["-m", "vis_callbacks.cli", "report", sys.argv[1], "-o", output]
-        print("| | CPU s | MB |\n|---|---|---|")
-        for name, arguments in commands.items():
-            runs = [measured([sys.executable, *arguments]) for _ in range(3)]
-            print(f"| {name} | {min(run[0] for run in runs):.2f} | {min(run[1] for run in runs):.0f} |", flush=True)
+        run, output = Path(folder) / "run", Path(folder) / "report.html"
+        if options.log_dir is None:
+            # Not here: a process that is started from a large one counts as large.
+            code = f"from synthetic_store import write_store; write_store({str(run)!r}, {PICTURES})"
+            subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
+        arguments = ["report", str(options.log_dir or run), "-o", str(output)]
+        commands["`vis-callbacks report`"] = ["-m", "vis_callbacks.cli", *arguments]
+        for name, command in commands.items():
+            runs = [measured([sys.executable, *command]) for _ in range(1 if options.tiny else 3)]
+            rows.append((name, f"{min(run[0] for run in runs):.2f}", f"{min(run[1] for run in runs):.0f}"))
+    tables.put("start", ("", "CPU s", "MB"), rows)
 
 
 if __name__ == "__main__":

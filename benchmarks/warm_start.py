@@ -21,8 +21,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from class_appearance import contact_sheet
+from table import Tables, add_options
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vis_callbacks import ClassAppearance
 from vis_callbacks.event import Event
@@ -65,10 +66,9 @@ class Compared(ClassAppearance):
         return panels
 
 
-def train(seed: int, epochs: int, callbacks: list[pl.Callback]) -> nn.Module:
+def train(seed: int, epochs: int, callbacks: list[pl.Callback], data: tuple[Dataset, Dataset]) -> nn.Module:
     """Train the example's network, and return it in eval mode."""
     pl.seed_everything(seed, verbose=False)
-    training, validation = digits()
     model = DigitClassifier("test_resnet")
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
@@ -82,8 +82,8 @@ def train(seed: int, epochs: int, callbacks: list[pl.Callback]) -> nn.Module:
         )
         trainer.fit(
             model,
-            DataLoader(training, batch_size=64, shuffle=True, drop_last=True),
-            DataLoader(validation, batch_size=250),
+            DataLoader(data[0], batch_size=64, shuffle=True, drop_last=True),
+            DataLoader(data[1], batch_size=250),
         )
     return model.model.eval()
 
@@ -105,18 +105,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16, help="steps of an event that continues the last images")
     parser.add_argument("--scratch-steps", type=int, default=256)
     parser.add_argument("--sheet", type=Path, help="file to save the images of the first training to")
+    add_options(parser)
     options = parser.parse_args()
+    data: tuple[Dataset, Dataset] = digits()
+    if options.tiny:
+        data = Subset(data[0], range(64)), Subset(data[1], range(64))
+        options.epochs, options.trainings, options.judges, options.steps, options.scratch_steps = 1, 1, 1, 2, 2
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    tables = Tables(options, "pytorch-lightning", "timm")
 
-    judges = [train(100 + number, options.epochs, []) for number in range(options.judges)]
+    judges = [train(100 + number, options.epochs, [], data) for number in range(options.judges)]
     runs = []
     for number in range(options.trainings):
         runs.append(Compared(options.scratch_steps, steps=options.steps))
-        train(number, options.epochs, [runs[-1]])
-    print(f"{options.trainings} trainings, {options.judges} judges: top-1 / probability, CPU s of an event")
-    print(f"{'epoch':>5} {'warm':>12} {'scratch':>12} {'ratio':>6} {'warm s':>7} {'scratch s':>9}  each training")
+        train(number, options.epochs, [runs[-1]], data)
+    rows = []
     for epoch in range(1, options.epochs + 1):
         found = {
             kind: torch.tensor([verdict(judges, run.images[epoch][kind]) for run in runs]) for kind in runs[0].images[1]
@@ -125,11 +130,15 @@ def main() -> None:
         each = " ".join(f"{float(hits):.2f}" for hits in found["warm"][:, 0])
         seconds = {kind: sum(run.seconds[epoch][kind] for run in runs) / len(runs) for kind in mean}
         shown = {kind: f"{hits:.3f} / {likely:.2f}" for kind, (hits, likely) in mean.items()}
-        ratio = mean["warm"][0] / mean["scratch"][0]
-        print(
-            f"{epoch:5d} {shown['warm']:>12} {shown['scratch']:>12} {ratio:6.3f} "
-            f"{seconds['warm']:7.2f} {seconds['scratch']:9.2f}  {each}"
-        )
+        ratio = f"{mean['warm'][0] / mean['scratch'][0]:.3f}" if mean["scratch"][0] else ""
+        took = (f"{seconds[kind]:.2f}" for kind in ("warm", "scratch"))
+        rows.append((epoch, shown["warm"], shown["scratch"], ratio, *took, each))
+    tables.put(
+        "warm_start",
+        ("epoch", "warm: top-1 / p", "from scratch", "ratio of top-1", "warm, CPU s", "scratch, CPU s", "each, warm"),
+        rows,
+        f"{options.trainings} trainings, {options.judges} judges; {options.steps} steps and {options.scratch_steps}.",
+    )
     if options.sheet:
         images = runs[0].images
         rows = {
