@@ -190,7 +190,7 @@ def small_files(folder: Path) -> list[Any]:
     """No file may become larger than a few bytes, from the first epoch to the second."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE)
-    return [OnDisk(1, lambda: limit((2000, hard))), OnDisk(2, lambda: limit((soft, hard)), name="Later")]
+    return [OnDisk(1, lambda: limit((500, hard))), OnDisk(2, lambda: limit((soft, hard)), name="Later")]
 
 
 def read_only(folder: Path) -> list[Any]:
