@@ -121,10 +121,8 @@ RECIPES: Mapping[str, Recipe] = {
     "persistent": replace(BEST, steps=320, retry_share=0.2),
     # For a few dozen steps, which have to be larger.
     "draft": replace(_PLAIN, steps=48, optimizer=partial(Adam, lr=0.4), scheduler=partial(warm_hold_cosine, warm=2)),
-    # Without the prior, whose weight suits logits and not activations, and with noise of full size and no decay.
-    "feature": replace(
-        _PLAIN, steps=128, prior=0.0, parameterization=partial(BandEnergy, gain=1.0), parameter_decay=0.0
-    ),
+    # Without the prior, whose weight suits logits and not activations.
+    "feature": replace(_PLAIN, steps=128, prior=0.0),
     # Simonyan et al., arXiv 1312.6034; torchbearer's ClassAppearanceModel.
     "simonyan": Recipe(Pixels, partial(Adam, lr=0.05), scheduler=warm_hold_cosine, penalty=1e-3 * l2()),
     # timm-vis's generate_image, with the numbers of its notebook.
