@@ -44,6 +44,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no CUDA device was found: run this where there is one, or with --device cpu to try it out")
+    if options.device == "cpu" and options.write is not None:
+        sys.exit("with --device cpu this only tries out what runs on an accelerator: leave out --write")
     tables = Tables(options, device=options.device)
     # Bit-identical results need deterministic kernels, which cuBLAS has with a workspace of this kind.
     settings = {"TINY_ACCELERATOR": options.device, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}

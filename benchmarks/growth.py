@@ -188,7 +188,7 @@ GROWTHS: Mapping[str, Growth] = {
     "samples": Growth(with_samples, EVENT, (4, 8, 16, 32, 64)),
     "classes, the default set": Growth(with_classes, EVENT, (10, 30, 100, 300, 1000)),
     "classes, an image of each": Growth(with_class_images, EVENT, (10, 30, 100, 300, 1000)),
-    "layers": Growth(with_layers, ("first event: waited", "later: waited"), (8, 16, 32, 64, 128)),
+    "layers": Growth(with_layers, ("first event: waited", "later: waited"), (8, 32, 128, 256, 512)),
     "epochs": Growth(with_epochs, ("all events: waited", "all events: drawn"), (10, 30, 100, 300, 1000)),
 }
 STORE = Growth(
