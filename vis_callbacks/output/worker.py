@@ -1,8 +1,6 @@
 """A thread that draws and writes while training goes on."""
 
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +16,7 @@ PATIENCE = 120.0
 class Worker:
     """Runs tasks in order on a daemon thread, which starts with the first task.
 
-    On Linux the thread has the lowest priority, so that it takes no core from training; what is left at a `drain`, when
-    training waits, is done at the usual one. A task must not raise.
+    A task must not raise.
 
     Attributes:
         seconds: Time spent on tasks so far.
@@ -36,14 +33,13 @@ class Worker:
         self._tasks: queue.Queue[Task | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._stuck = False
-        self._hurry = threading.Event()
         self.seconds = 0.0
 
     def submit(self, task: Task) -> bool:
         """Queue a task; return False if the queue is full and does not move within `PATIENCE` seconds."""
         if self._thread is None:
-            self._hurry = threading.Event()
-            self._thread = self._start(self._work_aside, self._tasks, self._hurry)
+            self._thread = threading.Thread(target=self._work, args=(self._tasks,), name="vis-callbacks", daemon=True)
+            self._thread.start()
         try:
             self._tasks.put(task, timeout=0 if self._stuck else PATIENCE)
         except queue.Full:
@@ -62,10 +58,6 @@ class Worker:
         thread = self._thread
         if thread is None:
             return True
-        if not self._hurry.is_set():
-            # A lowered priority cannot be raised again, so another thread takes over after the task at hand.
-            self._hurry.set()
-            self._thread = thread = self._start(self._take_over, thread, self._tasks)
         until = time.monotonic() + timeout
         done = threading.Event()
         with suppress(queue.Full):
@@ -81,30 +73,10 @@ class Worker:
             self._tasks = queue.Queue(MOST_WAITING)
         return done.is_set()
 
-    def _start(self, target: Callable[..., None], *arguments: object) -> threading.Thread:
-        thread = threading.Thread(target=target, args=arguments, name="vis-callbacks", daemon=True)
-        thread.start()
-        return thread
-
-    def _work_aside(self, tasks: queue.Queue[Task | None], hurry: threading.Event) -> None:
-        _lower_priority()
-        self._work(tasks, until=hurry)
-
-    def _take_over(self, former: threading.Thread, tasks: queue.Queue[Task | None]) -> None:
-        former.join()
-        self._work(tasks, until=threading.Event())
-
-    def _work(self, tasks: queue.Queue[Task | None], until: threading.Event) -> None:
+    def _work(self, tasks: queue.Queue[Task | None]) -> None:
         # A thread that `drain` gave up on has an old queue, and ends when that is empty.
         with suppress(queue.Empty):
-            while not until.is_set() and (task := tasks.get(block=tasks is self._tasks)) is not None:
+            while (task := tasks.get(block=tasks is self._tasks)) is not None:
                 start = time.perf_counter()
                 task()
                 self.seconds += time.perf_counter() - start
-
-
-def _lower_priority() -> None:
-    # Elsewhere the number of a thread may be that of a process.
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
