@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.stores import record, small_run, squares
+from vis_callbacks.output.record import Record
 from vis_callbacks.output.store import PictureStore
 from vis_callbacks.report.reading import read_history
 
@@ -226,3 +227,20 @@ def test_very_many_problems_are_counted(tmp_path: Path) -> None:
     history = read_history(tmp_path)
     assert len(history.problems) == 21
     assert history.problems[-1] == "and 480 more of this kind"
+
+
+def test_a_picture_made_again_replaces_its_own_line_alone(tmp_path: Path) -> None:
+    tags = ("Filters/café", 'Filters/a "b"', "Filters/a", "Filters/a\\b")
+    store = PictureStore(tmp_path)
+    for tag in tags:
+        for epoch in (0, 1):
+            store.add(record(tag, epoch, epoch), squares(epoch))
+    again = PictureStore(tmp_path)
+    for tag in tags:
+        again.add(record(tag, 1, 1, caption="again"), squares(5))
+    lines = (store.directory / "panels.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * len(tags)
+    found = [Record.from_json(line) for line in lines]
+    assert [(one.tag, one.epoch, one.caption) for one in found] == [
+        (tag, epoch, "again" * epoch) for tag in tags for epoch in (0, 1)
+    ]

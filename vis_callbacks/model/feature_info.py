@@ -1,6 +1,7 @@
 """What one pass shows about the layers of a model: which have maps, which the logits depend on, which to show."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -231,7 +232,8 @@ def _inside(names: Iterable[str], outer: str) -> list[str]:
 
 def _outermost(names: Iterable[str]) -> list[str]:
     names = list(names)
-    return [name for name in names if not any(name.startswith(other + ".") for other in names)]
+    known = set(names)
+    return [name for name in names if not any(name[: dot.start()] in known for dot in re.finditer(r"\.", name))]
 
 
 def _evenly(names: Sequence[str], count: int) -> list[str]:

@@ -75,17 +75,28 @@ class PictureStore:
         A picture made again, because a run was resumed from before it, replaces the line of the first.
         """
         key = _key(record)
-        if record.file is not None and key in self._known:
-            lines = [record.to_json() if _key_of(line) == key else line for line in self._lines()]
-            write_whole(self._opened() / PANELS, "\n".join(lines).encode("utf-8", "replace"))
-            for path in (self._opened() / _file(record, suffix) for suffix in SUFFIXES):
-                if path != self._opened() / record.file:
-                    path.unlink(missing_ok=True)
-        else:
+        if record.file is None or not self._replace(key, record):
             self._append(PANELS, record.to_json())
         if record.file is not None:
             self._known.add(key)
         return record
+
+    def _replace(self, key: Key, record: Record) -> bool:
+        """Replace the line of a picture that was made before; return whether there is one."""
+        if key not in self._known or record.file is None:
+            return False
+        # Few lines are of this tag, and only these are parsed.
+        lines, tag = self._lines(), json.dumps(record.tag, ensure_ascii=False)
+        earlier = [number for number, line in enumerate(lines) if tag in line and _key_of(line) == key]
+        for number in earlier:
+            lines[number] = record.to_json()
+        if earlier:
+            write_whole(self._opened() / PANELS, "\n".join(lines).encode("utf-8", "replace"))
+            file = self._opened() / record.file
+            for path in (self._opened() / _file(record, suffix) for suffix in SUFFIXES):
+                if path != file:
+                    path.unlink(missing_ok=True)
+        return bool(earlier)
 
     def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics that the run logged at one step."""

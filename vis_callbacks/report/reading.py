@@ -200,10 +200,11 @@ def _events(records: list[Record]) -> tuple[HistoryEvent, ...]:
 
 def _rows(store: Path, records: list[Record], events: tuple[HistoryEvent, ...], problems: list[str]) -> tuple[Row, ...]:
     index = {event: number for number, event in enumerate(events)}
+    folders: dict[Path, Path] = {store: store.resolve()}
     sections: dict[str, dict[str, dict[int, Picture]]] = {}
     for record in records:
         pictures = sections.setdefault(record.callback, {}).setdefault(_name(record), {})
-        pictures[index[_event(record)]] = _picture(store, record, problems)
+        pictures[index[_event(record)]] = _picture(store, record, folders, problems)
     rows = []
     for callback, named in sections.items():
         _spread_failures(named)
@@ -228,13 +229,19 @@ def _spread_failures(named: dict[str, dict[int, Picture]]) -> None:
             pictures.setdefault(index, picture)
 
 
-def _picture(store: Path, record: Record, problems: list[str]) -> Picture:
+def _picture(store: Path, record: Record, folders: dict[Path, Path], problems: list[str]) -> Picture:
+    """Return a record's picture, or why there is none; `folders` are those resolved so far."""
     if record.file is None:
         return Picture(record, gap=record.error or "the picture was not made")
     shown = shorten(record.file, 120)
     try:
-        file = (store / record.file).resolve()
-        if not file.is_relative_to(store.resolve()):
+        path = store / record.file
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        file = folders[path.parent] / path.name
+        if file.is_symlink():
+            file = file.resolve()
+        if not file.is_relative_to(folders[store]):
             gap = f"the file name {shown} leads out of the store"
         elif not file.is_file():
             gap = f"the file {shown} is missing"
