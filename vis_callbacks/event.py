@@ -93,6 +93,7 @@ class SharedPass:
         self._clock = clock
         self._fitting = fitting
         self._needs: list[Needs] = []
+        self._layouts: dict[str | None, Layout] = {}
         self._meaning: Meaning = "classes"
         # The passes of single techniques, where that of all failed.
         self._alone: dict[Needs, Trace | Exception] | None = None
@@ -119,7 +120,7 @@ class SharedPass:
         if len(items) == len(self.samples):
             return self
         part = SharedPass(self._model, self.samples.at(items), self._targets, self._clock, self._fitting)
-        part._needs, part._meaning = self._needs, self._meaning
+        part._needs, part._meaning, part._layouts = self._needs, self._meaning, self._layouts
         part._alone = None if self._alone is None else {}
         return part
 
@@ -147,6 +148,13 @@ class SharedPass:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def layout(self, layer: str | None) -> Layout:
+        """Return how the output of a layer becomes a map, see `Event.layout`."""
+        if layer not in self._layouts:
+            # To see whether what is known of the layers still holds takes a walk over all modules: once for each event.
+            self._layouts[layer] = find_layout(self._model, self.samples.images, layer)
+        return self._layouts[layer]
 
     def _run(self, needs: Sequence[Needs]) -> Trace:
         images = self.samples.images
@@ -239,7 +247,7 @@ class Event:
         """
         # The shared pass collects what is known about the layers, so that no other pass has to.
         self._try_pass()
-        return find_layout(self.model, self.samples.images, layer)
+        return self._pass.layout(layer)
 
     def layouts_across_depth(self, count: int) -> list[Layout]:
         """Return how the outputs of up to `count` layers become maps, from shallow to deep.

@@ -10,6 +10,7 @@ from torch import nn
 
 from vis_callbacks.errors import LayerError
 from vis_callbacks.model.classifier import has_forward, unwrapped
+from vis_callbacks.model.feature_info import FeatureInfo
 from vis_callbacks.model.features import known_feature_info
 from vis_callbacks.model.layers import find_layer
 from vis_callbacks.output.subject_facts import subject_facts
@@ -53,6 +54,7 @@ class RunMetadata:
 
     def describe(self, ready: Iterable[Ready]) -> None:
         """Record what the pictures of an event are about."""
+        features: dict[tuple[int, int], FeatureInfo | None] = {}
         for one in ready:
             if one.subject is not None:
                 known = self._subjects.get(one.name, {})
@@ -61,7 +63,7 @@ class RunMetadata:
                     **known,
                     **one.subject.as_dict(),
                     "outputs": one.subject.outputs,
-                    **_about_pictures(one),
+                    **_about_pictures(one, features),
                 }
 
     @property
@@ -154,18 +156,28 @@ def _about_model(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _about_pictures(ready: Ready) -> dict[str, Any]:
-    """Return the target, what the colours go by, and the layers of which maps are made, with the sizes of the maps."""
+def _about_pictures(ready: Ready, features: dict[tuple[int, int], FeatureInfo | None]) -> dict[str, Any]:
+    """Return the target, what the colours go by, and the layers of which maps are made, with the sizes of the maps.
+
+    Args:
+        ready: A technique with its network and samples.
+        features: What is known of the layers of each network with each samples; it is looked up once.
+    """
     if ready.samples is None or ready.model is None:
         return {"targets": [], "layers": {}}
     about: dict[str, Any] = {"targets": [str(ready.technique.targets)], "pixels": ready.samples.pixel_source}
     if ready.samples.bands is not None:
         about["bands"] = list(ready.samples.bands)
-    found = known_feature_info(ready.model, ready.samples.images)
     layers: dict[str, list[int]] = {}
     network = "" if ready.subject is None else ready.subject.network
     # Those of class activation maps; other techniques name their layers in their pictures.
-    if found is None or not hasattr(ready.technique, "reads_gradient"):
+    if not hasattr(ready.technique, "reads_gradient"):
+        return {**about, "layers": {}}
+    key = id(ready.model), id(ready.samples)
+    if key not in features:
+        features[key] = known_feature_info(ready.model, ready.samples.images)
+    found = features[key]
+    if found is None:
         return {**about, "layers": {}}
     for choice in getattr(ready.technique, "layers", ()):
         with suppress(LayerError):
