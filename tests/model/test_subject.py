@@ -879,3 +879,14 @@ def test_layers_are_found_by_their_names_in_the_users_module() -> None:
     assert find_layer(student, "student.0")[1] is find_layer(student, "0")[1] is module.student[0]
     with pytest.raises(LayerError):
         find_layer(student, "teacher.0")
+
+
+def test_a_property_that_fails_states_no_classes_and_hinders_nothing() -> None:
+    class Late(Parts):
+        @property
+        def num_classes(self) -> int:
+            raise RuntimeError("the data are not there yet")
+
+    module = Late(net=net())
+    assert stated_classes(module) == frozenset()
+    assert find_subject(module, images=IMAGES).network == "net"

@@ -38,7 +38,8 @@ def connections(function: Function, images: Tensor) -> int:
 def gradient(function: Function, images: Tensor, factor: float | None) -> Tensor:
     images, output, start = run(function, images)
     if factor is not None:
-        weaken_branches([output], start, factor, projected=True)
+        for connection in residual_connections([output], start):
+            connection.weaken(factor)
     return torch.autograd.grad(output.square().sum(), images)[0]
 
 
@@ -255,7 +256,7 @@ def test_the_gradient_is_the_plain_one_where_nothing_is_residual(function):
 
 
 @pytest.mark.parametrize(("kind", "projected"), [("sum", False), ("pooled", False), ("projected", True)])
-def test_branches_beside_a_projected_skip_are_weakened_only_if_asked_for(kind, projected):
+def test_branches_beside_a_projected_skip_stay_whole(kind, projected):
     plain, by_hand = RESIDUAL[kind]
     images, output, start = run(plain, torch.randn(2, 4, 6, 6, dtype=torch.float64))
     assert [one.projected for one in residual_connections([output], start)] == [projected]

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.errors import brief
+from vis_callbacks.model.attributes import stated
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.pretrained_cfg import pretrained_cfgs
 
@@ -83,9 +85,9 @@ def _levels(holder: Any) -> Iterator[Any]:
         if holder is None:
             return
         yield holder
-        inner = _part(holder, "datasets")
+        inner = stated(holder, "datasets")
         inner = list(inner.values()) if isinstance(inner, Mapping) else inner
-        holder = inner[0] if isinstance(inner, (list, tuple)) and inner else _part(holder, "dataset")
+        holder = inner[0] if isinstance(inner, (list, tuple)) and inner else stated(holder, "dataset")
 
 
 def class_names_in(holder: Any, depth: int = 3) -> tuple[str, ...]:
@@ -99,7 +101,7 @@ def class_names_in(holder: Any, depth: int = 3) -> tuple[str, ...]:
     if not depth:
         return ()
     for name in _BY_NAME:
-        found = _part(holder, name)
+        found = stated(holder, name)
         if isinstance(found, Mapping) and all(isinstance(number, Integral) for number in found.values()):
             # Folders may have numbers for names.
             names = _by_number([(number, str(name)) for name, number in found.items()])
@@ -108,44 +110,34 @@ def class_names_in(holder: Any, depth: int = 3) -> tuple[str, ...]:
         if names:
             return names
     for name in (*_BY_NUMBER, *_LISTS):
-        if names := _names_of(_part(holder, name)):
+        if names := _names_of(stated(holder, name)):
             return names
     for name in _DOUBTFUL:
-        names = _names_of(_part(holder, name))
+        names = _names_of(stated(holder, name))
         if len(set(names)) == len(names) != _length(holder) and not all(map(_is_number, names)):
             return names
     # Data sets of Hugging Face describe their columns, and those of MedMNIST themselves.
-    features = _part(holder, "features")
+    features = stated(holder, "features")
     for column in features.values() if isinstance(features, Mapping) else ():
         column = getattr(column, "feature", column)
         if names := _names_of(getattr(column, "names", None)):
             return names
     for name in ("info", "INFO"):
-        info = _part(holder, name)
+        info = stated(holder, name)
         if isinstance(info, Mapping) and (names := _names_of(info.get("label")) or class_names_in(info, depth - 1)):
             return names
     for name in ("hparams", "config"):
-        inner = _part(holder, name)
+        inner = stated(holder, name)
         if inner is not None and (names := class_names_in(inner, depth - 1)):
             return names
     return ()
-
-
-def _part(holder: Any, name: str) -> Any:
-    if isinstance(holder, Mapping):
-        return holder.get(name)
-    try:
-        found = getattr(holder, name, None)
-    except Exception:
-        # A property that needs what is not there.
-        return None
-    return None if callable(found) else found
 
 
 def _length(holder: Any) -> int | None:
     try:
         return len(holder)
     except Exception:
+        # A dataset that streams may have a length that cannot be told.
         return None
 
 
@@ -207,7 +199,7 @@ def _followed(levels: Sequence[Any], names: tuple[str, ...]) -> tuple[tuple[str,
         with undisturbed(nn.Identity()):
             labels = [_label_of(reduce(lambda label, change: change(label), changes, at)) for at in range(len(names))]
     except Exception as error:
-        return names, f"{about} cannot be followed ({type(error).__name__})"
+        return names, f"{about} cannot be followed ({brief(error, 80)})"
     if len(set(labels)) < len(names):
         return names, f"{about} gives several of them one label"
     moved = _by_number(list(zip(labels, names, strict=True)))

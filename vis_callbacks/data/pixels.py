@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vis_callbacks.data.normalization import Normalization, normalization_of, numbers_of
+from vis_callbacks.model.attributes import stated
 
 KNOWN: Mapping[str, Normalization] = {
     "values in [0, 1]": Normalization(),
@@ -228,7 +229,7 @@ def _pairs(owner: Any) -> Iterator[tuple[tuple[float, ...], tuple[float, ...]]]:
     flags = getattr(owner, "flags", None)
     for holder in (owner, flags) if isinstance(flags, Mapping) else (owner,):
         for names in _ATTRIBUTES:
-            mean, std = (holder.get(name) if isinstance(holder, Mapping) else _own(holder, name) for name in names)
+            mean, std = (stated(holder, name) for name in names)
             with_both = mean is not None and std is not None
             numbers = [_numbers(one) for one in (mean, std)] if with_both else []
             if numbers and all(numbers) and min(numbers[1]) > 0:
@@ -241,14 +242,6 @@ def _numbers(value: Any) -> tuple[float, ...]:
     except (TypeError, ValueError, RuntimeError):
         return ()
     return found if 0 < len(found) <= _MOST_ITEMS and all(map(math.isfinite, found)) else ()
-
-
-def _own(holder: Any, name: str) -> Any:
-    try:
-        found = getattr(holder, name, None)
-    except Exception:
-        return None
-    return None if callable(found) else found
 
 
 def _parts(owner: Any, holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:

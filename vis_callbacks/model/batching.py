@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.classifier import Targets, as_numbers, logits_of, resolve_targets, target_scores
-from vis_callbacks.model.inputs import check_images
+from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
+from vis_callbacks.model.inputs import check_images, fixed_targets
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.lean_graph import LeanGraph
 from vis_callbacks.model.trace import Trace, joined, trace
@@ -158,13 +158,13 @@ def trace_in_chunks(
         ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
     """
     check_images(images)
-    numbers = as_numbers(targets) if isinstance(targets, (Tensor, Sequence)) else None
+    numbers = fixed_targets(model, images, targets) if isinstance(targets, (Tensor, Sequence)) else None
     run = partial(trace, model, input_gradient=input_gradient, activations=activations, gradients=gradients)
 
     def work(items: Tensor) -> Trace:
         if len(items) == len(images):
             return run(images, targets)
-        return run(images[items], targets if numbers is None or len(numbers) != len(images) else numbers[items])
+        return run(images[items], targets if numbers is None else numbers[items])
 
     # Without images there is nothing to cut up.
     pixels = pixels_of(images) or 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vis_callbacks import checks
 from vis_callbacks.errors import ConfigurationError, SubjectError, brief, nearest
+from vis_callbacks.model.attributes import stated
 from vis_callbacks.model.calls import Call, alike, is_trained, picked, taken_by, tried
 from vis_callbacks.model.classifier import classifier_in, has_forward, unwrapped
 from vis_callbacks.model.guard import undisturbed
@@ -373,7 +374,7 @@ def stated_classes(module: nn.Module) -> frozenset[int]:
     """
     holders: list[Any] = [module, getattr(module, "hparams", None)]
     holders += [part for part in module.modules() if next(part.parameters(), None) is None]
-    found = [_read(holder, name) for holder in holders for name in ("num_classes", "n_classes", "num_labels")]
+    found = [stated(holder, name) for holder in holders for name in ("num_classes", "n_classes", "num_labels")]
     return frozenset(value for value in found if type(value) is int and value > 1)
 
 
@@ -461,7 +462,7 @@ def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Cal
     """Add to a subject how many outputs it has, what they mean, and what contradicts that."""
     judged = _judged(calls)
     places = list(range(len(call.widths)))
-    own = _read(_part(module, subject.network), "num_classes")
+    own = stated(_part(module, subject.network), "num_classes")
     for fits in (
         classes.expect,
         lambda width: width in judged,
@@ -596,10 +597,6 @@ def _switches_gradients_off(part: nn.Module) -> bool:
                     return context.mode is isinstance(context, torch.inference_mode)
         function = getattr(function, "__wrapped__", None)
     return False
-
-
-def _read(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
 
 
 def _outputs(width: int) -> str:

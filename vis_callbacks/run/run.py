@@ -104,8 +104,8 @@ class Run:
         self._waiting: list[Technique] = []
         self._initial: dict[str, Tensor] | None = None
         self._batches = 0
-        # The pixels of a training batch, whose graph fits into memory; 0 before the first.
-        self._batch_pixels = 0
+        # The pixels of a training batch, whose graph fits into memory; None before the first.
+        self._batch_pixels: int | None = None
         # The techniques that were due and not made, and those that have shown something of the trained network.
         self._overdue: list[Technique] = []
         self._shown: set[Technique] = set()
@@ -170,7 +170,7 @@ class Run:
         """Start a fit, validation or test; the model is built. All processes must call this."""
         self._log_dir = log_dir(trainer)
         self.subjects.start(module)
-        self._trained, self._validated, self._overdue, self._batch_pixels = False, 0, [], 0
+        self._trained, self._validated, self._overdue, self._batch_pixels = False, 0, [], None
         # A resumed run has shown something before.
         self._shown.update(one for one in self.techniques if max(one.schedule.last_epoch, one.schedule.last_step) > 0)
         for technique in self.techniques:
@@ -216,7 +216,7 @@ class Run:
 
     def batch_start(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any) -> None:
         """Watch what the step does with a batch, until the subjects of all pictures are known."""
-        if stage == "train" and self._batch_pixels == 0:
+        if stage == "train" and self._batch_pixels is None:
             self._batch_pixels = max(
                 (len(images) * pixels_of(images) for images in tensors_in(batch) if images.ndim == 4), default=0
             )
@@ -581,8 +581,8 @@ class Run:
         if not is_fitting(trainer):
             return CPU_PIXELS
         shown = next((one.samples.images for one in ready if one.samples is not None), None)
-        if self._batch_pixels or shown is None:
-            return self._batch_pixels
+        if self._batch_pixels is not None or shown is None:
+            return self._batch_pixels or 0
         return training_batch_size(trainer) * pixels_of(shown)
 
 

@@ -33,20 +33,27 @@ class Residual(NamedTuple):
     branch: tuple[bool, ...]
     projected: bool
 
+    def weaken(self, factor: float) -> None:
+        """Multiply the gradient that enters the branch in the coming backward."""
+        weaken = _weaken_on_a_view if self.addition.name() == _IN_PLACE_ON_A_VIEW else _weaken
+        # At the addition, not at the branch's last node: what else reads the branch gets the whole gradient.
+        self.addition.register_hook(partial(weaken, self.branch, factor))
 
-def weaken_branches(outputs: Iterable[Tensor], inputs: Any, factor: float, *, projected: bool = False) -> None:
+
+def weaken_branches(outputs: Iterable[Tensor], inputs: Any, factor: float) -> None:
     """Multiply the gradients that enter residual branches in the coming backward; those of the skips stay whole.
 
     A gradient that has gone through many branches is then nearly gone. What is left comes through few of them, and
     depends less on the particular network (Wu et al., "Skip connections matter", arXiv 2002.05990). Nothing happens in
     models without residual connections, and in graphs that show none, as compiled ones.
 
+    Branches beside a projected skip stay whole: on a small network with three of these in four, images got worse
+    where they were weakened too.
+
     Args:
         outputs: What the model returned, and what was read of its layers.
         inputs: The node of the model's input, taken before the forward pass.
         factor: Of each branch's gradient, where the branch is added to its skip.
-        projected: Whether also branches beside a projected skip are weakened. On a small network with three of these
-            in four, images got worse by it.
 
     Example:
         >>> from torch.autograd.graph import get_gradient_edge
@@ -56,12 +63,9 @@ def weaken_branches(outputs: Iterable[Tensor], inputs: Any, factor: float, *, pr
         >>> torch.autograd.grad(y.sum(), x)[0]
         tensor([[4., 4.]])
     """
-    for addition, branch, is_projected in residual_connections(outputs, inputs):
-        if is_projected and not projected:
-            continue
-        weaken = _weaken_on_a_view if addition.name() == _IN_PLACE_ON_A_VIEW else _weaken
-        # At the addition, not at the branch's last node: what else reads the branch gets the whole gradient.
-        addition.register_hook(partial(weaken, branch, factor))
+    for connection in residual_connections(outputs, inputs):
+        if not connection.projected:
+            connection.weaken(factor)
 
 
 def residual_connections(outputs: Iterable[Tensor], inputs: Any) -> Iterator[Residual]:
