@@ -74,9 +74,10 @@ def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _layers(arguments: argparse.Namespace) -> int:
     import torch  # here: other commands do not need it
 
+    from vis_callbacks.model.evidence import find_subject
     from vis_callbacks.model.features import feature_info
     from vis_callbacks.model.pretrained_cfg import stated_input_size
-    from vis_callbacks.model.subject import find_subject, network_of
+    from vis_callbacks.model.subject import network_of
     from vis_callbacks.model.summary import layers_table
 
     model = _build(arguments.model)

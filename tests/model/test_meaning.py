@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from vis_callbacks import ClassAppearance, FoolModel, Gradient, Moment, Panel, Samples
 from vis_callbacks.errors import SubjectError
 from vis_callbacks.event import Event, Needs, SharedPass
+from vis_callbacks.model.evidence import Classes
 from vis_callbacks.model.labels import Labels, labels_in
 from vis_callbacks.model.meaning import meaning_of
-from vis_callbacks.model.subject import Classes, Subject
+from vis_callbacks.model.subject import Subject
 from vis_callbacks.output.render import describe
 from vis_callbacks.synthesis.fool import fool
 

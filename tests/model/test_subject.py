@@ -21,16 +21,9 @@ from vis_callbacks import ConfigurationError, LayerError
 from vis_callbacks.errors import SubjectError
 from vis_callbacks.model.calls import CallWatch
 from vis_callbacks.model.classifier import input_dtype
+from vis_callbacks.model.evidence import Classes, find_subject, guesses, stated_classes
 from vis_callbacks.model.layers import find_layer, named_layers
-from vis_callbacks.model.subject import (
-    Classes,
-    Network,
-    Subject,
-    find_subject,
-    guesses,
-    network_of,
-    stated_classes,
-)
+from vis_callbacks.model.subject import Network, Subject, network_of
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 4, 2, 1, 3, 4])

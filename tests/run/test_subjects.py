@@ -35,7 +35,7 @@ from vis_callbacks import (
     VisualizationWarning,
     default_suite,
 )
-from vis_callbacks.model.subject import find_subject
+from vis_callbacks.model.evidence import find_subject
 from vis_callbacks.output.subject_facts import subject_facts
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run.run import Run

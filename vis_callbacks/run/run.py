@@ -28,9 +28,10 @@ from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.event import Moment
 from vis_callbacks.model.batching import CPU_PIXELS, pixels_of
+from vis_callbacks.model.evidence import Classes, stated_classes
 from vis_callbacks.model.guard import copied_weights, swapped_weights
 from vis_callbacks.model.nested import tensors_in
-from vis_callbacks.model.subject import Classes, Forward, stated_classes
+from vis_callbacks.model.subject import Forward
 from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes

@@ -10,17 +10,9 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import brief
 from vis_callbacks.model.calls import Call, CallWatch
+from vis_callbacks.model.evidence import Classes, changed_for, find_subject, guesses
 from vis_callbacks.model.labels import Labels
-from vis_callbacks.model.subject import (
-    Classes,
-    Forward,
-    Network,
-    Subject,
-    changed_for,
-    find_subject,
-    guesses,
-    network_of,
-)
+from vis_callbacks.model.subject import Forward, Network, Subject, network_of
 
 _MOST_BATCHES = 4
 """Batches of validation that are watched for a network, beside the first one of training."""
