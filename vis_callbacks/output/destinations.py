@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vis_callbacks.errors import ConfigurationError, nearest
-from vis_callbacks.output.encoding import PNG, Picture, png
+from vis_callbacks.output.encoding import Picture
 from vis_callbacks.output.names import path_part
 from vis_callbacks.output.record import Record
 
@@ -52,10 +52,7 @@ class Destinations:
             safe = {key: path_part(value) if isinstance(value, str) else value for key, value in fields.items()}
             path = Path(pattern.format_map(safe))
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix.lower() == PNG:
-                path.write_bytes(png(picture))
-            else:
-                Image.fromarray(picture).save(path)
+            Image.fromarray(picture).save(path, compress_level=1)
 
     def hand_over(self, record: Record, index: int, picture: Picture) -> None:
         """Call the handlers, and show the picture with pyplot if that was chosen."""
