@@ -181,6 +181,8 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (FoolModel, {"linf": -1}, "linf=-1: expected a number of pixel units above 0"),
     (FoolModel, {"l2": "small"}, "l2='small': expected a number of pixel units above 0"),
     (Report, {"budget": "5 %"}, "budget='5 %': expected a share of the training time above 0 and up to 1"),
+    (Report, {"chunk_size": 0}, "chunk_size=0: expected a whole number from 1"),
+    (default_suite, {"chunk_size": "all"}, "chunk_size='all': expected a whole number from 1"),
     (default_suite, {"budget": True}, "budget=True: expected a share of the training time above 0 and up to 1"),
     # The class that was called, and the nearest option that it has.
     (LayerCAM, {"lauer": "conv1"}, "LayerCAM has no option 'lauer'; nearest: layer"),

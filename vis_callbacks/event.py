@@ -77,6 +77,7 @@ class SharedPass:
         targets: The logits that are differentiated.
         clock: Called with the number of images; returns a context manager that times the pass.
         fitting: Pixels (images x height x width) that are known to fit into memory at once.
+        chunk_size: Images that go through the model at once; None: as many as fit.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class SharedPass:
         targets: TargetSpec,
         clock: Callable[[int], AbstractContextManager[object]] = nullcontext,
         fitting: int = CPU_PIXELS,
+        chunk_size: int | None = None,
     ) -> None:
         self._model = model
         self.samples = samples
         self._targets = targets
         self._clock = clock
         self._fitting = fitting
+        self._chunk_size = chunk_size
         self._needs: list[Needs] = []
         self._layouts: dict[str | None, Layout] = {}
         self._meaning: Meaning = "classes"
@@ -119,7 +122,9 @@ class SharedPass:
         """Return the pass of the samples with the numbers `items` ``(n,)``."""
         if len(items) == len(self.samples):
             return self
-        part = SharedPass(self._model, self.samples.at(items), self._targets, self._clock, self._fitting)
+        part = SharedPass(
+            self._model, self.samples.at(items), self._targets, self._clock, self._fitting, self._chunk_size
+        )
         part._needs, part._meaning, part._layouts = self._needs, self._meaning, self._layouts
         part._alone = None if self._alone is None else {}
         return part
@@ -164,6 +169,7 @@ class SharedPass:
             pixels=pixels_of(images),
             device=images.device,
             fitting=self._fitting,
+            chunk_size=self._chunk_size,
         )
         with self._clock(len(images)):
             return dataclasses.replace(joined([seen for _, seen in pieces]), images=images)

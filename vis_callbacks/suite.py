@@ -13,7 +13,9 @@ from vis_callbacks.run.hooks import RunHooks
 from vis_callbacks.synthesis.class_appearance import ClassAppearance
 
 
-def default_suite(*, budget: float | None = 0.05, forward: Forward = None) -> list[RunHooks]:
+def default_suite(
+    *, budget: float | None = 0.05, forward: Forward = None, chunk_size: int | None = None
+) -> list[RunHooks]:
     """Return callbacks that together show much in little time, with a report at the end.
 
     With the default budget they take at most 5 % of trainings of ten minutes and more, and at most twenty seconds
@@ -22,6 +24,7 @@ def default_suite(*, budget: float | None = 0.05, forward: Forward = None) -> li
     Args:
         budget: Share of the training time that all of them together may take, see `Report`. None: no bound.
         forward: What all of them show, see `VisualizationCallback`.
+        chunk_size: Images in one pass, see `Report`. None: chosen.
 
     Example:
         >>> [type(callback).__name__ for callback in default_suite()]
@@ -29,7 +32,12 @@ def default_suite(*, budget: float | None = 0.05, forward: Forward = None) -> li
     """
     # All look at the same samples, so that one pass serves them.
     looking = [Activations(depth=2, max_channels=16, samples=4), Saliency(samples=4), GradCAM(samples=4)]
-    return [Filters(), *looking, ClassAppearance(samples=4), Report(budget=budget, forward=forward)]
+    return [
+        Filters(),
+        *looking,
+        ClassAppearance(samples=4),
+        Report(budget=budget, forward=forward, chunk_size=chunk_size),
+    ]
 
 
 class DefaultSuite(RunHooks):
@@ -40,6 +48,7 @@ class DefaultSuite(RunHooks):
     Args:
         budget: Share of the training time that all of them together may take. None: no bound.
         forward: How the network is called, see `Report`. None: found.
+        chunk_size: Images in one pass, see `Report`. None: chosen.
 
     Attributes:
         callbacks: The callbacks; the last one is the `Report`.
@@ -56,9 +65,9 @@ class DefaultSuite(RunHooks):
         ['Filters', 'Activations', 'Saliency', 'GradCAM', 'ClassAppearance']
     """
 
-    def __init__(self, *, budget: float | None = 0.05, forward: Forward = None) -> None:
+    def __init__(self, *, budget: float | None = 0.05, forward: Forward = None, chunk_size: int | None = None) -> None:
         super().__init__()
-        self.callbacks = default_suite(budget=budget, forward=forward)
+        self.callbacks = default_suite(budget=budget, forward=forward, chunk_size=chunk_size)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run, and let the callbacks join it."""

@@ -157,3 +157,28 @@ def test_in_a_fit_as_many_images_share_a_pass_as_a_training_batch_has(
     # The events before training, and after each of two epochs.
     trainer.fit(module, DataLoader(images, batch_size=batch_size), DataLoader(images, batch_size=8))
     assert seen == 3 * passes
+
+
+@pytest.mark.parametrize(("stage", "batch_size"), [("fit", 16), ("fit", 2), ("validate", 8)])
+def test_one_option_bounds_the_images_of_a_pass_and_the_pictures_are_the_same(
+    stage: str, batch_size: int, tmp_path: Path
+) -> None:
+    made = []
+    for chunk_size, passes in ((None, [7, 1] if batch_size == 2 else [8]), (3, [3, 3, 2])):
+        module = tiny.module()
+        seen = passes_of(module)
+        pixels = torch.rand(16, 1, 112, 112, generator=torch.Generator().manual_seed(0))
+        images = TensorDataset(pixels, torch.arange(16) % 4)
+        folder = tmp_path / str(chunk_size)
+        trainer = tiny.trainer(folder, [*looking(), Report(chunk_size=chunk_size)], max_epochs=1)
+        loaders = [DataLoader(images, batch_size=batch_size), DataLoader(images, batch_size=8)]
+        if stage == "fit":
+            trainer.fit(module, *loaders)
+            passes = 2 * passes
+        else:
+            trainer.validate(module, loaders[1], verbose=False)
+        assert seen == passes
+        store = next(folder.rglob("visualizations"))
+        made.append({path.relative_to(store): path.read_bytes() for path in store.rglob("*epoch*") if path.is_file()})
+    assert made[0] == made[1]
+    assert len(made[0]) >= 24

@@ -77,9 +77,8 @@ def ablation_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return ablation_cam_from_trace(
-        model, trace_in_chunks(model, images, targets, activations=[layout]), layout, chunk_size
-    )
+    seen = trace_in_chunks(model, images, targets, activations=[layout], chunk_size=chunk_size)
+    return ablation_cam_from_trace(model, seen, layout, chunk_size)
 
 
 def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:

@@ -17,10 +17,13 @@ CamRule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a layer's activation and gradient, both ``(N, C, h, w)``, to a map ``(N, 1, h, w)``, at least 0."""
 
 
-def gradient_cam(model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule) -> Tensor:
+def gradient_cam(
+    model: nn.Module, images: Tensor, targets: Targets, layer: str | None, rule: CamRule, chunk_size: int | None
+) -> Tensor:
     """Return the map of a rule that reads one layer's activation and gradient, ``(N, 1, H, W)``."""
     layout = find_layout(model, images, layer)
-    return cam_from_trace(trace_in_chunks(model, images, targets, gradients=[layout]), layout, rule)
+    seen = trace_in_chunks(model, images, targets, gradients=[layout], chunk_size=chunk_size)
+    return cam_from_trace(seen, layout, rule)
 
 
 def cam_from_trace(seen: Trace, layout: Layout, rule: CamRule) -> Tensor:

@@ -9,7 +9,9 @@ from vis_callbacks.model import Layout, Trace, find_layout, guarded, trace_in_ch
 
 
 @guarded
-def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: str | None = None) -> Tensor:
+def eigen_cam(
+    model: nn.Module, images: Tensor, targets: object = None, layer: str | None = None, *, chunk_size: int | None = None
+) -> Tensor:
     """Project a layer's channels on their first principal component over the positions, and keep what is positive.
 
     The component is the first right singular vector of the activations ``(positions, channels)``, each channel centred.
@@ -23,6 +25,7 @@ def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: s
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Not used: the map does not depend on a class.
         layer: The layer whose channels are projected; None: the last whose map is fine enough.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0: the layer's map, bilinearly resized. All zero where the layer is the same
@@ -39,7 +42,7 @@ def eigen_cam(model: nn.Module, images: Tensor, targets: object = None, layer: s
     """
     del targets
     layout = find_layout(model, images, layer)
-    return eigen_cam_from_trace(trace_in_chunks(model, images, activations=[layout]), layout)
+    return eigen_cam_from_trace(trace_in_chunks(model, images, activations=[layout], chunk_size=chunk_size), layout)
 
 
 def eigen_cam_from_trace(seen: Trace, layout: Layout) -> Tensor:

@@ -8,7 +8,14 @@ from vis_callbacks.model import Targets, guarded
 
 
 @guarded
-def grad_cam_plus_plus(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
+def grad_cam_plus_plus(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    layer: str | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> Tensor:
     """Sum a layer's channels, weighted by shares of their positive gradients, and keep what is positive.
 
     The share of a position is g² / (2 g² + ΣA g³) for the gradient g of the logit, which several objects of one class
@@ -23,6 +30,7 @@ def grad_cam_plus_plus(model: nn.Module, images: Tensor, targets: Targets = None
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
         layer: The layer whose channels are weighted; None: the last whose map is fine enough.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0: the layer's map, bilinearly resized. All zero where no evidence is
@@ -37,7 +45,7 @@ def grad_cam_plus_plus(model: nn.Module, images: Tensor, targets: Targets = None
         >>> grad_cam_plus_plus(model, torch.rand(2, 3, 8, 8), layer="1").shape
         torch.Size([2, 1, 8, 8])
     """
-    return gradient_cam(model, images, targets, layer, grad_cam_plus_plus_rule)
+    return gradient_cam(model, images, targets, layer, grad_cam_plus_plus_rule, chunk_size)
 
 
 def grad_cam_plus_plus_rule(activation: Tensor, gradient: Tensor) -> Tensor:

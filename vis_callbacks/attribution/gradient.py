@@ -10,7 +10,7 @@ from vis_callbacks.model import Targets, Trace, guarded, trace_in_chunks
 
 
 @guarded
-def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+def gradient(model: nn.Module, images: Tensor, targets: Targets = None, *, chunk_size: int | None = None) -> Tensor:
     """Differentiate the target logit by each input value: where a small change would raise or lower it.
 
     Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification Models and
@@ -21,6 +21,7 @@ def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, C, H, W)`` float32, signed, in logits per unit of the input.
@@ -34,11 +35,13 @@ def gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         >>> gradient(model, torch.rand(2, 3, 2, 2), targets=4).shape
         torch.Size([2, 3, 2, 2])
     """
-    return gradient_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
+    return gradient_from_trace(trace_in_chunks(model, images, targets, input_gradient=True, chunk_size=chunk_size))
 
 
 @guarded
-def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+def gradient_x_input(
+    model: nn.Module, images: Tensor, targets: Targets = None, *, chunk_size: int | None = None
+) -> Tensor:
     """Multiply the gradient of the target logit by the image: what each value adds to a locally linear model's logit.
 
     The reference is zero in the model's input space, for most models the mean colour.
@@ -51,6 +54,7 @@ def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) 
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, C, H, W)`` float32, signed, in logits.
@@ -65,7 +69,9 @@ def gradient_x_input(model: nn.Module, images: Tensor, targets: Targets = None) 
         >>> torch.allclose(gradient_x_input(model, images, 4).sum((1, 2, 3)), model(images)[:, 4], atol=1e-5)
         True
     """
-    return gradient_x_input_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
+    return gradient_x_input_from_trace(
+        trace_in_chunks(model, images, targets, input_gradient=True, chunk_size=chunk_size)
+    )
 
 
 def gradient_from_trace(seen: Trace) -> Tensor:

@@ -10,7 +10,14 @@ from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, tr
 
 
 @guarded
-def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
+def guided_grad_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    layer: str | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> Tensor:
     """Multiply guided backpropagation by Grad-CAM, pixel by pixel.
 
     Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
@@ -22,6 +29,7 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
         layer: The layer of Grad-CAM; None: the last whose map is fine enough.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, C, H, W)`` float32, signed.
@@ -37,12 +45,15 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, l
         torch.Size([2, 3, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return guided_grad_cam_from_trace(model, trace_in_chunks(model, images, targets, gradients=[layout]), layout)
+    seen = trace_in_chunks(model, images, targets, gradients=[layout], chunk_size=chunk_size)
+    return guided_grad_cam_from_trace(model, seen, layout, chunk_size)
 
 
-def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout) -> Tensor:
+def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk_size: int | None = None) -> Tensor:
     """Return the map ``(N, C, H, W)`` from a trace that has the layer's gradient, by one guided pass more."""
-    return guided_backprop(model, seen.images, seen.targets) * cam_from_trace(seen, layout, grad_cam_rule)
+    return guided_backprop(model, seen.images, seen.targets, chunk_size=chunk_size) * cam_from_trace(
+        seen, layout, grad_cam_rule
+    )
 
 
 class GuidedGradCAM(CamCallback):

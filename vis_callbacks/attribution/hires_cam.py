@@ -7,7 +7,14 @@ from vis_callbacks.model import Targets, guarded
 
 
 @guarded
-def hires_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
+def hires_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    layer: str | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> Tensor:
     """Sum a layer's activation times its gradient over the channels, and keep what is positive.
 
     Unlike Grad-CAM it does not average gradients over positions, so that it shows only places that the model used.
@@ -21,6 +28,7 @@ def hires_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: 
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
         layer: The layer whose channels are weighted; None: the last whose map is fine enough.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0: the layer's map, bilinearly resized. All zero where no evidence is
@@ -36,7 +44,7 @@ def hires_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: 
         >>> hires_cam(model, torch.rand(2, 3, 8, 8), layer="1").shape
         torch.Size([2, 1, 8, 8])
     """
-    return gradient_cam(model, images, targets, layer, hires_cam_rule)
+    return gradient_cam(model, images, targets, layer, hires_cam_rule, chunk_size)
 
 
 def hires_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:

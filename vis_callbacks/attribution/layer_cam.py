@@ -16,7 +16,12 @@ from vis_callbacks.model import Layout, Targets, Trace, find_layout, guarded, tr
 
 @guarded
 def layer_cam(
-    model: nn.Module, images: Tensor, targets: Targets = None, layer: str | Sequence[str] | None = None
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    layer: str | Sequence[str] | None = None,
+    *,
+    chunk_size: int | None = None,
 ) -> Tensor:
     """Sum a layer's activation times the positive part of its gradient over the channels, and keep what is positive.
 
@@ -32,6 +37,7 @@ def layer_cam(
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
         layer: The layer, or several; None: the last whose map is fine enough.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0, bilinearly resized; below 1 where several layers are joined. All zero
@@ -50,7 +56,9 @@ def layer_cam(
     if not names:
         raise ConfigurationError("no layer named: give at least one, or None for the default")
     layouts = [find_layout(model, images, name) for name in names]
-    return layer_cam_from_trace(trace_in_chunks(model, images, targets, gradients=layouts), layouts)
+    return layer_cam_from_trace(
+        trace_in_chunks(model, images, targets, gradients=layouts, chunk_size=chunk_size), layouts
+    )
 
 
 def layer_cam_from_trace(seen: Trace, layouts: Sequence[Layout]) -> Tensor:

@@ -23,7 +23,9 @@ from vis_callbacks.model import (
     find_layer,
     find_layout,
     guarded,
+    in_chunks,
     logits_of,
+    pixels_of,
     trace_in_chunks,
 )
 from vis_callbacks.model.parts import Path
@@ -158,6 +160,7 @@ def guided_backprop(
     *,
     layer: str | None = None,
     channel: int | None = None,
+    chunk_size: int | None = None,
 ) -> Tensor:
     """Differentiate the target logit, letting back through each ReLU only what is positive there and was active.
 
@@ -177,6 +180,7 @@ def guided_backprop(
             None for the predicted ones. Not used with a layer.
         layer: A layer whose output, summed, is differentiated instead of a logit.
         channel: The channel of that layer; None: all.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, C, H, W)`` float32, signed.
@@ -192,7 +196,7 @@ def guided_backprop(
         >>> guided_backprop(model, torch.rand(2, 3, 8, 8), layer="1", channel=0).shape
         torch.Size([2, 3, 8, 8])
     """
-    return _by_rule("guided", model, images, targets, layer, channel)
+    return _by_rule("guided", model, images, targets, layer, channel, chunk_size)
 
 
 @guarded
@@ -203,6 +207,7 @@ def deconvnet(
     *,
     layer: str | None = None,
     channel: int | None = None,
+    chunk_size: int | None = None,
 ) -> Tensor:
     """Differentiate the target logit, letting back through each ReLU only what is positive there.
 
@@ -217,6 +222,7 @@ def deconvnet(
             None for the predicted ones. Not used with a layer.
         layer: A layer whose output, summed, is differentiated instead of a logit.
         channel: The channel of that layer; None: all.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, C, H, W)`` float32, signed.
@@ -230,7 +236,7 @@ def deconvnet(
         >>> deconvnet(model, torch.rand(2, 3, 8, 8)).shape
         torch.Size([2, 3, 8, 8])
     """
-    return _by_rule("deconv", model, images, targets, layer, channel)
+    return _by_rule("deconv", model, images, targets, layer, channel, chunk_size)
 
 
 class _RuleCallback(AttributionCallback):
@@ -290,15 +296,24 @@ class Deconvnet(_RuleCallback):
 
 
 def _by_rule(
-    rule: Rule, model: nn.Module, images: Tensor, targets: Targets, layer: str | None, channel: int | None
+    rule: Rule,
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    layer: str | None,
+    channel: int | None,
+    chunk_size: int | None = None,
 ) -> Tensor:
     check_images(images)
     read = None if layer is None else _channel_reader(model, images, layer, channel)
     with ReluRule(rule) as mode:
         if read is None:
-            result = gradient_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
+            seen = trace_in_chunks(model, images, targets, input_gradient=True, chunk_size=chunk_size)
+            result = gradient_from_trace(seen)
         else:
-            result = _layer_gradient(model, images, *read)
+            pixels, gradient_of = pixels_of(images), partial(_layer_gradient, model, images, *read)
+            chunks = in_chunks(gradient_of, len(images), pixels=pixels, device=images.device, chunk_size=chunk_size)
+            result = torch.cat([images[:0].float(), *(found for _, found in chunks)])
     name = getattr(model, "original_name", type(model).__name__)
     if mode.hidden and (not mode.rectifiers or isinstance(model, torch.jit.ScriptModule)):
         raise ConfigurationError(
@@ -337,9 +352,14 @@ def _channel_reader(
 
 
 def _layer_gradient(
-    model: nn.Module, images: Tensor, name: str, parts: Mapping[str, Path], read: Callable[[Tensor], Tensor]
+    model: nn.Module,
+    images: Tensor,
+    name: str,
+    parts: Mapping[str, Path],
+    read: Callable[[Tensor], Tensor],
+    items: Tensor,
 ) -> Tensor:
-    inputs = images.detach().clone().requires_grad_()
+    inputs = images[items].detach().requires_grad_()
     with captured({name: find_layer(model, name)[1]}, parts=parts) as outputs:
         logits_of(model, inputs)
     (found,) = torch.autograd.grad(read(outputs[name]).sum(), inputs)

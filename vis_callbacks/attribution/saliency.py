@@ -7,7 +7,7 @@ from vis_callbacks.model import Targets, Trace, guarded, trace_in_chunks
 
 
 @guarded
-def saliency(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+def saliency(model: nn.Module, images: Tensor, targets: Targets = None, *, chunk_size: int | None = None) -> Tensor:
     """Take the largest absolute gradient of the target logit over the channels of each pixel.
 
     Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification Models and
@@ -18,6 +18,7 @@ def saliency(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0, in logits per unit of the input.
@@ -31,7 +32,7 @@ def saliency(model: nn.Module, images: Tensor, targets: Targets = None) -> Tenso
         >>> saliency(model, torch.rand(2, 3, 2, 2)).shape
         torch.Size([2, 1, 2, 2])
     """
-    return saliency_from_trace(trace_in_chunks(model, images, targets, input_gradient=True))
+    return saliency_from_trace(trace_in_chunks(model, images, targets, input_gradient=True, chunk_size=chunk_size))
 
 
 def saliency_from_trace(seen: Trace) -> Tensor:

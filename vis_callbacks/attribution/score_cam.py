@@ -69,9 +69,8 @@ def score_cam(
         torch.Size([2, 1, 8, 8])
     """
     layout = find_layout(model, images, layer)
-    return score_cam_from_trace(
-        model, trace_in_chunks(model, images, targets, activations=[layout]), layout, top_k, chunk_size
-    )
+    seen = trace_in_chunks(model, images, targets, activations=[layout], chunk_size=chunk_size)
+    return score_cam_from_trace(model, seen, layout, top_k, chunk_size)
 
 
 def score_cam_from_trace(

@@ -34,7 +34,7 @@ _KEPT = ("chosen", "limits", "settled")
 
 
 @guarded
-def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
+def activations(model: nn.Module, images: Tensor, layer: str | None = None, *, chunk_size: int | None = None) -> Tensor:
     """Return the output of a layer for images, as maps.
 
     Yosinski et al., "Understanding Neural Networks Through Deep Visualization", 2015, arXiv:1506.06579.
@@ -43,6 +43,7 @@ def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> T
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
         layer: Name of a layer; None: the last whose map is fine enough.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, C, h, w)`` float32. Channels-last maps and tokens, without class and register tokens, are brought to this
@@ -60,7 +61,7 @@ def activations(model: nn.Module, images: Tensor, layer: str | None = None) -> T
     layout = find_layout(model, images, layer)
     # Without gradients the outputs of other layers are not kept.
     with torch.no_grad():
-        seen = trace_in_chunks(model, images, activations=[layout])
+        seen = trace_in_chunks(model, images, activations=[layout], chunk_size=chunk_size)
     return layout.to_map(seen.activations[layout.layer])
 
 

@@ -86,7 +86,13 @@ def in_chunks(
 
 
 def in_small_chunks(
-    work: Callable[[Tensor], R], items: int, *, pixels: int, device: torch.device, fitting: int = 0
+    work: Callable[[Tensor], R],
+    items: int,
+    *,
+    pixels: int,
+    device: torch.device,
+    fitting: int = 0,
+    chunk_size: int | None = None,
 ) -> Iterator[tuple[Tensor, R]]:
     """Call a function that runs forward and backward in small chunks, to keep peak memory low.
 
@@ -98,6 +104,7 @@ def in_small_chunks(
         pixels: Height x width of the image that the model sees per item.
         device: Device of the model.
         fitting: Pixels (images x height x width) whose graph is known to fit, such as those of a training batch.
+        chunk_size: Items per chunk; None: by the other arguments.
 
     Yields:
         The indices of each chunk's items, and its result.
@@ -113,7 +120,7 @@ def in_small_chunks(
         with LeanGraph():
             return work(chunk)
 
-    size = max(small_chunk_size(pixels, device), fitting // pixels)
+    size = chunk_size or max(small_chunk_size(pixels, device), fitting // pixels)
     return in_chunks(work if small else lean, items, pixels=pixels, chunk_size=size)
 
 
@@ -150,6 +157,7 @@ def trace_in_chunks(
     input_gradient: bool = False,
     activations: Sequence[str | Layout] = (),
     gradients: Sequence[str | Layout] = (),
+    chunk_size: int | None = None,
 ) -> Trace:
     """Run `trace` on as many images at a time as `in_chunks` takes, and join the results; it takes the same arguments.
 
@@ -168,7 +176,9 @@ def trace_in_chunks(
 
     # Without images there is nothing to cut up.
     pixels = pixels_of(images) or 1
-    parts = [part for _, part in in_chunks(work, len(images), pixels=pixels, device=images.device)]
+    parts = [
+        part for _, part in in_chunks(work, len(images), pixels=pixels, device=images.device, chunk_size=chunk_size)
+    ]
     return joined(parts) if parts else run(images, targets)
 
 

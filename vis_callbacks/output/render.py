@@ -22,6 +22,7 @@ _MANY_TILES = 12
 _SMALL_EDGE = 224  # a small tile is enlarged to about this
 _LARGE_EDGE = 512  # a larger tile is reduced to this
 _MAX_WIDTH = 1600  # pixels of a row of tiles
+_MAX_CROWDED_WIDTH = 1120  # the same for a panel of many tiles
 _MAX_GAP = 10
 _COUNTABLE = 3  # pixels of an edge from which on a square is seen as one
 _MAX_COLUMNS = 64  # with more, a tile would have less than 15 pixels
@@ -50,7 +51,7 @@ def render(panel: Panel, *, text: bool = True) -> Picture:
 
     Without a limit a tile's colour scale ends at the 99.5th percentile of its absolute values. A backdrop shows through
     with weight ``1 - alpha``. Small tiles are enlarged by a whole factor, so that pixels stay sharp; a tile of more
-    than 512 pixels, or a row of more than 1600, is reduced.
+    than 512 pixels, or a row of more than 1600, or of 1120 with more than twelve tiles, is reduced.
 
     Args:
         panel: What to draw.
@@ -225,10 +226,10 @@ def _cell_size(sizes: list[tuple[int, int]], columns: int) -> tuple[int, int]:
     """Return the height and width of each tile's cell: those of the largest tile, enlarged or reduced."""
     height, width = max(sizes, key=max)
     edge = max(height, width)
-    largest = min(_LARGE_EDGE, _MAX_WIDTH // columns - _MAX_GAP)
+    row, most = (_CROWDED_WIDTH, _MAX_CROWDED_WIDTH) if len(sizes) > _MANY_TILES else (_ROW_WIDTH, _MAX_WIDTH)
+    largest = min(_LARGE_EDGE, most // columns - _MAX_GAP)
     if edge > largest:
         return max(1, round(height * largest / edge)), max(1, round(width * largest / edge))
-    row = _CROWDED_WIDTH if len(sizes) > _MANY_TILES else _ROW_WIDTH
     factor = max(1, round(min(_SMALL_EDGE, row / columns) / edge))
     return height * factor, width * factor
 

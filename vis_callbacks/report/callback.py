@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from vis_callbacks import checks
 from vis_callbacks._lightning import LightningModule, Trainer, logger_of
 from vis_callbacks.model.subject import Forward, check_forward
 from vis_callbacks.output.writer import Output
@@ -24,6 +25,9 @@ class Report(RunHooks):
             in turn, and the report lists when. The last event of a training shows everything, even if that alone takes
             more. None: no bound.
         forward: What the pictures of all callbacks show that say nothing else, see `VisualizationCallback`.
+        chunk_size: Images that go through the model at once in the pass that the callbacks share. None: in a fit as
+            many as in a training batch, whose step takes more memory; else up to eight of 224x224. When memory runs
+            out there are fewer.
 
     Attributes:
         path: Where the last report was written. None before, in all processes but the first, and in a process that
@@ -34,10 +38,11 @@ class Report(RunHooks):
         True
     """
 
-    def __init__(self, *, budget: float | None = None, forward: Forward = None) -> None:
+    def __init__(self, *, budget: float | None = None, forward: Forward = None, chunk_size: int | None = None) -> None:
         super().__init__()
         self.forward_for_all = check_forward(forward)
         self.budget = check_share(budget)
+        self.chunk_size = checks.optional(checks.whole, "chunk_size", chunk_size)
         self.path: Path | None = None
         self._logger: logging.Logger | None = None
 
@@ -47,7 +52,7 @@ class Report(RunHooks):
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         run.join(self, at_end=self._write)
-        run.budget.share = self.budget
+        run.budget.share, run.chunk_size = self.budget, self.chunk_size
 
     def _write(self, output: Output) -> None:
         self.path = write_report(output.directory)

@@ -45,6 +45,7 @@ class EventRunner:
         timer: Where the seconds are counted.
         warnings: Where failures are reported.
         fitting: Pixels (images x height x width) that go through a model at once, see `SharedPass`.
+        chunk_size: Images that do, whatever their size; None: as many as fit.
 
     Attributes:
         raised: The errors of techniques with ``on_error="raise"``, in the order in which they occurred.
@@ -60,8 +61,10 @@ class EventRunner:
         timer: Timer,
         warnings: WarnOnce,
         fitting: int,
+        chunk_size: int | None = None,
     ) -> None:
         self._fitting = fitting
+        self._chunk_size = chunk_size
         self._ready = ready
         self._moment = moment
         self._share = share
@@ -141,7 +144,12 @@ class EventRunner:
                     if key not in passes:
                         samples = ready.samples[part].to(device)
                         passes[key] = SharedPass(
-                            model, samples, technique.targets, self._timer.time_pass, self._fitting
+                            model,
+                            samples,
+                            technique.targets,
+                            self._timer.time_pass,
+                            self._fitting,
+                            self._chunk_size,
                         )
                     shared = passes[key]
                 event = Event(model, self._moment, technique.seed, shared, first, share, subject)

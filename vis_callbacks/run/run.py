@@ -89,6 +89,7 @@ class Run:
     def __init__(self) -> None:
         self.timer = Timer()
         self.budget = Budget()
+        self.chunk_size: int | None = None
         self.selector = SampleSelector()
         self.warnings = WarnOnce()
         self.subjects = Subjects()
@@ -561,6 +562,7 @@ class Run:
             timer=self.timer,
             warnings=self.warnings,
             fitting=self._fitting(trainer, ready),
+            chunk_size=self.chunk_size,
         )
         with self.timer.split_evenly("shared pass", [one.name for one in ready if one.technique.uses_samples]):
             parts = runner.make(module, buffers)
