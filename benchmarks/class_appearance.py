@@ -270,8 +270,8 @@ def class_names(classes: list[int]) -> list[str]:
 
 
 HEAD = ("recipe", "passes", "CPU s/image", "clean top-1", "p", "hard", "hard p", "trust")
-DRAWN = ("best without:128", "best:128", "draft without:48", "draft:48")
-"""On twenty classes that no recipe was tuned on."""
+DRAWN = ("best:256", "best:128", "draft without:48", "draft:48")
+"""On a hundred classes that no recipe was tuned on."""
 COMPARED = 48
 """Passes of all recipes and peers on the ten classes."""
 
@@ -345,20 +345,20 @@ def main() -> None:
     if options.tiny:
         model = timm.create_model("test_efficientnet").eval()
         judges = Judges([(model, 64)])
-        twenty, ten, recipes, cheap = CLASSES[:2], CLASSES[:2], ["draft:2"], {"batch": 1, "repeats": 1, "steps": 1}
+        hundred, ten, recipes, cheap = CLASSES[:2], CLASSES[:2], ["draft:2"], {"batch": 1, "repeats": 1, "steps": 1}
         compared = ["simonyan:2"]
     else:
         model = efficientnet_lite(0)
         judges = Judges([] if options.speed else [(efficientnet_lite(number), SIZES[number]) for number in (1, 2)])
-        twenty, ten, recipes, cheap = drawn(0, 20), CLASSES, list(DRAWN), {}
+        hundred, ten, recipes, cheap = drawn(20, 120), CLASSES, list(DRAWN), {}
         compared = [f"{name}:{COMPARED}" for name in MAKERS]
     if options.recipes:
         classes = held_out() if options.held_out else drawn(*options.draw) if options.draw else options.classes
         tables.put("class_appearance", HEAD, study(options.recipes, model, judges, classes, options))
         return
     if not options.speed:
-        what = f"{len(twenty)} classes that no recipe was tuned on."
-        tables.put("class_appearance", HEAD, study(recipes, model, judges, twenty, options), what)
+        what = f"{len(hundred)} classes that no recipe was tuned on."
+        tables.put("class_appearance", HEAD, study(recipes, model, judges, hundred, options), what)
         what = f"{len(ten)} classes, the same passes for all."
         tables.put("class_appearance: peers", HEAD, study(compared, model, judges, ten, options), what)
     costs = step_costs(model.to(options.device), **cheap)

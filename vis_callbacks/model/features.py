@@ -12,6 +12,7 @@ from vis_callbacks.errors import LayerError
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice
 from vis_callbacks.model.feature_probe import FeatureProbe, output_shapes
+from vis_callbacks.model.guard import pass_notes
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import Layout
@@ -28,9 +29,13 @@ class _Cache:
         self._found: dict[tuple[int, ...], _Found] = {}
 
     def get(self, model: nn.Module, images: Tensor) -> FeatureInfo | None:
-        found = self._found.get(tuple(images.shape[1:]))
-        if found is None or not found.structure.is_of(model):
+        found, alike = self._found.get(tuple(images.shape[1:])), pass_notes(model).alike
+        if found is None:
             return None
+        # The walk over all modules takes as long as a small layer, and several techniques ask.
+        if id(found) not in alike and not found.structure.is_of(model):
+            return None
+        alike.add(id(found))
         if any(layer.reaches_logit for layer in found.info.layers) or found.versions == _versions(model):
             return found.info
         # No gradient reached any layer, as with a head whose weights start at zero: other weights may change that.

@@ -77,10 +77,12 @@ class PassNotes:
     Attributes:
         buffers: The buffers of all modules that have any, by name.
         frank: Identities of models that were seen to hide nothing behind their output.
+        alike: Identities of what is known of models whose structure was seen to be still the same.
     """
 
     buffers: list[dict[str, Tensor | None]]
     frank: set[int] = field(default_factory=set)
+    alike: set[int] = field(default_factory=set)
 
 
 def pass_notes(model: nn.Module) -> PassNotes:
