@@ -51,6 +51,7 @@ CASES = {
         "encoder and head", ours={"forward": lambda module, images: module.head(module.net(images))}
     ),
     "several outputs": Case(prepare=lambda module: setattr(module, "net", Pyramid())),
+    "a pass for each image": Case(chunk_size=1),
     # The sanity check sees four images; the initial weights are shown when the first validation has ended.
     "samples that wait": Case(loader={"batch_size": 2}, ours={"samples": 8}),
     "backbone under no_grad": Case("backbone under no_grad"),
@@ -106,7 +107,7 @@ def test_training_is_the_same_where_what_was_left_out_is_made_at_its_end(
 
 
 def _ours(case: Case) -> list[Any]:
-    return [*(one(samples=2) for one in case.extra), *all_callbacks(**case.ours)]
+    return [*(one(samples=2) for one in case.extra), *all_callbacks(chunk_size=case.chunk_size, **case.ours)]
 
 
 def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:

@@ -34,6 +34,7 @@ class Case:
     loader: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Callable[[Any], list[Any]] = lambda pl: []
     ours: Mapping[str, Any] = field(default_factory=dict)
+    chunk_size: int | None = None
     prepare: Callable[[nn.Module], object] = lambda module: None
     extra: tuple[type[VisualizationCallback], ...] = ()
     resumed: bool = False
@@ -94,9 +95,9 @@ class Thief(VisualizationCallback):
         return [Panel("nothing", Tile(torch.zeros(1, 4, 4)))]
 
 
-def all_callbacks(**options: Any) -> list[Any]:
+def all_callbacks(*, chunk_size: int | None = None, **options: Any) -> list[Any]:
     """Every callback that the package exports, with cheap arguments, and the report."""
-    return [*(cheap(one, **options) for one in callback_classes()), Report()]
+    return [*(cheap(one, **options) for one in callback_classes()), Report(chunk_size=chunk_size)]
 
 
 def cheap(callback: type[VisualizationCallback], **options: Any) -> VisualizationCallback:
