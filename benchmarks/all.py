@@ -27,6 +27,7 @@ SCRIPTS = (
     "growth",
     "distributed",
     "warm_start",
+    "realism",
     "class_appearance",
     "zoo",
 )
