@@ -87,7 +87,7 @@ def together(panel: Panel, folder: Path, pictures: int) -> tuple[float, int]:
         for number in range(pictures // 5):
             step = group * pictures + number
             record = dataclasses.replace(Record(f"A/{panel.name}", "A", 1, step), label=panel.label)
-            output.put(0, record, panel, Destinations(), None)
+            output.put(0, record, panel, Destinations(), None, {})
         output.end_event(None)
         assert output.drain(600)
         times.append(1e3 * (time.process_time() - start) / (pictures // 5))

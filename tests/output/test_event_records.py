@@ -31,12 +31,12 @@ def test_loggers_get_the_very_bytes_and_tensorboard_reads_them(tmp_path: Path) -
     sink = TensorBoardSink(writer)
     pictures = [encode(squares(0), exact=True), encode(photograph(0), exact=False)]
     for step, picture in enumerate(pictures):
-        sink.add(record("Saliency/a b", 1, step, scalars={"norm": 2.0}), picture)
+        sink.add(record("Saliency/a b", 1, step), picture, {"Saliency/a b/norm": 2.0})
     writer.add_text("note", "x" * 3000)
     assert type(writer.file_writer.event_writer._async_writer._writer) is FastRecordWriter
     writer.close()
     # A closed writer opens a file of its own.
-    sink.add(record("Saliency/a b", 1, 2), pictures[0])
+    sink.add(record("Saliency/a b", 1, 2), pictures[0], {})
     writer.close()
     found = EventAccumulator(str(tmp_path), size_guidance={"images": 0, "tensors": 0}).Reload()
     images = found.Images("Saliency/a_b")

@@ -416,7 +416,7 @@ def test_drawing_and_writing_take_no_random_numbers(tmp_path: Path) -> None:
     states = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
     output = Output(tmp_path, [])
     panel = Panel("one", [Tile(torch.eye(8), "heat"), Tile(torch.eye(8), "signed", caption="ä")], caption="caption")
-    output.put(0, Record("A/one", "A", 0, 0), panel, Destinations(), None)
+    output.put(0, Record("A/one", "A", 0, 0), panel, Destinations(), None, {})
     output.end_event({"model": "M"})
     output.at_end(lambda out: write_report(out.directory))
     assert output.drain(30)

@@ -1,6 +1,6 @@
 """The loggers of a Trainer that accept pictures, recognised by their methods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -13,10 +13,10 @@ from vis_callbacks.output.record import Record
 
 
 class LoggerSink(Protocol):
-    """Writes pictures under their tag, and their scalars under ``<tag>/<scalar>``, to one logger."""
+    """Writes pictures under their tag, and numbers under theirs, to one logger."""
 
-    def add(self, record: Record, picture: Encoded) -> None:
-        """Log a picture and its scalars."""
+    def add(self, record: Record, picture: Encoded, numbers: Mapping[str, float]) -> None:
+        """Log a picture, and numbers of the same event by tag."""
 
     def add_text(self, tag: str, text: str) -> None:
         """Log a text in Markdown, where the logger shows texts."""
@@ -56,8 +56,8 @@ class TensorBoardSink:
         # TensorBoard replaces other characters itself, and prints a line for each tag.
         self._clean = TagCleaner(r"-/\w.")
 
-    def add(self, record: Record, picture: Encoded) -> None:
-        """Log a picture and its scalars."""
+    def add(self, record: Record, picture: Encoded, numbers: Mapping[str, float]) -> None:
+        """Log a picture, and numbers of the same event by tag."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import FileWriter
 
@@ -73,8 +73,8 @@ class TensorBoardSink:
         else:
             # Of another package, or closed: `add_image` opens it anew.
             self._writer.add_image(tag, picture.picture, record.step, dataformats="HWC")
-        for name, value in record.scalars.items():
-            self._writer.add_scalar(f"{tag}/{self._clean(name)}", value, record.step)
+        for name, value in numbers.items():
+            self._writer.add_scalar(self._clean(name), value, record.step)
 
     def add_text(self, tag: str, text: str) -> None:
         """Log a text in Markdown."""
@@ -98,17 +98,17 @@ class WandbSink:
         # Tags become file names.
         self._clean = TagCleaner(r"-/\w. ")
 
-    def add(self, record: Record, picture: Encoded) -> None:
-        """Log a picture and its scalars."""
+    def add(self, record: Record, picture: Encoded, numbers: Mapping[str, float]) -> None:
+        """Log a picture, and numbers of the same event by tag."""
         tag = self._clean(record.tag)
         with TemporaryDirectory() as folder:
             # The logger copies a file, and would encode anything else once more.
             file = Path(folder, f"picture{picture.suffix}")
             file.write_bytes(picture.data)
             self._logger.log_image(tag, [str(file)], step=record.step)
-        if record.scalars:
-            scalars = {f"{tag}/{self._clean(name)}": value for name, value in record.scalars.items()}
-            self._logger.log_metrics(scalars, step=record.step)
+        if numbers:
+            cleaned = {self._clean(name): value for name, value in numbers.items()}
+            self._logger.log_metrics(cleaned, step=record.step)
 
     def add_text(self, tag: str, text: str) -> None:
         """Do nothing: its texts are tables."""
@@ -130,16 +130,15 @@ class MlflowSink:
         # MLflow refuses a key with any other character.
         self._clean = TagCleaner(r"-/a-zA-Z0-9_. ")
 
-    def add(self, record: Record, picture: Encoded) -> None:
-        """Log a picture and its scalars."""
+    def add(self, record: Record, picture: Encoded, numbers: Mapping[str, float]) -> None:
+        """Log a picture, and numbers of the same event by tag."""
         key = self._clean(record.tag)
         # MLflow takes no files under a key, and writes PNG.
         image = Image.fromarray(picture.picture)
         image.encoderinfo = {"compress_level": 1}
         self._client.log_image(self._run_id, image, key=key, step=record.step, synchronous=True)
-        for name, value in record.scalars.items():
-            metric = f"{key}/{self._clean(name)}"
-            self._client.log_metric(self._run_id, metric, value, step=record.step, synchronous=True)
+        for name, value in numbers.items():
+            self._client.log_metric(self._run_id, self._clean(name), value, step=record.step, synchronous=True)
 
     def add_text(self, tag: str, text: str) -> None:
         """Do nothing: its texts are files."""

@@ -56,7 +56,13 @@ class Output:
         return self._worker.seconds
 
     def put(
-        self, index: int, record: Record, panel: Panel, destinations: Destinations, transform: Transform | None
+        self,
+        index: int,
+        record: Record,
+        panel: Panel,
+        destinations: Destinations,
+        transform: Transform | None,
+        numbers: Mapping[str, float],
     ) -> None:
         """Draw a panel and write it to the store and the callback's destinations.
 
@@ -68,6 +74,7 @@ class Output:
             panel: What to draw.
             destinations: Where it goes besides the store.
             transform: Applied to the picture ``(3, H, W)`` in [0, 1] before it is written.
+            numbers: Logged beside the picture, by tag.
         """
         sinks = self._writers() if destinations.tensorboard else []
 
@@ -95,7 +102,7 @@ class Output:
                     if sinks:
                         captioned = _transformed(assemble(_dated(panel, record), tiles), transform)
                         encoded = encode(captioned, exact=exact)
-                        tasks = [*(partial(sink.add, stamped, encoded) for sink in sinks), *tasks]
+                        tasks = [*(partial(sink.add, stamped, encoded, numbers) for sink in sinks), *tasks]
                     _do_all(tasks)
 
         self._submit(record.callback, task)

@@ -1,10 +1,12 @@
 """Makes the pictures of one event, and passes them to the output."""
 
 import math
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ from vis_callbacks.run.selection import Ready
 from vis_callbacks.run.technique import Technique
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
+
+_HANDFUL = 6
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ class EventRunner:
         assert self._output is not None
         technique, moment = ready.technique, self._moment
         with self._timer.time("handing over"):
-            for index, panel in enumerate(panels):
+            for index, (panel, numbers) in enumerate(zip(panels, logged_numbers(ready.name, panels), strict=True)):
                 record = Record(
                     tag=f"{ready.name}/{panel.name}",
                     callback=ready.name,
@@ -207,7 +211,7 @@ class EventRunner:
                     scalars=dict(panel.scalars),
                     right=panel.right,
                 )
-                self._output.put(index, record, panel, technique.destinations, technique.transform)
+                self._output.put(index, record, panel, technique.destinations, technique.transform, numbers)
 
     def _fail(self, ready: Ready, error: Exception) -> None:
         if ready.technique in self._parts:
@@ -229,6 +233,22 @@ class EventRunner:
             alike = [one.name for one in self._ready if one.error is not None and str(one.error) == str(error)]
             what = f"made no pictures in epoch {moment.epoch}"
             self._warnings.warn(alike or ready.name, what, error, "on_error='raise' stops there")
+
+
+def logged_numbers(name: str, panels: Sequence[Panel]) -> list[dict[str, float]]:
+    """Return the numbers that loggers get beside each panel of an event, by tag.
+
+    Up to six are ``<name>/<panel>/<number>``. Of more, the last panel gets the means, ``<name>/mean/<number>``: the
+    numbers of ten classes would bury the user's own metrics. The picture store has all.
+    """
+    if sum(len(panel.scalars) for panel in panels) <= _HANDFUL:
+        return [{f"{name}/{panel.name}/{what}": value for what, value in panel.scalars.items()} for panel in panels]
+    values: dict[str, list[float]] = {}
+    for panel in panels:
+        for what, value in panel.scalars.items():
+            values.setdefault(f"{name}/mean/{what}", []).append(value)
+    means = {tag: statistics.fmean(found) for tag, found in values.items()}
+    return [*({} for _ in panels[1:]), dict(islice(means.items(), _HANDFUL))]
 
 
 def _panels(technique: Technique, parts: Sequence[Part]) -> list[Panel]:
