@@ -336,6 +336,7 @@ class Event:
             predicted=predicted if verdict else None,
             probability=probability if verdict else None,
             right=right if verdict else None,
+            content=samples.contents[index],
         )
 
     def _try_pass(self) -> None:

@@ -64,6 +64,7 @@ class Panel:
         probability: The model's probability for `predicted`, in [0, 1].
         scalars: Numbers that are plotted as curves, by name.
         right: Whether the prediction is right. None: it is if it equals the label.
+        content: A fingerprint of the sample's pixels, by which the same image is found in another run.
 
     Example:
         >>> panel = Panel("cat.png", Tile(torch.rand(3, 8, 8)), caption="a cat")
@@ -81,6 +82,7 @@ class Panel:
     probability: float | None = None
     scalars: Mapping[str, float] = field(default_factory=dict)
     right: bool | None = None
+    content: str | None = None
 
     def __post_init__(self) -> None:
         if not self.all_tiles:

@@ -22,6 +22,7 @@ from tests.helpers import tiny
 from vis_callbacks import (
     ConfigurationError,
     Event,
+    Normalization,
     Panel,
     Report,
     Samples,
@@ -527,3 +528,13 @@ def test_labels_of_several_classes_choose_by_the_first(tmp_path: Path) -> None:
     taker = Taker(samples=4)
     fit(tmp_path, taker, module=Module(), validation=loader)
     assert same_all_through(taker, 3).labels.tolist() == [0, 1, 2, 3]
+
+
+def test_the_content_of_a_sample_is_known_by_its_pixels() -> None:
+    pixels = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    names, labels = ("a", "b", "c"), torch.zeros(3, dtype=torch.long)
+    own = Samples(pixels, labels, names)
+    halved = Normalization((0.5,), (0.5,))
+    same = Samples(halved.to_model(pixels.flip(0)), labels, ("x", "y", "z"), normalization=halved)
+    assert own.contents == same.contents[::-1]
+    assert len(set(own.contents)) == 3

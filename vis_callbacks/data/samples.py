@@ -1,6 +1,7 @@
 """The images that are shown, with labels, names and normalization."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,6 +59,12 @@ class Samples:
     def pixels(self) -> Tensor:
         """The images for display: ``(N, C, H, W)`` in [0, 1], with 1 or 3 channels, on the CPU."""
         return self.displayable(self.normalization.to_pixels(self.images.detach().float().cpu()))
+
+    @cached_property
+    def contents(self) -> tuple[str, ...]:
+        """A short fingerprint of each image as it is displayed, by which another run's is known to be the same."""
+        pixels = (255 * self.pixels).round().to(torch.uint8).numpy()
+        return tuple(hashlib.blake2b(one.tobytes(), digest_size=8).hexdigest() for one in pixels)
 
     def displayable(self, pixels: Tensor) -> Tensor:
         """Return the shown channels, 1 or 3, of pixels ``(..., C, H, W)``, in [0, 1]; black where they are NaN."""

@@ -29,6 +29,7 @@ class Record:
         error: Why there is no picture.
         time: Seconds since 1970 when the record was written.
         right: Whether the prediction is right. None: it is if it equals the label.
+        content: Fingerprint of the sample's pixels, where the picture shows one.
     """
 
     tag: str
@@ -48,6 +49,7 @@ class Record:
     error: str | None = None
     time: float = 0.0
     right: bool | None = None
+    content: str | None = None
 
     def to_json(self) -> str:
         """Return the record as one line of JSON; NaN and infinity become null."""

@@ -132,6 +132,7 @@ def _parse_record(line: str) -> Record:
         error=_text(record.error),
         time=_number(record.time) or 0.0,
         right=record.right if isinstance(record.right, bool) else None,
+        content=_text(record.content),
     )
 
 

@@ -210,6 +210,7 @@ class EventRunner:
                     captions=tuple(tile.caption for tile in panel.all_tiles),
                     scalars=dict(panel.scalars),
                     right=panel.right,
+                    content=panel.content,
                 )
                 self._output.put(index, record, panel, technique.destinations, technique.transform, numbers)
 
