@@ -1,0 +1,109 @@
+"""Write a page for each technique and the gallery, from docstrings and the README's tables; MkDocs runs it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import mkdocs_gen_files
+import torch
+
+import vis_callbacks as vc
+from vis_callbacks import Samples, functional
+from vis_callbacks.event import Moment
+from vis_callbacks.report.titles import title_of
+
+ROOT = Path(__file__).parent.parent
+WINGS = {
+    "attribution": "Attribution: which pixels mattered",
+    "inspection": "Inspection: what is inside",
+    "synthesis": "Synthesis: which image would the model love",
+    "diagnostics": "Diagnostics: what is wrong",
+}
+SAMPLES = 8
+
+
+def techniques() -> list[type[vc.VisualizationCallback]]:
+    """Return the callbacks that the package exports, but for the bases."""
+    exported = [getattr(vc, name) for name in vc.__all__]
+    bases = (vc.VisualizationCallback, vc.AttributionCallback)
+    return [one for one in exported if isinstance(one, type) and issubclass(one, bases[0]) and one not in bases]
+
+
+def wing_of(kind: type) -> str:
+    """Return the folder of a technique."""
+    return kind.__module__.split(".")[1]
+
+
+def rows() -> dict[str, list[str]]:
+    """Return the cells of each technique's row in the README, without its picture."""
+    found = {}
+    for line in (ROOT / "README.md").read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if re.fullmatch(r"`\w+`", cells[0]) and any("docs/images/" in cell for cell in cells):
+            found[cells[0].strip("`")] = [cell for cell in cells[1:] if "docs/images/" not in cell]
+    return found
+
+
+def cost(kind: type[vc.VisualizationCallback]) -> str:
+    """Say how many passes an event takes."""
+    technique = kind()
+    shown = Samples(torch.zeros(SAMPLES, 3, 224, 224), torch.zeros(SAMPLES).long(), tuple(map(str, range(SAMPLES))))
+    passes = technique.passes(Moment(1, 100), shown)
+    if wing_of(kind) == "inspection" and not technique.uses_samples:
+        return "No pass: it reads the weights."
+    if not passes:
+        return "No pass of its own: it reads the one forward and backward that all techniques of an event share."
+    return f"About {passes:,} passes of one image at each event, with {SAMPLES} samples of 224x224."
+
+
+def names_of(kind: type[vc.VisualizationCallback]) -> list[str]:
+    """Return the functions of `vis_callbacks.functional` in a technique's file, its own first."""
+    own = getattr(getattr(kind, "function", None), "__name__", "")
+    here = [name for name in functional.__all__ if getattr(functional, name).__module__ == kind.__module__]
+    return sorted(here if not own else [own], key=lambda name: name != own)
+
+
+def page(kind: type[vc.VisualizationCallback], cells: list[str]) -> str:
+    """Return a technique's page in Markdown."""
+    name = kind.__name__
+    functions = names_of(kind)
+    picture = ROOT / "docs" / "images" / f"{name}.webp"
+    parts = [f"# {title_of(name)}", (cells[0][:1].upper() + cells[0][1:] + ".") if cells else ""]
+    if picture.is_file():
+        parts.append(f"![{title_of(name)} of photographs](../images/{name}.webp)")
+    parts += cells[1:]
+    parts += [f"**Cost.** {cost(kind)}", f"```python\nfrom vis_callbacks import {name}\n\ncallback = {name}()\n```"]
+    parts += [f"## Callback\n\n::: vis_callbacks.{name}"]
+    if functions:
+        parts.append("## Function" + "s" * (len(functions) > 1))
+        parts += [f"::: vis_callbacks.functional.{one}" for one in functions]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def main() -> None:
+    """Write all pages."""
+    known, wings = rows(), {wing: [one for one in techniques() if wing_of(one) == wing] for wing in WINGS}
+    summary, gallery = ["* [All techniques](index.md)"], ["# Techniques", "Each is a callback, and most a function."]
+    for wing, kinds in wings.items():
+        if not kinds:
+            continue
+        summary.append(f"* {WINGS[wing].partition(':')[0]}")
+        gallery += [f"## {WINGS[wing]}", '<div class="gallery" markdown>']
+        for kind in kinds:
+            name, cells = kind.__name__, known.get(kind.__name__, [])
+            with mkdocs_gen_files.open(f"techniques/{name}.md", "w") as file:
+                file.write(page(kind, cells))
+            summary.append(f"    * [{title_of(name)}]({name}.md)")
+            shows = cells[0] if cells else ""
+            image = f"![](../images/{name}.webp)" if (ROOT / "docs" / "images" / f"{name}.webp").is_file() else ""
+            gallery.append(f"[{image}<strong>{title_of(name)}</strong><span>{shows}</span>]({name}.md)")
+        gallery.append("</div>")
+    with mkdocs_gen_files.open("techniques/SUMMARY.md", "w") as file:
+        file.write("\n".join(summary) + "\n")
+    with mkdocs_gen_files.open("techniques/index.md", "w") as file:
+        file.write("\n\n".join(gallery) + "\n")
+
+
+main()
