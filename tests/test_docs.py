@@ -1,4 +1,4 @@
-"""Every Python block of the documentation runs, page by page, and the site has a page and a picture of each technique."""
+"""Every Python block of the documentation runs, page by page."""
 
 from __future__ import annotations
 
