@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vis_callbacks.callback import VisualizationCallback as VisualizationCallback
     from vis_callbacks.data.normalization import Normalization as Normalization
     from vis_callbacks.data.samples import Samples as Samples
+    from vis_callbacks.diagnostics.callback import Diagnostics as Diagnostics
+    from vis_callbacks.diagnostics.finding import Finding as Finding
     from vis_callbacks.errors import (
         ConfigurationError as ConfigurationError,
         LayerError as LayerError,

@@ -21,6 +21,9 @@ class LoggerSink(Protocol):
     def add_text(self, tag: str, text: str) -> None:
         """Log a text in Markdown, where the logger shows texts."""
 
+    def alert(self, title: str, text: str) -> None:
+        """Tell the user of a finding, where the logger has a way of its own."""
+
     def flush(self) -> None:
         """Write everything to disk."""
 
@@ -81,6 +84,9 @@ class TensorBoardSink:
         if hasattr(self._writer, "add_text"):
             self._writer.add_text(tag, text)
 
+    def alert(self, title: str, text: str) -> None:
+        """Do nothing: TensorBoard has no alerts."""
+
     def flush(self) -> None:
         """Write everything to disk."""
         self._writer.flush()
@@ -113,6 +119,11 @@ class WandbSink:
     def add_text(self, tag: str, text: str) -> None:
         """Do nothing: its texts are tables."""
 
+    def alert(self, title: str, text: str) -> None:
+        """Send an alert."""
+        if hasattr(self._logger.experiment, "alert"):
+            self._logger.experiment.alert(title=title, text=text)
+
     def flush(self) -> None:
         """Do nothing: the logger's own process writes."""
 
@@ -142,6 +153,9 @@ class MlflowSink:
 
     def add_text(self, tag: str, text: str) -> None:
         """Do nothing: its texts are files."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Do nothing: MLflow has no alerts."""
 
     def flush(self) -> None:
         """Do nothing: `add` writes synchronously."""

@@ -16,6 +16,7 @@ from vis_callbacks.output.record import Record
 
 FOLDER = "visualizations"
 PANELS, METRICS, RUN = "panels.jsonl", "metrics.jsonl", "run.json"
+FINDINGS = "findings.json"
 
 Key = tuple[str, str, int, int]
 """Stage, tag, epoch and step: no two pictures share all four."""
@@ -107,6 +108,12 @@ class PictureStore:
     def has_facts(self) -> bool:
         """Whether facts about the run as a whole are here already."""
         return (self.directory / RUN).is_file()
+
+    def write_findings(self, found: Mapping[str, Any]) -> None:
+        """Replace what stands out in the run."""
+        write_whole(
+            self._opened() / FINDINGS, json.dumps(found, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+        )
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Replace the facts about the run as a whole."""

@@ -39,6 +39,7 @@ class Output:
         self._sinks: list[LoggerSink] | None = None
         self._gaps: list[Record] = []
         self._problems: list[tuple[str, Exception]] = []
+        self._told: Mapping[str, Any] | None = None
         self.drawing_seconds: dict[str, float] = {}
 
     def begin(self) -> None:
@@ -120,6 +121,21 @@ class Output:
         for sink in sinks:
             self._submit("", partial(sink.add_text, tag, text))
         return bool(sinks)
+
+    def tell(self, found: Mapping[str, Any]) -> None:
+        """Store what stands out, and give it to the loggers when something new does."""
+        if found == self._told:
+            return
+        known = {finding["sentence"] for finding in (self._told or {}).get("findings", ())}
+        self._told = found
+        self._submit("", lambda: self._store.write_findings(found))
+        fresh = [finding for finding in found["findings"] if finding["sentence"] not in known]
+        if fresh:
+            lines = [f"* **{one['check']}** ({one['severity']}): {one['sentence']}" for one in found["findings"]]
+            self.add_text("visualizations/findings", "\n".join(lines))
+            for sink in self._sinks or []:
+                for one in fresh:
+                    self._submit("", partial(sink.alert, f"{one['severity']}: {one['check']}", one["sentence"]))
 
     def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Store the metrics that the run logged at one step."""

@@ -55,7 +55,7 @@ class RunHooks(LightningCallback):
     ) -> None:
         """Make the pictures that are due by steps."""
         if run := self._led(trainer):
-            run.batch_end(trainer, pl_module, "train")
+            run.batch_end(trainer, pl_module, "train", outputs)
             run.step_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,7 +81,7 @@ class RunHooks(LightningCallback):
     ) -> None:
         """Watch what the step does with the batch."""
         if run := self._led(trainer):
-            run.batch_start(trainer, pl_module, "validation", batch)
+            run.batch_start(trainer, pl_module, "validation", batch, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -95,7 +95,7 @@ class RunHooks(LightningCallback):
         """Take samples from the batch."""
         if run := self._led(trainer):
             run.observe_batch(trainer, "validation", batch, dataloader_idx)
-            run.batch_end(trainer, pl_module, "validation")
+            run.batch_end(trainer, pl_module, "validation", outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the pictures that are due at the end of validation."""
@@ -132,7 +132,7 @@ class RunHooks(LightningCallback):
         """Take samples from the batch."""
         if run := self._led(trainer):
             run.observe_batch(trainer, "test", batch, dataloader_idx)
-            run.batch_end(trainer, pl_module, "test")
+            run.batch_end(trainer, pl_module, "test", outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the pictures that are due at the end of a test."""

@@ -1,7 +1,7 @@
 """What the callbacks of one Trainer share: one leader, fixed samples, one event per moment, one store, one timer."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,7 @@ from vis_callbacks.run.metrics import MetricReader
 from vis_callbacks.run.reasons import Outcome, by_reason, in_one_sentence, in_place, why_nothing
 from vis_callbacks.run.selection import Ready, Spent, select
 from vis_callbacks.run.subjects import Subjects
-from vis_callbacks.run.technique import Technique
+from vis_callbacks.run.technique import Technique, Watcher
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
 
@@ -114,6 +114,7 @@ class Run:
         self._trained = False
         self._validated = 0
         self._described = False
+        self._blinded: list[object] = []
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Run":
@@ -198,6 +199,9 @@ class Run:
         self._trained = True
         self._check_classes(trainer, module)
         self._open_output(trainer, module, fresh=fresh)
+        for name, one in self._watching(trainer):
+            with self._watched(trainer, name, one):
+                one.training_starts(module, optimized_parameters(trainer))
         self.timer.training_starts()
         self._batches = 0
         if fresh:
@@ -216,8 +220,15 @@ class Run:
         if stage == Progress.of(trainer).sample_stage:
             self.selector.pass_start()
 
-    def batch_start(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any) -> None:
+    def batch_start(self, trainer: Trainer, module: LightningModule, stage: str, batch: Any, loader: int = 0) -> None:
         """Watch what the step does with a batch, until the subjects of all pictures are known."""
+        if loader == 0 and is_fitting(trainer) and not trainer.sanity_checking:
+            epoch = trainer.current_epoch + 1
+            part = epoch if stage == "train" else trainer.global_step
+            for name, one in self._watching(trainer):
+                subject = self.subjects.subject(self._forward_of(one))
+                with self._watched(trainer, name, one):
+                    one.batch_starts(stage, epoch, part, module, batch, subject)
         if stage == "train" and self._batch_pixels is None:
             self._batch_pixels = max(
                 (len(images) * pixels_of(images) for images in tensors_in(batch) if images.ndim == 4), default=0
@@ -242,8 +253,12 @@ class Run:
                     self.selector.observe(batch)
             self._batches += 1
 
-    def batch_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def batch_end(self, trainer: Trainer, module: LightningModule, stage: str, outputs: Any) -> None:
         """Learn from what the step did with a batch."""
+        if is_fitting(trainer) and not trainer.sanity_checking:
+            for name, one in self._watching(trainer):
+                with self._watched(trainer, name, one):
+                    one.batch_ends(stage, module, outputs, optimized_parameters(trainer))
         self._settle(trainer, module, final=False)
         # Connected processes must communicate to know whether there are enough samples: after 1, 2, 4, 8, ... batches.
         alone = not (self._processes.connected and self._batches & (self._batches - 1))
@@ -293,6 +308,9 @@ class Run:
         for one in ready:
             one.technique.left_out = [epoch for epoch in one.technique.left_out if epoch != moment.epoch]
         self._make(ready, moment, trainer, module)
+        for name, watcher in self._watching(trainer):
+            with self._watched(trainer, name, watcher):
+                watcher.training_ends(moment.epoch)
         self.read_metrics(trainer, "train")
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -335,6 +353,8 @@ class Run:
     def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Write everything to disk. Never raises, runs no pass, and waits for no other process. Idempotent."""
         self.subjects.stop_watching()
+        for _, watcher in self._watching(trainer):
+            watcher.stop_watching()
         # Processes that still wait for this one fail at once.
         self._processes.disconnect()
         self.timer.training_ends()
@@ -357,6 +377,35 @@ class Run:
 
     # What these moments have in common.
 
+    def _watching(self, trainer: Trainer) -> list[tuple[str, Watcher]]:
+        """The callbacks that look at the training as it passes, in the one process that tells."""
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return []
+        return [
+            (self._names[one], one) for one in self.techniques if isinstance(one, Watcher) and one not in self._blinded
+        ]
+
+    def _forward_of(self, watcher: Watcher) -> Forward:
+        return next(one.forward for one in self.techniques if id(one) == id(watcher))
+
+    @contextmanager
+    def _watched(self, trainer: Trainer, name: str, watcher: Watcher) -> Iterator[None]:
+        """Let a callback look; one that fails is told once and looks no more."""
+        with self.timer.time(name):
+            try:
+                yield
+            except Exception as error:
+                self._blinded.append(watcher)
+                watcher.stop_watching()
+                self.warnings.warn(name, "cannot watch this training", error, "report it")
+
+    def _tell(self, trainer: Trainer, output: Output) -> None:
+        """Write down what callbacks have found."""
+        found = [watcher.findings_document() for _, watcher in self._watching(trainer)]
+        if found:
+            checked = [name for one in found for name in one["checked"]]
+            output.tell({"checked": checked, "findings": [finding for one in found for finding in one["findings"]]})
+
     def _open_output(self, trainer: Trainer, module: LightningModule, *, fresh: bool) -> None:
         # One process writes; a fast development run leaves nothing behind.
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or self._log_dir is None:
@@ -377,6 +426,7 @@ class Run:
         fit = is_fitting(trainer)
         nothing = {self._names[one]: in_place(why, fit=fit) for one, why in self._reasons(trainer).items()}
         epochs, seconds = trainer.current_epoch, output.thread_seconds
+        self._tell(trainer, output)
         output.end_event(self._metadata.current(epochs=epochs, thread_seconds=seconds, nothing=nothing))
 
     def _reasons(self, trainer: Trainer) -> dict[Technique, str]:

@@ -1,7 +1,7 @@
 """What a run asks of the callbacks that make its pictures."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -9,10 +9,35 @@ from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.selector import SampleRequest
 from vis_callbacks.data.targets import TargetSpec
 from vis_callbacks.event import Event, Moment, Needs
-from vis_callbacks.model.subject import Forward
+from vis_callbacks.model.subject import Forward, Subject
 from vis_callbacks.output.destinations import Destinations
 from vis_callbacks.panel import Panel
 from vis_callbacks.run.schedule import Schedule
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A callback that also looks at the batches and steps of a training as they pass; it makes no pass there."""
+
+    def training_starts(self, module: nn.Module, optimized: frozenset[int]) -> None:
+        """Look at the module before the first step, and at which parameters optimizers have."""
+
+    def batch_starts(
+        self, stage: str, epoch: int, part: int, module: nn.Module, batch: Any, subject: Subject | None
+    ) -> None:
+        """Look at a batch of an epoch, before its step; batches of one pass have the same `part`."""
+
+    def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: frozenset[int]) -> None:
+        """Look at what a step returned."""
+
+    def training_ends(self, epoch: int) -> None:
+        """Say what is left to say."""
+
+    def stop_watching(self) -> None:
+        """Leave the module alone. Idempotent."""
+
+    def findings_document(self) -> dict[str, Any]:
+        """Return what was found, as plain values."""
 
 
 class Technique(Protocol):

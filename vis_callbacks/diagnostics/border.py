@@ -1,0 +1,25 @@
+"""A border that tells the class by itself."""
+
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.exhibits import border
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.statistics import lower_bound
+
+SHARE = 0.7
+OF_TAIL = 0.9
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Look whether the outermost ring of the image tells the class."""
+    border, (tail, answers) = facts.border, facts.train.tail
+    if not answers or lower_bound(border.right, border.tried) <= max(SHARE, OF_TAIL * tail):
+        return None
+    return Verdict(
+        "alarm",
+        f"The outermost pixels alone tell the class of {border.right} of {border.tried} training images. Look for a border, a "
+        "padding or a resizing that one class has.",
+    )
+
+
+CHECK = Check("border", judge, border)

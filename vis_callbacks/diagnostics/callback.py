@@ -1,0 +1,184 @@
+"""The callback that says what is wrong with a training."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from typing_extensions import Unpack
+
+from vis_callbacks import checks as options_of
+from vis_callbacks._lightning import LightningModule, Trainer, logger_of
+from vis_callbacks.callback import SharedOptions, VisualizationCallback
+from vis_callbacks.data.samples import Samples
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.finding import Finding, Verdict
+from vis_callbacks.diagnostics.measure import Measured, measure
+from vis_callbacks.diagnostics.registry import CHECKS
+from vis_callbacks.diagnostics.watch import TrainingWatch
+from vis_callbacks.errors import ConfigurationError, nearest
+from vis_callbacks.event import Event, Moment
+from vis_callbacks.model.classifier import unwrapped
+from vis_callbacks.model.subject import Subject
+from vis_callbacks.panel import Panel
+
+_PASSES = 160
+
+
+class Diagnostics(VisualizationCallback):
+    """Says what is wrong with a training, in a sentence, and shows the picture that proves it.
+
+    It watches the batches, outputs and gradients of the training as they pass, and judges them after each validation. A
+    finding is said once in the console and stands in TensorBoard and at the top of the report. Checks that do not fit a
+    training (several labels, mixed images, few steps) stay silent.
+
+    Args:
+        checks: Names of the checks; None: all of them.
+        options: Shared by all callbacks, see `VisualizationCallback`.
+
+    Attributes:
+        findings: What stands out, a list of `Finding`, alarms first.
+
+    Raises:
+        ConfigurationError: If a check is unknown.
+
+    Example:
+        >>> Diagnostics(checks=["leakage", "scale"]).findings
+        []
+    """
+
+    def __init__(self, checks: Sequence[str] | None = None, **options: Unpack[SharedOptions]) -> None:
+        super().__init__(**options)
+        names = list(CHECKS) if checks is None else list(options_of.several("checks", checks, options_of.text, "names"))
+        for name in names:
+            if name not in CHECKS:
+                raise ConfigurationError(f"checks: no check {name!r}; {nearest(name, CHECKS, most=len(CHECKS))}")
+        self.checks: list[Check] = [CHECKS[name] for name in CHECKS if name in names]
+        self._found: dict[str, Finding] = {}
+        self._seen: dict[str, int] = {}
+        self._causes: set[str] = set()
+        self._measured: Measured | None = None
+        self._watch: TrainingWatch | None = None
+        self._module: nn.Module | None = None
+        self._logger: logging.Logger | None = None
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What stands out, alarms first."""
+        return sorted(self._found.values(), key=lambda one: (one.severity != "alarm", one.first_epoch))
+
+    def findings_document(self) -> dict[str, Any]:
+        """Return what stands out as plain values, for the picture store."""
+        rows = [[f"{self.name}/{one.check}/{panel.name}" for panel in one.panels] for one in self.findings]
+        found = [{**one.as_dict(), "rows": tags} for one, tags in zip(self.findings, rows, strict=True)]
+        return {"checked": [check.name for check in self.checks], "findings": found}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Join the run."""
+        super().setup(trainer, pl_module, stage)
+        self._logger = logger_of(trainer)
+
+    # What the run tells of the training.
+
+    def training_starts(self, module: nn.Module, optimized: frozenset[int]) -> None:
+        """Remember the weights."""
+        self._watch, self._module = TrainingWatch(self.sample_request.batch_to_images), module
+        self._watch.start(module, optimized)
+
+    def batch_starts(
+        self, stage: str, epoch: int, part: int, module: nn.Module, batch: Any, subject: Subject | None
+    ) -> None:
+        """Look at a batch."""
+        if self._watch is None or stage not in ("train", "validation"):
+            return
+
+        def find_network() -> tuple[nn.Module, int] | None:
+            if subject is None or subject.class_count is None or subject.meaning != "classes" or subject.problem:
+                return None
+            return unwrapped(module.get_submodule(subject.network)), subject.class_count
+
+        self._watch.batch_start(stage, part, batch, find_network, measured=_is_due(epoch))
+
+    def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: frozenset[int]) -> None:
+        """Learn from a step."""
+        if self._watch is not None:
+            if self._watch.steps == 0 and stage == "train":
+                self._watch.trainable = {name: one.requires_grad for name, one in module.named_parameters()}
+            self._watch.batch_end(stage, module, outputs, optimized)
+
+    def training_ends(self, epoch: int) -> None:
+        """Say what is still true."""
+        still = [one for one in self.findings if one.severity == "alarm" and one.last_epoch >= epoch]
+        if still and self._logger is not None:
+            listed = "\n".join(f"  {one.check}: {one.sentence}" for one in still)
+            self._logger.warning("What stands out at the end of the training:\n%s", listed)
+
+    def stop_watching(self) -> None:
+        """Take the hook from the network."""
+        if self._watch is not None:
+            self._watch.stop()
+
+    # What makes the pictures.
+
+    def passes(self, moment: Moment, samples: Samples) -> int:
+        """Return about how many images go through the network."""
+        return _PASSES if moment.epoch else 0
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        """Judge the numbers, and show what proves each finding."""
+        watch, module = self._watch, self._module
+        if watch is None or module is None or not event.moment.epoch or event.moment.stage != "fit":
+            return []
+        if watch.train is not None and watch.train.keys and not watch.known:
+            watch.known = list(watch.train.keys)
+        epoch, due = event.moment.epoch, _is_due(event.moment.epoch) or self._measured is None
+        before = None if due else self._measured
+        measured = self._measured = measure(watch, module, event.model, event.samples, epoch, before)
+        panels: list[Panel] = []
+        for check in self.checks:
+            panels += self._judge(check, measured, epoch)
+        self._forget_consequences()
+        return panels
+
+    def _judge(self, check: Check, measured: Measured, epoch: int) -> list[Panel]:
+        verdict: Verdict | None = check.judge(measured.facts)
+        if verdict is None:
+            self._seen[check.name] = 0
+            return []
+        self._seen[check.name] = self._seen.get(check.name, 0) + 1
+        if self._seen[check.name] < check.patience or self._causes & set(check.silenced_by):
+            return []
+        if verdict.severity == "alarm":
+            self._causes.add(check.name)
+        known = self._found.get(check.name)
+        first = epoch if known is None else known.first_epoch
+        shown = tuple(check.evidence(measured.exhibits, measured.facts, verdict))
+        finding = Finding(check.name, verdict.severity, verdict.sentence, first, epoch, shown)
+        self._found[check.name] = finding
+        if (known is None or known.severity != verdict.severity) and self._logger is not None:
+            say = self._logger.warning if verdict.severity == "alarm" else self._logger.info
+            say("Epoch %d, %s %s: %s", epoch, verdict.severity, check.name, verdict.sentence)
+        return [replace(panel, name=f"{check.name}/{panel.name}", caption=panel.caption) for panel in shown]
+
+    def _forget_consequences(self) -> None:
+        """Take back what another finding explains."""
+        for check in self.checks:
+            if check.name in self._found and self._causes & set(check.silenced_by):
+                del self._found[check.name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the findings."""
+        found = {name: one.as_dict() for name, one in self._found.items()}
+        return {**super().state_dict(), "findings": found, "seen": dict(self._seen), "causes": sorted(self._causes)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the findings of a checkpoint."""
+        super().load_state_dict(state_dict)
+        self._found = {name: Finding(**one) for name, one in state_dict["findings"].items()}
+        self._seen, self._causes = dict(state_dict["seen"]), set(state_dict["causes"])
+
+
+def _is_due(epoch: int) -> bool:
+    """Whether images are measured and passes run: at epochs 1, 2, 4, 8, ..."""
+    return epoch & (epoch - 1) == 0

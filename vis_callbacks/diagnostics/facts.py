@@ -1,0 +1,197 @@
+"""The plain numbers by which the checks judge a training: measured apart, so that each judgement is a pure function."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What passed by in one epoch of training or validation.
+
+    Attributes:
+        confusion: Answers by label: row for the label, column for the answer. Empty: the answers are not known.
+        entropy: Of the labels, in nats.
+        cross_entropy: Mean over the second half of the epoch.
+        doubted: Answers that deny the label with confidence (the first two probabilities differ by more than a half).
+        second: How many of these have the label as their second choice.
+        images: How many images were measured.
+        means: Mean of each channel.
+        spread: Standard deviation over the images of their channel means.
+        contrast: Root mean square of the images' standard deviations.
+        constant: How many of the images have a single colour.
+        labels: How often each class was the label.
+        tail: Share of right answers in the last quarter of the epoch, and how many answers that are.
+    """
+
+    confusion: tuple[tuple[int, ...], ...] = ()
+    entropy: float = 0.0
+    cross_entropy: float | None = None
+    doubted: int = 0
+    second: int = 0
+    images: int = 0
+    means: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+    contrast: float = 0.0
+    constant: int = 0
+    labels: tuple[int, ...] = ()
+    tail: tuple[float, int] = (0.0, 0)
+
+    @property
+    def answers(self) -> int:
+        """How many answers are known."""
+        return sum(map(sum, self.confusion))
+
+    @property
+    def right(self) -> int:
+        """How many of them are right."""
+        return sum(row[number] for number, row in enumerate(self.confusion))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers; 0 if none is known."""
+        return self.right / max(1, self.answers)
+
+
+@dataclass(frozen=True)
+class WeightFacts:
+    """One parameter.
+
+    Attributes:
+        name: Its name.
+        count: How many numbers it has.
+        dimensions: How many axes.
+        trainable: Whether it wants gradients.
+        optimized: Whether an optimizer has it.
+        changed: Whether any bit differs from the start of the training.
+        had_gradient: Whether a gradient was ever seen.
+        growth: Its norm as a multiple of that at the start. None: it was zero.
+        finite: Whether all numbers are.
+        virgin: Whether it looks untouched since initialisation.
+    """
+
+    name: str
+    count: int
+    dimensions: int
+    trainable: bool
+    optimized: bool
+    changed: bool
+    had_gradient: bool
+    growth: float | None
+    finite: bool
+    virgin: bool
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """How many channels of a layer give the same for all images and at all places."""
+
+    name: str
+    channels: int
+    dead: int
+    convolutional: bool
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """One of the first steps: are the outputs probabilities, and which function of them is the loss?
+
+    Attributes:
+        probabilities: Whether all rows of outputs lie in [0, 1] and sum to 1.
+        plain: Relative distance of the loss to the cross entropy of the outputs.
+        twice: Relative distance of the loss to the cross entropy of softmax(outputs).
+    """
+
+    probabilities: bool
+    plain: float
+    twice: float
+
+
+@dataclass(frozen=True)
+class PlaceFacts:
+    """How well a part of small copies of the training images tells their class by itself.
+
+    Attributes:
+        right: Right answers of a rule that sees only the part.
+        tried: How many images were tried.
+        box: The part, as shares of width and height: left, top, right, bottom.
+        marked: A class that a repeated mark in the part tells; None if none does.
+        marks: How many of its images have it.
+        of_class: How many images of this class were looked at.
+        elsewhere: How many of other classes have it.
+        share: Share of the margin that is lost where the part is pasted from another class, 99 % lower bound. None: it
+            was not tried.
+    """
+
+    right: int = 0
+    tried: int = 0
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    marked: int | None = None
+    marks: int = 0
+    of_class: int = 0
+    elsewhere: int = 0
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class RepairFacts:
+    """What changes if validation images are shown in another way.
+
+    Attributes:
+        name: The way, in words.
+        better: Images that are right only this way.
+        worse: Images that are right only as they come.
+        tried: How many were tried.
+    """
+
+    name: str
+    better: int
+    worse: int
+    tried: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All numbers of one event.
+
+    Attributes:
+        epoch: The epoch that has just ended.
+        steps: Steps of training so far.
+        classes: Names of the classes.
+        train: What passed by in training.
+        validation: What passed by in validation. None: there is none.
+        weights: The parameters.
+        layers: The layers whose channels were looked at.
+        first_steps: The first steps of the training.
+        place: The best window.
+        border: The outermost ring.
+        repairs: Validation images shown in other ways.
+        batch_statistics: The same with BatchNorm in training mode. None: there is no BatchNorm, or it was not tried.
+        remembered: The largest share that running statistics still hold of their start.
+        leaked: How many validation images were seen in training.
+        keyed: How many validation images were compared.
+    """
+
+    epoch: int
+    steps: int
+    classes: tuple[str, ...]
+    train: StageFacts = field(default_factory=StageFacts)
+    validation: StageFacts | None = None
+    weights: Sequence[WeightFacts] = ()
+    layers: Sequence[LayerFacts] = ()
+    first_steps: Sequence[FirstStep] = ()
+    place: PlaceFacts = field(default_factory=PlaceFacts)
+    border: PlaceFacts = field(default_factory=PlaceFacts)
+    repairs: Sequence[RepairFacts] = ()
+    batch_statistics: RepairFacts | None = None
+    remembered: float = 0.0
+    leaked: int = 0
+    keyed: int = 0
+
+    def name(self, number: int) -> str:
+        """Return the name of a class."""
+        return self.classes[number] if number < len(self.classes) else str(number)
+
+    @property
+    def stages(self) -> Mapping[str, StageFacts]:
+        """Training, and validation if there is any."""
+        return {"training": self.train, **({"validation": self.validation} if self.validation is not None else {})}

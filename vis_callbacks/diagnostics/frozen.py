@@ -1,0 +1,29 @@
+"""Weights that are frozen, and perhaps by mistake."""
+
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.exhibits import weights
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+
+STEPS = 20
+SHARE = 0.05
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Look for frozen weights; those that look untouched since initialisation are frozen by mistake."""
+    frozen = [one for one in facts.weights if not one.trainable and not one.changed]
+    share = sum(one.count for one in frozen) / max(1, sum(one.count for one in facts.weights))
+    if facts.steps < STEPS or share <= SHARE:
+        return None
+    if all(one.virgin for one in frozen):
+        return Verdict(
+            "alarm",
+            f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen and look untouched since initialisation: "
+            "random features. Load the pretrained weights, or train them.",
+        )
+    return Verdict(
+        "note", f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen, as in transfer learning."
+    )
+
+
+CHECK = Check("frozen", judge, weights, silenced_by=("not-in-optimizer",))

@@ -1,0 +1,28 @@
+"""Validation images that are turned, mirrored or of another size than training images."""
+
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.exhibits import both_sets
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.statistics import mcnemar
+
+CERTAIN = 0.001
+GAIN = 0.1
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Look whether more validation images are right when they are shown in another way."""
+    best = max(facts.repairs, key=lambda one: one.better - one.worse, default=None)
+    if best is None or best.better - best.worse < GAIN * best.tried:
+        return None
+    chance = mcnemar(best.better, best.worse)
+    if chance >= CERTAIN / len(facts.repairs):
+        return None
+    return Verdict(
+        "alarm",
+        f"{best.name.capitalize()}, {best.better} more of {best.tried} validation images are right and {best.worse} fewer "
+        f"(p = {chance:.0e}). Compare the transforms of training and validation.",
+    )
+
+
+CHECK = Check("geometry", judge, both_sets, silenced_by=("scale", "channel-order"))

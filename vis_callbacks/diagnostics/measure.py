@@ -1,0 +1,142 @@
+"""Turns what was watched, and a few passes, into the numbers of one event."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.data.samples import Samples
+from vis_callbacks.diagnostics import passes
+from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
+from vis_callbacks.diagnostics.facts import Facts, LayerFacts, RepairFacts, StageFacts
+from vis_callbacks.diagnostics.ledger import Ledger
+from vis_callbacks.diagnostics.places import place_facts
+from vis_callbacks.diagnostics.statistics import lower_bound
+from vis_callbacks.diagnostics.watch import TrainingWatch
+
+_LEAST_IMAGES = 32
+_GAP = 0.05
+_STANDS_OUT = 0.7
+_SHOWN = 48
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of an event, and what pictures can be made of."""
+
+    facts: Facts
+    exhibits: Exhibits
+
+
+def measure(
+    watch: TrainingWatch,
+    module: nn.Module,
+    model: nn.Module,
+    samples: Samples,
+    epoch: int,
+    before: Measured | None,
+) -> Measured:
+    """Return the numbers of an event.
+
+    Args:
+        watch: What was watched.
+        module: The user's module, whose parameters were watched.
+        model: From images to logits, undisturbed.
+        samples: For class names, and how pixels are displayed.
+        epoch: The epoch that has just ended.
+        before: What was measured before: images are not measured again, and no passes are run. None: they are.
+    """
+    if before is not None:
+        return _continued(watch, module, model, epoch, before)
+    train = watch.train or Ledger(0)
+    validation = watch.validation
+    seen = train.facts()
+    shown = None if validation is None else validation.facts()
+    place, border, means = place_facts(train) if train.thumbnails else place_facts(Ledger(0))
+    layers: Sequence[LayerFacts] = ()
+    repairs: Sequence[RepairFacts] = ()
+    batch_statistics = None
+    if validation is not None and len(validation.kept) >= _LEAST_IMAGES:
+        images, labels = torch.stack(validation.kept), torch.tensor(validation.kept_labels)
+        layers, plain = passes.layer_facts(model, images)
+        if shown is not None and seen.tail[1] and seen.tail[0] - shown.accuracy > _GAP:
+            repairs = passes.repair_facts(model, images, labels, plain)
+            batch_statistics = passes.batch_statistics(model, images, labels, plain)
+    bound = lower_bound(place.right, place.tried)
+    if len(train.kept) >= _LEAST_IMAGES and (place.marked is not None or bound > _STANDS_OUT):
+        images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)
+        plain = passes.answers(model, images)
+        taken = passes.margin_taken(model, images, labels, plain, place)
+        place = replace(place, share=taken)
+    leaked, keyed = _leaks(watch)
+    classes = tuple(samples.class_name(number) for number in range(train.classes))
+    facts = Facts(
+        epoch=epoch,
+        steps=watch.steps,
+        classes=classes,
+        train=seen,
+        validation=shown,
+        weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
+        layers=layers,
+        first_steps=tuple(watch.first_steps),
+        place=place,
+        border=border,
+        repairs=repairs,
+        batch_statistics=batch_statistics,
+        remembered=passes.remembered(model, watch.steps),
+        leaked=leaked,
+        keyed=keyed,
+    )
+    return Measured(facts, _exhibits(watch, samples, means))
+
+
+def _continued(watch: TrainingWatch, module: nn.Module, model: nn.Module, epoch: int, before: Measured) -> Measured:
+    """Return the numbers of an event at which images are not measured again."""
+
+    def renewed(ledger: Ledger | None, known: StageFacts | None) -> StageFacts | None:
+        if ledger is None or known is None:
+            return known
+        images = {name: getattr(known, name) for name in ("images", "means", "spread", "contrast", "constant")}
+        return replace(ledger.facts(), **images)
+
+    facts = replace(
+        before.facts,
+        epoch=epoch,
+        steps=watch.steps,
+        train=renewed(watch.train, before.facts.train) or before.facts.train,
+        validation=renewed(watch.validation, before.facts.validation),
+        weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
+        remembered=passes.remembered(model, watch.steps),
+    )
+    return replace(before, facts=facts)
+
+
+def _leaks(watch: TrainingWatch) -> tuple[int, int]:
+    if not watch.known or watch.validation is None or not watch.validation.keys:
+        return 0, 0
+    known = set(map(tuple, torch.cat(watch.known).cpu().tolist()))
+    asked = [tuple(key) for key in torch.cat(watch.validation.keys).cpu().tolist()]
+    told = [key for key in asked if any(key)]
+    return sum(key in known for key in told), len(told)
+
+
+def _exhibits(watch: TrainingWatch, samples: Samples, means: Tensor) -> Exhibits:
+    def displayed(images: Tensor) -> Tensor:
+        return samples.displayable(samples.normalization.to_pixels(images.float())).cpu()
+
+    shown = {
+        stage: Shown(displayed(torch.stack(ledger.kept[:_SHOWN])), tuple(ledger.kept_labels[:_SHOWN]))
+        for stage, ledger in (("training", watch.train), ("validation", watch.validation))
+        if ledger is not None and ledger.kept
+    }
+    doubted: Shown | None = None
+    answers: tuple[int, ...] = ()
+    found = [one for ledger in (watch.train, watch.validation) if ledger is not None for one in ledger.doubted][:24]
+    if found:
+        doubted = Shown(
+            displayed(torch.stack([image for _, image, _, _ in found])), [label for _, _, label, _ in found]
+        )
+        answers = tuple(answer for _, _, _, answer in found)
+    small = displayed(means) if len(means) else means
+    return Exhibits(shown, doubted, answers, watch.first_outputs, small)

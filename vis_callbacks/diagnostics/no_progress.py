@@ -1,0 +1,33 @@
+"""No better than guessing."""
+
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.exhibits import confusion
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+
+STEPS = 100
+SHARE = 0.98
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Compare the cross entropy of the answers with that of always giving the labels' frequencies."""
+    train = facts.train
+    if facts.steps < STEPS or train.cross_entropy is None or train.entropy < 0.1:
+        return None
+    if train.cross_entropy < SHARE * train.entropy:
+        return None
+    return Verdict(
+        "alarm",
+        f"After {facts.steps:,} steps the answers to training images are no better than guessing: cross entropy "
+        f"{train.cross_entropy:.2f}, guessing has {train.entropy:.2f}. Look at the learning rate, at the labels, and "
+        "whether gradients reach the weights.",
+    )
+
+
+CHECK = Check(
+    "no-progress",
+    judge,
+    confusion,
+    patience=2,
+    silenced_by=("double-softmax", "not-finite", "not-in-optimizer", "no-gradient", "growing-weights", "dead-units"),
+)

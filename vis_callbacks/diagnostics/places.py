@@ -1,0 +1,94 @@
+"""How well a part of the image tells the class by itself: a window, the border, a mark that repeats."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vis_callbacks.diagnostics.facts import PlaceFacts
+from vis_callbacks.diagnostics.ledger import Ledger
+
+_CLASSES = 20  # the most frequent ones are told apart
+_LEAST = 8  # images of a class
+_WINDOW = 2  # cells
+
+
+def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
+    """Return the best window and the border, and the mean of the small copies of each class.
+
+    A nearest-class-mean rule with diagonal variances is fitted on half of the small copies, and tested on the others.
+    """
+    if not ledger.thumbnails:
+        return PlaceFacts(), PlaceFacts(), torch.zeros(0, 1, 1, 1)
+    small, labels = torch.cat(ledger.thumbnails).cpu(), torch.cat(ledger.image_labels).cpu()
+    counts = torch.bincount(labels.clamp(min=0), minlength=ledger.classes)
+    means = torch.stack(
+        [
+            small[labels == number].mean(dim=0) if counts[number] else torch.zeros_like(small[0])
+            for number in range(min(ledger.classes, _CLASSES))
+        ]
+    )
+    frequent = [number for number in counts.argsort(descending=True)[:_CLASSES].tolist() if counts[number] >= _LEAST]
+    if len(frequent) < 2:
+        return PlaceFacts(), PlaceFacts(), means
+    chosen = torch.isin(labels, torch.tensor(frequent))
+    small, labels = small[chosen], labels[chosen]
+    targets = torch.tensor([frequent.index(label) for label in labels.tolist()])
+    fitted = torch.arange(len(small)) % 2 == 0
+    likely = _log_likelihoods(small[fitted], targets[fitted], small[~fitted], len(frequent))
+    asked = targets[~fitted]
+    windows = F.avg_pool2d(likely, _WINDOW, 1)
+    right = (windows.argmax(dim=1) == asked[:, None, None]).sum(dim=0)
+    best = int(right.argmax())
+    row, column = divmod(best, right.shape[1])
+    cells = likely.shape[-1]
+    box = (column / cells, row / cells, (column + _WINDOW) / cells, (row + _WINDOW) / cells)
+    window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=box)
+    ring = torch.ones(cells, cells, dtype=torch.bool)
+    ring[1:-1, 1:-1] = False
+    told = likely[:, :, ring].sum(dim=2).argmax(dim=1) == asked
+    return _marked(ledger, window), PlaceFacts(right=int(told.sum()), tried=len(asked)), means
+
+
+def _log_likelihoods(known: Tensor, classes: Tensor, asked: Tensor, count: int) -> Tensor:
+    """Return how likely each cell is under each class, ``(N, K, h, w)``."""
+    floor = 1e-3 * known.var(dim=0).mean().clamp(min=1e-12)
+    found = []
+    for number in range(count):
+        mine = known[classes == number]
+        mean, variance = mine.mean(dim=0), mine.var(dim=0, correction=0) + floor
+        found.append((-(asked - mean).square() / (2 * variance) - variance.log() / 2).sum(dim=1))
+    return torch.stack(found, dim=1)
+
+
+def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
+    """Return the window with the mark that tells a class best; the mark's own place if there is one."""
+    marks, labels, keys = (
+        torch.cat(ledger.marks).cpu(),
+        torch.cat(ledger.image_labels).cpu(),
+        torch.cat(ledger.keys).cpu(),
+    )
+    # Of images that are the same, the first counts.
+    places = {key: place for place, key in reversed(list(enumerate(map(tuple, keys.tolist()))))}
+    single = torch.tensor(sorted(places.values()))
+    marks, labels = marks[single], labels[single]
+    rows, columns = marks.shape[1:]
+    best = window
+    for number in torch.unique(labels[labels >= 0]).tolist():
+        mine, others = marks[labels == number].flatten(1), marks[labels != number].flatten(1)
+        if len(mine) < _LEAST:
+            continue
+        common = mine.mode(dim=0).values
+        have = ((mine == common) & (common != 0)).sum(dim=0)
+        elsewhere = ((others == common) & (common != 0)).sum(dim=0)
+        worth = have - 9 * elsewhere
+        at = int(worth.argmax())
+        if int(worth[at]) > max(0, best.marks - 9 * best.elsewhere):
+            row, column = divmod(at, columns)
+            box = (column / (columns + 3), row / (rows + 3), (column + 4) / (columns + 3), (row + 4) / (rows + 3))
+            best = replace(
+                window, box=box, marked=number, marks=int(have[at]), of_class=len(mine), elsewhere=int(elsewhere[at])
+            )
+    # A window that tells all classes says more than a mark of one, but for the mark's certainty.
+    return best if best.marks >= 12 and best.marks >= 0.1 * best.of_class else window

@@ -1,0 +1,51 @@
+"""Labels that look random."""
+
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.exhibits import doubted
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.statistics import upper_bound
+
+LEAST, SHARE = 20, 0.04
+CLASSES = 5
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Look whether labels that are denied with confidence are at least the second choice: honest errors are."""
+    if len(facts.classes) < CLASSES:
+        return None
+    for stage, found in facts.stages.items():
+        doubted, total = found.doubted, found.answers
+        if doubted < max(LEAST, SHARE * total) or upper_bound(found.second, doubted) >= 1 / 3:
+            continue
+        # Of random labels some are right by chance.
+        wrong = doubted / total * len(facts.classes) / (len(facts.classes) - 1)
+        return Verdict(
+            "alarm",
+            f"{doubted} of {total} {stage} labels are denied with confidence, and only {found.second / doubted:.0%} of them "
+            f"were the second choice (of honest errors 37 to 74 %): about {wrong:.0%} of the labels look random. Look at them.",
+        )
+    return None
+
+
+CHECK = Check(
+    "random-labels",
+    judge,
+    doubted,
+    patience=2,
+    silenced_by=(
+        "scale",
+        "channel-order",
+        "geometry",
+        "double-softmax",
+        "not-finite",
+        "not-in-optimizer",
+        "no-gradient",
+        "dead-units",
+        "swapped-labels",
+        "missing-class",
+        "never-learned",
+        "constant-images",
+        "train-eval-gap",
+    ),
+)

@@ -1,0 +1,35 @@
+"""All checks, in the order in which they are told."""
+
+from vis_callbacks.diagnostics import (
+    augmentation,
+    border,
+    channel_order,
+    constant_images,
+    dead_units,
+    double_softmax,
+    frozen,
+    geometry,
+    growing_weights,
+    leakage,
+    missing_class,
+    never_learned,
+    no_gradient,
+    no_progress,
+    not_finite,
+    not_in_optimizer,
+    one_answer,
+    random_labels,
+    scale,
+    shortcut,
+    swapped_labels,
+    train_eval_gap,
+)
+from vis_callbacks.diagnostics.check import Check
+
+_FILES = (
+    *(double_softmax, not_finite, growing_weights, not_in_optimizer, no_gradient, frozen, dead_units),
+    *(scale, channel_order, constant_images, leakage, shortcut, border, missing_class, swapped_labels),
+    *(geometry, train_eval_gap, no_progress, one_answer, never_learned, random_labels, augmentation),
+)
+
+CHECKS: dict[str, Check] = {file.CHECK.name: file.CHECK for file in _FILES}

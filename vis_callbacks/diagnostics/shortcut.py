@@ -1,0 +1,43 @@
+"""A place of the image that tells the class by itself."""
+
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.exhibits import place, where_is
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.statistics import lower_bound
+
+SHARE = 0.7
+OF_TAIL = 0.9
+MARKS, OF_CLASS, PURE = 12, 0.1, 0.9
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Look whether a window of 2 % of the image tells the class, or a repeated mark one class."""
+    found, (tail, answers) = facts.place, facts.train.tail
+    where = where_is(found.box)
+    used = (
+        ""
+        if found.share is None or found.share < 0.35
+        else (f" Pasted from other classes it takes {found.share:.0%} of the margin.")
+    )
+    remedy = "Look for a watermark, a time stamp, or a mark that one class has."
+    if found.marked is not None:
+        pure = found.marks / max(1, found.marks + found.elsewhere)
+        if found.marks >= max(MARKS, OF_CLASS * found.of_class) and pure >= PURE:
+            return Verdict(
+                "alarm",
+                f"The same small mark at the {where} is in {found.marks} of {found.of_class} training images of class "
+                f"{facts.name(found.marked)}, and in {found.elsewhere} of other classes.{used} {remedy}",
+                (found.marked,),
+            )
+    bound = lower_bound(found.right, found.tried)
+    if answers and bound > max(SHARE, OF_TAIL * tail):
+        return Verdict(
+            "alarm",
+            f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by itself."
+            f"{used} {remedy}",
+        )
+    return None
+
+
+CHECK = Check("shortcut", judge, place)

@@ -1,0 +1,37 @@
+"""BatchNorm answers otherwise in evaluation than in training."""
+
+from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.exhibits import both_sets
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.statistics import mcnemar
+
+CERTAIN = 0.001
+GAIN = 0.1
+STEPS = 100
+REMEMBERED = 0.05
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Look whether more validation images are right with the statistics of the batch."""
+    found = facts.batch_statistics
+    if (
+        found is None
+        or found.better - found.worse < GAIN * found.tried
+        or mcnemar(found.better, found.worse) >= CERTAIN
+    ):
+        return None
+    late = facts.steps >= STEPS and facts.remembered > REMEMBERED
+    why = (
+        f"its running statistics still hold {facts.remembered:.0%} of their start: raise its momentum"
+        if late
+        else ("its running statistics do not fit the images: compare both transforms, or train a little longer")
+    )
+    return Verdict(
+        "alarm" if late else "note",
+        f"With the statistics of the batch in BatchNorm, {found.better} more of {found.tried} validation images are right "
+        f"and {found.worse} fewer: {why}.",
+    )
+
+
+CHECK = Check("train-eval-gap", judge, both_sets, silenced_by=("scale", "channel-order"))

@@ -1,0 +1,154 @@
+"""Watches the batches and steps of a training, without any pass of its own."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vis_callbacks.data.batches import BatchToImages, read_batch
+from vis_callbacks.diagnostics.facts import FirstStep
+from vis_callbacks.diagnostics.ledger import Ledger
+from vis_callbacks.diagnostics.weights import WeightsWatch
+from vis_callbacks.model.nested import tensors_in
+from vis_callbacks.model.outputs import candidates_in, logits_among
+
+_FIRST = 6  # steps whose loss is compared with the outputs
+_LOOKS = 50  # steps between looks at gradients, after the first three
+
+FindNetwork = Callable[[], tuple[nn.Module, int] | None]
+"""Returns the module whose outputs are the logits and how many there are, or None while that is not known."""
+
+
+class TrainingWatch:
+    """Gathers numbers from what passes by: batches, outputs of the network, losses, gradients.
+
+    Args:
+        reader: How to read a batch. None: images and labels are found.
+
+    Attributes:
+        train: What passed by in the last epoch of training.
+        validation: What passed by in the last validation.
+        weights: The weights at the start. None: before the training.
+        first_steps: How the loss of the first steps comes from the outputs.
+        first_outputs: The outputs of the first step.
+        known: Keys of the training images of the first epoch.
+        steps: Batches of training so far.
+    """
+
+    def __init__(self, reader: BatchToImages | None) -> None:
+        self._reader = reader
+        self.train: Ledger | None = None
+        self.validation: Ledger | None = None
+        self.weights: WeightsWatch | None = None
+        self.first_steps: list[FirstStep] = []
+        self.first_outputs: Tensor | None = None
+        self.known: list[Tensor] = []
+        self.trainable: Mapping[str, bool] = {}
+        self.steps = 0
+        self._part = {"train": -1, "validation": -1}
+        self._batch: tuple[str, Tensor, Tensor] | None = None
+        self._outputs: list[Any] = []
+        self._handle: Any = None
+        self._network: tuple[nn.Module, int] | None = None
+
+    def start(self, module: nn.Module, optimized: frozenset[int]) -> None:
+        """Remember the weights at the start of the training."""
+        self.weights = WeightsWatch(module, optimized)
+
+    def batch_start(self, stage: str, part: int, batch: Any, find_network: FindNetwork, *, measured: bool) -> None:
+        """Look at a batch, and at what the network gives for it until `batch_end`.
+
+        Args:
+            stage: ``"train"`` or ``"validation"``.
+            part: Number of the pass through the data; with a new one what was seen before is forgotten.
+            batch: The batch, on the training device.
+            find_network: See `FindNetwork`.
+            measured: Whether its images are measured in this epoch.
+        """
+        self.stop()
+        if self._network is None:
+            self._network = find_network()
+        classes = 0 if self._network is None else self._network[1]
+        found = read_batch(self._reader, batch, classes or None)
+        labels = found.labels
+        if (
+            labels is None
+            or found.truths is not None
+            or found.values is not None
+            or not found.images.is_floating_point()
+        ):
+            return
+        if self._part[stage] != part:
+            self._part[stage] = part
+            setattr(self, stage, None)
+        ledger: Ledger | None = getattr(self, stage)
+        if ledger is None or ledger.classes < classes:
+            ledger = Ledger(max(classes, int(labels.max()) + 1 if len(labels) else 0), measured)
+            setattr(self, stage, ledger)
+        if not classes:
+            ledger.classes = max(ledger.classes, int(labels.max()) + 1)
+        ledger.add_images(found.images, labels)
+        self._batch = stage, found.images, labels
+        if self._network is not None and not _is_compiled(self._network[0]):
+            self._handle = self._network[0].register_forward_hook(
+                lambda _, inputs, output: self._outputs.append(output)
+            )
+
+    def batch_end(self, stage: str, module: nn.Module, outputs: Any, optimized: frozenset[int]) -> None:
+        """Learn from what the step did with the batch.
+
+        Args:
+            stage: ``"train"`` or ``"validation"``.
+            module: The user's module.
+            outputs: What the step returned.
+            optimized: Identities of the parameters that an optimizer has.
+        """
+        batch, given = self._batch, self._outputs
+        self.stop()
+        if stage == "train":
+            if self.weights is not None and (self.steps < 3 or self.steps % _LOOKS == 0):
+                self.weights.look(module, optimized)
+            self.steps += 1
+        if batch is None or batch[0] != stage or len(given) != 1 or self._network is None:
+            return
+        _, images, labels = batch
+        found = candidates_in(given[0], len(labels))
+        place = logits_among(self._network[0], found)
+        if place is None or found[place].ndim != 2 or found[place].shape[1] != self._network[1]:
+            return
+        logits = found[place].detach()
+        ledger: Ledger = getattr(self, stage)
+        ledger.add_answers(logits, labels, images)
+        if stage == "train" and len(self.first_steps) < _FIRST:
+            self._compare(logits.float(), labels, outputs)
+
+    def stop(self) -> None:
+        """Stop looking at what the network gives. Idempotent."""
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle, self._batch, self._outputs = None, None, []
+
+    def _compare(self, logits: Tensor, labels: Tensor, outputs: Any) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else next(iter(tensors_in(outputs)), None)
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not bool((labels >= 0).all()):
+            return
+        if self.first_outputs is None:
+            self.first_outputs = logits.cpu()
+        value = float(loss)
+        inside = bool((logits >= 0).all() and (logits <= 1).all())
+        sums = bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all())
+        with suppress(Exception):
+            plain, twice = (float(F.cross_entropy(one, labels)) for one in (logits, logits.softmax(dim=1)))
+            size = max(abs(value), 1e-6)
+            self.first_steps.append(FirstStep(inside and sums, abs(value - plain) / size, abs(value - twice) / size))
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether a hook would make torch compile anew."""
+    return any(
+        isinstance(one, torch._dynamo.OptimizedModule) or getattr(one, "_compiled_call_impl", None) is not None
+        for one in module.modules()
+    )

@@ -1,0 +1,106 @@
+"""What the weights were at the start of the training, and what has become of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vis_callbacks.diagnostics.facts import WeightFacts
+
+_INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+_UNIFORM, _NORMAL = (1.7, 1.9), (2.2, 3.2)  # kurtosis of what kernels are initialised with
+_FEW = 256  # numbers, of which the kurtosis says little
+
+
+@dataclass(frozen=True)
+class _Start:
+    bits: Tensor
+    norm: Tensor
+
+
+class WeightsWatch:
+    """Remembers the weights at the start of a training by two numbers each: a sum of their bits, and their norm.
+
+    Args:
+        module: The user's module.
+        optimized: Identities of the parameters that an optimizer has.
+
+    Example:
+        >>> net = nn.Linear(2, 2)
+        >>> watch = WeightsWatch(net, frozenset())
+        >>> _ = net.weight.data.mul_(2)
+        >>> [(one.name, one.changed, one.optimized, one.growth) for one in watch.facts(net)][0]
+        ('weight', True, False, 2.0)
+    """
+
+    def __init__(self, module: nn.Module, optimized: frozenset[int]) -> None:
+        self._optimized = optimized
+        self._start = {name: _Start(_bits(one), _norm(one)) for name, one in module.named_parameters()}
+        self._had_gradient: set[str] = set()
+
+    def look(self, module: nn.Module, optimized: frozenset[int]) -> None:
+        """Remember which parameters have a gradient, and which an optimizer has, now."""
+        self._optimized |= optimized
+        self._had_gradient.update(name for name, one in module.named_parameters() if one.grad is not None)
+
+    def facts(self, module: nn.Module, trainable: Mapping[str, bool] | None = None) -> list[WeightFacts]:
+        """Return what has become of each parameter.
+
+        Args:
+            module: The module.
+            trainable: Which parameters want gradients, by name. None: as they say themselves.
+        """
+        found = []
+        for name, one in module.named_parameters():
+            start = self._start.get(name)
+            if start is None or start.bits.device != one.device:
+                continue
+            before, now = float(start.norm), float(_norm(one))
+            changed = bool(_bits(one) != start.bits)
+            found.append(
+                WeightFacts(
+                    name=name,
+                    count=one.numel(),
+                    dimensions=one.ndim,
+                    trainable=one.requires_grad if trainable is None else trainable.get(name, True),
+                    optimized=id(one) in self._optimized,
+                    changed=changed,
+                    had_gradient=name in self._had_gradient,
+                    growth=now / before if before else None,
+                    finite=now == now and now != float("inf"),
+                    virgin=not changed and _is_virgin(name, one),
+                )
+            )
+        return found
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor's bit patterns, which is exact in any order, each times its place."""
+    plain = tensor.detach().contiguous()
+    if plain.is_complex():
+        plain = torch.view_as_real(plain)
+    bits = plain.view(_INTEGERS[plain.element_size()]).flatten().long()
+    return (bits * torch.arange(1, len(bits) + 1, device=bits.device)).sum()
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor.detach(), dtype=torch.float32 if not tensor.is_complex() else None)
+
+
+def _is_virgin(name: str, tensor: Tensor) -> bool:
+    """Whether numbers look like those of an initialisation."""
+    values = tensor.detach().float().flatten()
+    if tensor.ndim < 2:
+        # Weights of norm layers are all 1 or all 0, biases all 0; small random biases say nothing.
+        if name.endswith("weight"):
+            return bool((values == values[:1]).all())
+        return True
+    if len(values) < _FEW:
+        return True
+    apart = values - values.mean()
+    spread = apart.square().mean()
+    if not float(spread):
+        return True
+    kurtosis = float(apart.pow(4).mean() / spread.square())
+    return any(low <= kurtosis <= high for low, high in (_UNIFORM, _NORMAL))
