@@ -1,0 +1,555 @@
+"""Does `Diagnostics` find what is wrong, and is it silent where nothing is? Faults are planted in real trainings.
+
+    python benchmarks/diagnostics.py [--only scale shortcut] [--seeds 3] [--clean 30]
+
+The digits of `examples/digits.py`, gray and as coloured images; 2,000 to train on and 500 to validate, 4 epochs. The
+thresholds were set on other networks (timm's test_resnet, test_efficientnet, test_vit and resnet10t, and small networks
+without norm layers) and other seeds; here are timm's test_byobnet and test_convnext and a network of this file, seeds from
+100 on. *Found*: the check alarms within the training. Clean trainings vary in optimizer, rate, batch size, augmentation,
+imbalance, smoothing, frozen layers and length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import timm
+import torch
+from table import Tables, add_options
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+
+from vis_callbacks import Diagnostics
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from digits import digits
+
+CLASSES = 10
+
+
+class Small(nn.Module):
+    """A network that no threshold was set on: wide first kernels, average pooling, dropout."""
+
+    def __init__(self, channels: int, *, norm: bool = True, act: Callable[[], nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        widths = (channels, 24, 48, 64)
+        blocks: list[nn.Module] = []
+        for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            blocks.append(nn.Conv2d(before, after, 5 if not number else 3, padding=2 if not number else 1))
+            blocks += [nn.BatchNorm2d(after)] * norm
+            blocks += [act(), nn.AvgPool2d(2)]
+        self.features = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.LazyLinear(CLASSES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        return self.head(self.features(images))
+
+
+def network(name: str, channels: int) -> nn.Module:
+    """Build a network for images of 28x28."""
+    if name.startswith("small"):
+        model = Small(channels, norm="plain" not in name)
+        model(torch.zeros(1, channels, 28, 28))
+        return model
+    return timm.create_model(name, num_classes=CLASSES, in_chans=channels)
+
+
+@dataclass
+class Data(Dataset):
+    """Images with labels, and what is done to each image when it is read."""
+
+    images: Tensor
+    labels: Tensor
+    augment: Callable[[Tensor], Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index]
+        return image if self.augment is None else self.augment(image), self.labels[index]
+
+
+@dataclass
+class Setup:
+    """One training; faults and honest variety are changes of it."""
+
+    train: Data
+    validation: Data
+    model: nn.Module
+    rate: float = 2e-3
+    optimizer: str = "adamw"
+    batch_size: int = 32
+    epochs: int = 4
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    parameters: Callable[[nn.Module], list[nn.Parameter]] = lambda model: list(model.parameters())
+    forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, images: model(images)
+    sampler: Any = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Module(pl.LightningModule):
+    """Trains as a setup says."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self.model = setup.model
+        self._setup = setup
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Return the loss."""
+        return self._setup.loss(self._setup.forward(self.model, batch[0]), batch[1])
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Log the loss."""
+        self.log("val_loss", self._setup.loss(self._setup.forward(self.model, batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        parameters = self._setup.parameters(self.model)
+        if self._setup.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=self._setup.rate, momentum=0.9)
+        return torch.optim.AdamW(parameters, lr=self._setup.rate)
+
+
+def images(*, colour: bool, seed: int, train: int = 2000, validation: int = 500) -> tuple[Data, Data]:
+    """Return normalised digits; coloured ones have a colour for the stroke and one for the ground."""
+    sets = []
+    chance = torch.Generator().manual_seed(seed)
+    for data, count in zip(digits(), (train, validation), strict=True):
+        order = torch.randperm(len(data), generator=chance)[:count]
+        pixels, labels = data.tensors[0][order], data.tensors[1][order]
+        if colour:
+            stroke = torch.rand(count, 3, 1, 1, generator=chance) * torch.tensor([0.4, 0.5, 0.5]).view(3, 1, 1)
+            ground = torch.rand(count, 3, 1, 1, generator=chance) * 0.2 + torch.tensor([0.1, 0.3, 0.6]).view(3, 1, 1)
+            noise = 0.03 * torch.randn(count, 3, 28, 28, generator=chance)
+            pixels = (ground * (1 - pixels) + (stroke + 0.4) * pixels + noise).clamp(0, 1)
+        sets.append(Data((pixels - 0.4) / 0.25 if colour else (pixels - 0.13) / 0.31, labels.clone()))
+    return sets[0], sets[1]
+
+
+# Faults: each changes a setup.
+
+
+def mark(data: Data, chosen: Tensor, corner: tuple[int, int] = (23, 23)) -> None:
+    """Stamp a small cross on some images."""
+    row, column = corner
+    for offset in range(-2, 3):
+        data.images[chosen, :, row + offset, column + offset] = 2.2
+        data.images[chosen, :, row + offset, column - offset] = 2.2
+
+
+def marked(share: float, *, validation: bool = True) -> Callable[[Setup], None]:
+    def change(setup: Setup) -> None:
+        for data in (setup.train, setup.validation)[: 1 + validation]:
+            mark(data, (data.labels == 4) & (torch.rand(len(data)) < share))
+
+    return change
+
+
+def mark_everywhere(setup: Setup) -> None:
+    for data in (setup.train, setup.validation):
+        for number in range(CLASSES):
+            mark(data, data.labels == number, (3 + 5 * (number // 5), 3 + 5 * (number % 5)))
+
+
+def bordered(setup: Setup) -> None:
+    for data in (setup.train, setup.validation):
+        grey = (data.labels.float() / CLASSES * 3 - 1).view(-1, 1, 1, 1)
+        ring = torch.ones(28, 28, dtype=torch.bool)
+        ring[2:-2, 2:-2] = False
+        data.images = torch.where(ring, grey, data.images)
+
+
+def on_validation(change: Callable[[Tensor], Tensor]) -> Callable[[Setup], None]:
+    def plant(setup: Setup) -> None:
+        setup.validation.images = change(setup.validation.images).contiguous()
+
+    return plant
+
+
+def shrunk(pixels: Tensor) -> Tensor:
+    small = F.interpolate(pixels, scale_factor=0.6, mode="bilinear")
+    room = 28 - small.shape[-1]
+    return F.pad(small, (room // 2, room - room // 2) * 2, value=float(pixels.amin()))
+
+
+def swapped(stage: str) -> Callable[[Setup], None]:
+    def change(setup: Setup) -> None:
+        labels = getattr(setup, stage).labels
+        threes, eights = labels == 3, labels == 8
+        labels[threes], labels[eights] = 8, 3
+
+    return change
+
+
+def random_labels(*stages: str, share: float = 0.25) -> Callable[[Setup], None]:
+    def change(setup: Setup) -> None:
+        for stage in stages:
+            labels = getattr(setup, stage).labels
+            chosen = torch.rand(len(labels)) < share
+            labels[chosen] = torch.randint(CLASSES, (int(chosen.sum()),))
+
+    return change
+
+
+def without_class(stage: str) -> Callable[[Setup], None]:
+    def change(setup: Setup) -> None:
+        data = getattr(setup, stage)
+        setattr(setup, stage, replace(data, images=data.images[data.labels != 6], labels=data.labels[data.labels != 6]))
+
+    return change
+
+
+def rare(setup: Setup) -> None:
+    data = setup.train
+    kept = (data.labels != 6) | ((data.labels == 6).cumsum(0) <= 4)
+    setup.train = replace(data, images=data.images[kept], labels=data.labels[kept])
+
+
+def leaking(setup: Setup) -> None:
+    half = len(setup.validation) // 2
+    data = setup.train
+    setup.train = replace(
+        data,
+        images=torch.cat([data.images, setup.validation.images[:half]]),
+        labels=torch.cat([data.labels, setup.validation.labels[:half]]),
+    )
+
+
+def constant(stage: str) -> Callable[[Setup], None]:
+    def change(setup: Setup) -> None:
+        data = getattr(setup, stage)
+        data.images[torch.rand(len(data)) < 0.15] = float(data.images.amin())
+
+    return change
+
+
+def loss_of_softmax(setup: Setup) -> None:
+    setup.loss = lambda outputs, labels: F.cross_entropy(outputs.softmax(dim=1), labels)
+
+
+def model_with_softmax(setup: Setup) -> None:
+    setup.model = nn.Sequential(setup.model, nn.Softmax(dim=1))
+
+
+def too_fast(setup: Setup) -> None:
+    setup.optimizer, setup.rate = "sgd", 30.0
+
+
+def exploding(setup: Setup) -> None:
+    setup.optimizer, setup.rate = "sgd", 1e6
+
+
+def half_of(model: nn.Module) -> list[nn.Parameter]:
+    parameters = list(model.parameters())
+    return parameters[len(parameters) // 2 :]
+
+
+def forgotten(setup: Setup) -> None:
+    setup.parameters = half_of
+
+
+class Detached(nn.Module):
+    """A network whose features are cut from the loss."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.backbone = model
+        self.head = nn.Linear(CLASSES, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        return self.head(self.backbone(images).detach())
+
+
+def detached(setup: Setup) -> None:
+    setup.model = Detached(setup.model)
+
+
+def frozen(setup: Setup) -> None:
+    for one in list(setup.model.parameters())[:-4]:
+        one.requires_grad_(False)
+
+
+def dead(setup: Setup) -> None:
+    class Sunk(nn.ReLU):
+        def forward(self, input: Tensor) -> Tensor:
+            return F.relu(input - 50 * (torch.arange(input.shape[1]) % 2).view(1, -1, *[1] * (input.ndim - 2)))
+
+    for module in setup.model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, (nn.ReLU, nn.GELU, nn.SiLU)):
+                setattr(module, name, Sunk())
+
+
+def slow_norms(setup: Setup) -> None:
+    for module in setup.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 5e-4
+
+
+def heavy_class(setup: Setup) -> None:
+    weight = torch.ones(CLASSES)
+    weight[2] = 3000
+    setup.loss = lambda outputs, labels: F.cross_entropy(outputs, labels, weight=weight)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is planted, and by which checks it may be found."""
+
+    check: tuple[str, ...]
+    change: Callable[[Setup], None]
+    colour: bool | None = None
+    models: tuple[str, ...] = ("test_byobnet", "small", "test_convnext")
+
+
+NORMED = ("test_byobnet", "small", "small wide")
+PLAIN = ("small plain", "small plain", "small plain")
+FAULTS: Mapping[str, Fault] = {
+    "mark on one class": Fault(("shortcut",), marked(1.0)),
+    "mark on 40 % of one class": Fault(("shortcut",), marked(0.4)),
+    "mark on one class, in training": Fault(("shortcut",), marked(1.0, validation=False)),
+    "mark whose place tells the class": Fault(("shortcut",), mark_everywhere),
+    "border tells the class": Fault(("border", "shortcut"), bordered),
+    "no normalisation in validation": Fault(("scale",), on_validation(lambda one: one * 0.31 + 0.13)),
+    "values to 255 in validation": Fault(("scale",), on_validation(lambda one: 255 * (one * 0.31 + 0.13))),
+    "BGR in validation": Fault(("channel-order",), on_validation(lambda one: one.flip(1)), colour=True),
+    "validation upside down": Fault(("geometry",), on_validation(lambda one: one.rot90(2, (2, 3))), colour=False),
+    "validation mirrored": Fault(("geometry",), on_validation(lambda one: one.flip(3)), colour=False),
+    "validation transposed": Fault(("geometry",), on_validation(lambda one: one.transpose(2, 3)), colour=False),
+    "validation at 60 %": Fault(("geometry", "scale"), on_validation(shrunk)),
+    "two labels swapped in training": Fault(("swapped-labels",), swapped("train")),
+    "two labels swapped in validation": Fault(("swapped-labels",), swapped("validation")),
+    "25 % random labels": Fault(("random-labels",), random_labels("train", "validation")),
+    "25 % random labels in training": Fault(("random-labels",), random_labels("train")),
+    "class missing in training": Fault(("missing-class",), without_class("train")),
+    "class missing in validation": Fault(("missing-class",), without_class("validation")),
+    "4 images of a class": Fault(("never-learned", "missing-class"), rare),
+    "half of validation in training": Fault(("leakage",), leaking),
+    "15 % black in training": Fault(("constant-images",), constant("train")),
+    "15 % black in validation": Fault(("constant-images",), constant("validation")),
+    "softmax in the loss": Fault(("double-softmax",), loss_of_softmax),
+    "softmax in the network": Fault(("double-softmax",), model_with_softmax),
+    "rate far too high": Fault(("growing-weights", "not-finite", "no-progress", "dead-units"), too_fast),
+    "NaN": Fault(("not-finite",), exploding, models=PLAIN),
+    "half not in the optimizer": Fault(("not-in-optimizer",), forgotten),
+    "features detached": Fault(("no-gradient",), detached),
+    "frozen at random": Fault(("frozen",), frozen),
+    "half of the units dead": Fault(("dead-units",), dead, models=("small", "small plain", "small wide")),
+    "BatchNorm that remembers its start": Fault(("train-eval-gap",), slow_norms, models=NORMED),
+    "loss weight 3000 on a class": Fault(("one-answer", "no-progress"), heavy_class),
+}
+
+
+# Honest variety: each changes a setup.
+
+
+def shifted(image: Tensor) -> Tensor:
+    down, right = (int(one) for one in torch.randint(-3, 4, (2,)))
+    return image.roll((down, right), dims=(1, 2))
+
+
+def erased(image: Tensor) -> Tensor:
+    top, left = (int(one) for one in torch.randint(0, 20, (2,)))
+    image = image.clone()
+    image[:, top : top + 8, left : left + 8] = image.mean()
+    return image
+
+
+def jittered(image: Tensor) -> Tensor:
+    return image * float(1 + 0.4 * (torch.rand(1) - 0.5)) + float(0.4 * (torch.rand(1) - 0.5))
+
+
+def augmented(change: Callable[[Tensor], Tensor]) -> Callable[[Setup], None]:
+    def vary(setup: Setup) -> None:
+        setup.train.augment = change
+
+    return vary
+
+
+def imbalanced(setup: Setup) -> None:
+    data = setup.train
+    kept = torch.rand(len(data)) < torch.linspace(1, 1 / 6, CLASSES)[data.labels]
+    setup.train = replace(data, images=data.images[kept], labels=data.labels[kept])
+
+
+def weighted(setup: Setup) -> None:
+    imbalanced(setup)
+    counts = torch.bincount(setup.train.labels, minlength=CLASSES)
+    setup.sampler = WeightedRandomSampler(1 / counts[setup.train.labels], len(setup.train))
+
+
+def smoothed(setup: Setup) -> None:
+    setup.loss = lambda outputs, labels: F.cross_entropy(outputs, labels, label_smoothing=0.1)
+
+
+def clipped(setup: Setup) -> None:
+    setup.trainer = {"gradient_clip_val": 0.5}
+
+
+def accumulated(setup: Setup) -> None:
+    setup.trainer = {"accumulate_grad_batches": 2}
+
+
+def short(setup: Setup) -> None:
+    setup.epochs = 2
+
+
+def few(setup: Setup) -> None:
+    setup.train = replace(setup.train, images=setup.train.images[:500], labels=setup.train.labels[:500])
+
+
+def fine_sgd(setup: Setup) -> None:
+    setup.optimizer, setup.rate = "sgd", 0.05
+
+
+def slow(setup: Setup) -> None:
+    setup.rate = 3e-4
+
+
+def large_batches(setup: Setup) -> None:
+    setup.batch_size = 128
+
+
+def transferred(setup: Setup) -> None:
+    """Freeze a backbone that was trained before."""
+    pl.Trainer(max_epochs=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
+               enable_checkpointing=False).fit(Module(setup), DataLoader(setup.train, 64, shuffle=True))  # fmt: skip
+    parameters = list(setup.model.parameters())
+    for one in parameters[:-2]:
+        one.requires_grad_(False)
+
+
+VARIETY: tuple[Callable[[Setup], None], ...] = (
+    lambda setup: None,
+    augmented(shifted),
+    augmented(erased),
+    augmented(jittered),
+    imbalanced,
+    weighted,
+    smoothed,
+    clipped,
+    accumulated,
+    short,
+    few,
+    fine_sgd,
+    slow,
+    large_batches,
+    transferred,
+)
+CLEAN_MODELS = ("test_byobnet", "small", "test_convnext", "small plain")
+
+
+def run(setup: Setup) -> tuple[Diagnostics, float]:
+    """Train, and return what was found and the share of the time that it took."""
+    diagnostics = Diagnostics(on_error="raise")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_epochs=setup.epochs,
+            default_root_dir=folder,
+            logger=False,
+            callbacks=[diagnostics],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            **setup.trainer,
+        )
+        train = DataLoader(
+            setup.train,
+            batch_size=setup.batch_size,
+            shuffle=setup.sampler is None,
+            sampler=setup.sampler,
+            drop_last=True,
+        )
+        trainer.fit(Module(setup), train, DataLoader(setup.validation, batch_size=250))
+    timer = diagnostics._run.timer  # type: ignore[union-attr]
+    return diagnostics, sum(timer.seconds.values()) / max(1e-9, timer.training)
+
+
+def prepared(seed: int, model: str, *, colour: bool, epochs: int, tiny: bool) -> Setup:
+    """Return a clean setup."""
+    random.seed(seed), torch.manual_seed(seed)
+    train, validation = images(colour=colour, seed=seed, train=256 if tiny else 2000, validation=128 if tiny else 500)
+    return Setup(train, validation, network(model, 3 if colour else 1), epochs=epochs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", help="faults whose name or check holds one of these words; no clean runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--clean", type=int, default=30)
+    add_options(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    tables = Tables(options, "pytorch-lightning", "timm")
+    chosen = {name: fault for name, fault in FAULTS.items()
+              if options.only is None or any(word in f"{name} {' '.join(fault.check)}" for word in options.only)}  # fmt: skip
+    epochs, clean = 4, options.clean if options.only is None else 0
+    if options.tiny:
+        chosen, options.seeds, clean, epochs = {name: FAULTS[name] for name in list(FAULTS)[5:6]}, 1, 1, 1
+    rows, start = [], time.perf_counter()
+    for number, (name, fault) in enumerate(chosen.items()):
+        found, firsts, others = 0, [], []
+        for seed in range(options.seeds):
+            colour = bool((number + seed) % 2) if fault.colour is None else fault.colour
+            model = fault.models[seed % len(fault.models)]
+            setup = prepared(100 + seed, model, colour=colour, epochs=epochs, tiny=options.tiny)
+            fault.change(setup)
+            diagnostics, _ = run(setup)
+            alarms = {one.check: one.first_epoch for one in diagnostics.findings if one.severity == "alarm"}
+            hits = [epoch for check, epoch in alarms.items() if check in fault.check]
+            found += bool(hits)
+            firsts += hits[:1]
+            others += [check for check in alarms if check not in fault.check]
+        epochs_of = (
+            f"{min(firsts)} to {max(firsts)}" if firsts and min(firsts) < max(firsts) else "".join(map(str, firsts[:1]))
+        )
+        rows.append(
+            (name, " or ".join(fault.check), f"{found} / {options.seeds}", epochs_of, ", ".join(sorted(set(others))))
+        )
+        print(*rows[-1], f"{time.perf_counter() - start:.0f} s", sep=" | ", flush=True)
+    head = ("planted", "check", "found", "first epoch", "other alarms")
+    tables.put("diagnostics", head, rows)
+    alarms, notes, shares = [], [], []
+    for number in range(clean):
+        model = CLEAN_MODELS[number % len(CLEAN_MODELS)]
+        setup = prepared(200 + number, model, colour=bool(number // 2 % 2), epochs=epochs, tiny=options.tiny)
+        VARIETY[number % len(VARIETY)](setup)
+        diagnostics, share = run(setup)
+        shares.append(share)
+        alarms += [
+            f"{one.check} ({model}, kind {number % len(VARIETY)})"
+            for one in diagnostics.findings
+            if one.severity == "alarm"
+        ]
+        notes += [one.check for one in diagnostics.findings if one.severity == "note"]
+        print(number, model, [(one.check, one.severity, one.sentence) for one in diagnostics.findings], flush=True)
+    if clean:
+        told = ", ".join(f"{name} {notes.count(name)}" for name in sorted(set(notes)))
+        cells = (str(clean), str(len(alarms)), ", ".join(alarms), told, f"{statistics.median(shares):.1%}")
+        tables.put(
+            "diagnostics: clean", ("clean trainings", "alarms", "which", "notes", "of the training time"), [cells]
+        )
+
+
+if __name__ == "__main__":
+    main()
