@@ -6,6 +6,8 @@ from vis_callbacks._lazy import lazy_names
 
 if TYPE_CHECKING:
     from vis_callbacks.attribution.ablation_cam import AblationCAM as AblationCAM
+    from vis_callbacks.attribution.attention_relevance import AttentionRelevance as AttentionRelevance
+    from vis_callbacks.attribution.attention_rollout import AttentionRollout as AttentionRollout
     from vis_callbacks.attribution.callback import AttributionCallback as AttributionCallback
     from vis_callbacks.attribution.eigen_cam import EigenCAM as EigenCAM
     from vis_callbacks.attribution.grad_cam import GradCAM as GradCAM
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     )
     from vis_callbacks.event import Event as Event, Moment as Moment, Needs as Needs
     from vis_callbacks.inspection.activations import Activations as Activations
+    from vis_callbacks.inspection.attention import Attention as Attention
     from vis_callbacks.inspection.filters import Filters as Filters
     from vis_callbacks.inspection.maximal_patches import MaximalPatches as MaximalPatches
     from vis_callbacks.panel import Panel as Panel, Tile as Tile

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -12,6 +12,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.model.attention import AttentionReads, AttentionWatch
 from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
 from vis_callbacks.model.geometry import GeometryWatch, unevenly
@@ -127,16 +128,19 @@ class FeatureProbe:
         input_gradient: bool = True,
         activations: Sequence[LayerChoice] = (),
         gradients: Sequence[LayerChoice] = (),
+        attention: AttentionReads = AttentionReads(),
     ) -> tuple[FeatureInfo, Trace | None]:
         """Return the layers, and the trace if all outputs that it needs are unchanged at the end of the pass."""
         if named_layers(self._model) and not hookable_layers(self._model):
             raise unseen(self._model)
+        watch = AttentionWatch(self._model, attention) if attention else None
         with ExitStack() as stack:
             for name, module in hookable_layers(self._model).items():
                 stack.callback(module.register_forward_hook(self._observe(name), with_kwargs=True).remove)
                 if self._holds and getattr(module, "inplace", False):
                     stack.callback(module.register_forward_pre_hook(_spare_input).remove)
             stack.enter_context(self._geometry)
+            stack.enter_context(watch or nullcontext())
             outputs = outputs_of(self._model, self._images, lifts=self._lifts)
         logits = outputs.logits
         self._sources.clear()
@@ -188,6 +192,7 @@ class FeatureProbe:
             input_gradient=None if at_images is None else at_images.detach().float(),
             activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
+            attention=() if watch is None else watch.calls(),
             through=outputs.through,
             cut=outputs.cut,
         )
