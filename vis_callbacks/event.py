@@ -115,7 +115,9 @@ class SharedPass:
         """Stop asking for something. When nobody asks any more, activations and gradients are freed."""
         self._needs.remove(needs)
         if "trace" in vars(self) and all(others == Needs() for others in self._needs):
-            self.trace = dataclasses.replace(self.trace, input_gradient=None, activations={}, gradients={}, attention=())
+            self.trace = dataclasses.replace(
+                self.trace, input_gradient=None, activations={}, gradients={}, attention=()
+            )
         if self._alone is not None and needs != Needs() and needs not in self._needs:
             self._alone.pop(needs, None)
 

@@ -58,7 +58,7 @@ class Pyramid(tiny.Net):
         self.stages = Pyramid.Stages()
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.stages(torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(images)))))))
+        found = self.stages(self.branch(torch.relu(self.bn1(self.conv1(images)))))
         return self.head(found["maps"][1].mean(dim=(2, 3)))
 
 

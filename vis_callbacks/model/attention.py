@@ -3,10 +3,10 @@
 import inspect
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -143,6 +143,7 @@ class AttentionWatch(FunctionMode):
     Args:
         model: The model that will run.
         reads: What is read.
+        ask: Called with the name of the layer and its queries ``(B, heads, T, d)``, in the graph, of each attention.
 
     Example:
         >>> model = nn.MultiheadAttention(8, 2, batch_first=True)
@@ -152,16 +153,19 @@ class AttentionWatch(FunctionMode):
         torch.Size([1, 2, 5, 5])
     """
 
-    def __init__(self, model: nn.Module, reads: AttentionReads) -> None:
+    def __init__(
+        self, model: nn.Module, reads: AttentionReads, ask: Callable[[str, Tensor], None] | None = None
+    ) -> None:
         super().__init__({})
         self._reads = reads
+        self._ask = ask
         self._names = {id(module): name for name, module in hookable_layers(model).items()}
         self._model = model
         self._calls: list[AttentionCall] = []
         self._begin: RemovableHandle | None = None
         # By identity: products of matrices that may become scores, and weights.
-        self._scores: dict[int, ref[Tensor]] = {}
-        self._weights: dict[int, ref[Tensor]] = {}
+        self._scores: dict[int, _Noted] = {}
+        self._weights: dict[int, _Noted] = {}
 
     def __enter__(self) -> "AttentionWatch":
         """Start; a model that runs again has the attention of its last run."""
@@ -224,6 +228,10 @@ class AttentionWatch(FunctionMode):
         assert isinstance(value, Tensor)
         scale = given.get("scale")
         place, heads = self._place()
+        if self._ask is not None:
+            self._ask(place, _by_item(query, heads))
+        if not self._reads:
+            return result
         tensors = {"query": _by_item(query, heads), "key": _by_item(key, heads)}
         if mask is not None:
             whole = (*torch.broadcast_shapes(mask.shape[:-2], query.shape[:-2]), *mask.shape[-2:])
@@ -246,7 +254,7 @@ class AttentionWatch(FunctionMode):
         asked = inspect.signature(func).bind(*args, **kwargs)
         asked.apply_defaults()
         needed, averaged = asked.arguments["need_weights"], asked.arguments["average_attn_weights"]
-        if asked.arguments["is_causal"] and asked.arguments["attn_mask"] is None:
+        if not self._reads or asked.arguments["is_causal"] and asked.arguments["attn_mask"] is None:
             return func(*args, **kwargs)
         asked.arguments.update(need_weights=True, average_attn_weights=False)
         output, weights = func(*asked.args, **asked.kwargs)
@@ -260,21 +268,30 @@ class AttentionWatch(FunctionMode):
         inputs = list(_tensors((*args, *kwargs.values())))
         if func in PRODUCTS_OF_MATRICES:
             if not any(_knows(self._weights, one) for one in inputs):
-                _note(self._scores, result)
+                # The operands in front of the last are the queries, unless the product is added to something.
+                query = inputs[-2] if len(inputs) > 1 else None
+                _note(self._scores, result, query if self._ask is not None else None)
             return
         if func in SOFTMAXES and "log" not in func.__name__:
             source = next(iter(inputs), None)
             if source is not None and _knows(self._scores, source):
-                _note(self._weights, result)
-                self._see_softmax(result, kwargs.get("dim", args[1] if len(args) > 1 else None))
+                query = self._scores[id(source)].query
+                _note(self._weights, result, None)
+                self._see_softmax(result, kwargs.get("dim", args[1] if len(args) > 1 else None), query)
             return
         # Scaled, masked, biased, mixed over the heads, cast, or in another shape: still the same numbers' places.
         for known in (self._scores, self._weights):
-            if any(one.numel() == result.numel() and _knows(known, one) for one in inputs):
-                _note(known, result)
+            source = next((one for one in inputs if one.numel() == result.numel() and _knows(known, one)), None)
+            if source is not None:
+                _note(known, result, known[id(source)].query)
 
-    def _see_softmax(self, weights: Tensor, dim: Any) -> None:
+    def _see_softmax(self, weights: Tensor, dim: Any, query: Tensor | None) -> None:
         axis = dim % weights.ndim if isinstance(dim, int) else None
+        if self._ask is not None and query is not None and query.ndim > 2 and axis == weights.ndim - 1:
+            place, heads = self._place()
+            self._ask(place, _by_item(query, heads))
+        if not self._reads:
+            return
         if axis == weights.ndim - 1:
             self._remember(weights, weights.grad_fn)
         elif axis == weights.ndim - 2:
@@ -348,11 +365,18 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from (one for one in value if isinstance(one, Tensor))
 
 
-def _note(known: dict[int, "ref[Tensor]"], tensor: Tensor) -> None:
+class _Noted(NamedTuple):
+    """A tensor that is followed, and the queries that it was computed from, if they are asked for."""
+
+    of: "ref[Tensor]"
+    query: Tensor | None
+
+
+def _note(known: dict[int, _Noted], tensor: Tensor, query: Tensor | None) -> None:
     key = id(tensor)
-    known[key] = ref(tensor, lambda _: known.pop(key, None))
+    known[key] = _Noted(ref(tensor, lambda _: known.pop(key, None)), query)
 
 
-def _knows(known: Mapping[int, "ref[Tensor]"], tensor: Tensor) -> bool:
+def _knows(known: Mapping[int, _Noted], tensor: Tensor) -> bool:
     found = known.get(id(tensor))
-    return found is not None and found() is tensor
+    return found is not None and found.of() is tensor

@@ -124,7 +124,10 @@ class PlacedCall:
                 weights[:, :, rows, columns] = apart[:, window]
         for axis, tokens in ((2, self.queries), (3, self.keys)):
             if tokens.order is not None:
-                weights = weights.index_select(axis, torch.tensor(tokens.order, device=weights.device))
+                # Those of the padding around the image come last.
+                places = set(tokens.order)
+                order = [*tokens.order, *(one for one in range(weights.shape[axis]) if one not in places)]
+                weights = weights.index_select(axis, torch.tensor(order, device=weights.device))
         return weights
 
     def looked_at(self, amounts: OnImage) -> Tensor:
@@ -209,6 +212,9 @@ def _followed(
 
 def _placed(call: AttentionCall, found: FeatureInfo, count: int) -> PlacedCall | None:
     near, others = _layouts_around(call.layer, found)
+    own = found.queries.get(call.layer)
+    if own is not None and call.items == count * own.windows:
+        near = [own]
     queries = _tokens(call.queries, near) or _tokens(call.queries, () if call.layer else others)
     if queries is None:
         if not call.queries <= _MOST_CLASS_TOKENS or call.queries >= call.keys:
@@ -251,6 +257,10 @@ def _outwards(name: str) -> Iterator[str]:
 def _tokens(length: int, layouts: Sequence[Layout], windows: int | None = None) -> Tokens | None:
     for layout in layouts:
         tokens = Tokens(layout.size, layout.prefix, layout.windows, layout.order)
+        if layout.window is not None and layout.windows == 1 and layout.order:
+            start = layout.order[0]
+            if layout.order == tuple(range(start, length)):
+                tokens = Tokens(layout.size, start)
         if windows in (None, tokens.windows) and _length(layout) == length:
             return tokens
     return None

@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vis_callbacks.errors import LayerError
@@ -77,6 +77,7 @@ class FeatureInfo:
         layers: Those that run and whose output holds a tensor.
         stages: Names of the ends of stages that the model itself declares (timm's ``feature_info``).
         convolves: Whether the model has a convolution.
+        queries: Where the queries of attentions are that cut maps into windows by themselves, by full name.
     """
 
     model: str
@@ -84,6 +85,7 @@ class FeatureInfo:
     layers: tuple[LayerInfo, ...]
     stages: tuple[str, ...] = ()
     convolves: bool = True
+    queries: Mapping[str, Layout] = field(default_factory=dict)
 
     def layer(self, name: str) -> LayerInfo:
         """Return a layer by full name.
