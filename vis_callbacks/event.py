@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import TargetSpec, choose_targets
 from vis_callbacks.errors import ConfigurationError, SubjectError
-from vis_callbacks.model.attention import AttentionReads
+from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.batching import CPU_PIXELS, in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.feature_info import LayerChoice
@@ -67,7 +67,7 @@ class Needs:
     input_gradient: bool = False
     activations: tuple[LayerChoice, ...] = ()
     gradients: tuple[LayerChoice, ...] = ()
-    attention: AttentionReads = AttentionReads()
+    attention: AttentionReads = UNREAD
 
 
 class SharedPass:
@@ -183,7 +183,7 @@ class SharedPass:
             input_gradient=any(one.input_gradient for one in needs),
             activations=_union(one.activations for one in needs),
             gradients=_union(one.gradients for one in needs),
-            attention=reduce(or_, (one.attention for one in needs), AttentionReads()),
+            attention=reduce(or_, (one.attention for one in needs), UNREAD),
         )
 
 

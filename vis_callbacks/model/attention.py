@@ -44,6 +44,10 @@ class AttentionReads:
         return AttentionReads(by_head, self.everywhere or other.everywhere, self.gradients or other.gradients)
 
 
+UNREAD = AttentionReads()
+"""Nothing is read of the attention."""
+
+
 @dataclass(frozen=True)
 class AttentionCall:
     """One attention of a pass: softmax(q k^T) of B = N, or N x windows, items.
@@ -56,8 +60,8 @@ class AttentionCall:
         queries: Number of queries T.
         keys: Number of keys S.
         tensors: What the weights are computed from, each with B first: ``weights`` ``(B, heads, T, S)``, or their
-            ``mean`` ``(B, T, S)`` over the heads, or ``query``, ``key`` and perhaps ``mask``; ``relevance`` ``(B, T, S)``,
-            or ``value`` and the ``gradient`` of the output.
+            ``mean`` ``(B, T, S)`` over the heads, or ``query``, ``key`` and perhaps ``mask``; ``relevance``
+            ``(B, T, S)``, or ``value`` and the ``gradient`` of the output.
         scale: Factor of q k^T.
         causal: Whether a query looks at no later key.
     """
@@ -234,8 +238,8 @@ class AttentionWatch(FunctionMode):
             return result
         tensors = {"query": _by_item(query, heads), "key": _by_item(key, heads)}
         if mask is not None:
-            whole = (*torch.broadcast_shapes(mask.shape[:-2], query.shape[:-2]), *mask.shape[-2:])
-            tensors["mask"] = _by_item(mask.expand(whole), heads)
+            axes = torch.broadcast_shapes(mask.shape[:-2], query.shape[:-2])  # type: ignore[no-untyped-call]
+            tensors["mask"] = _by_item(mask.expand(*axes, *mask.shape[-2:]), heads)
         call = AttentionCall(
             place,
             query.shape[-2],
@@ -254,7 +258,7 @@ class AttentionWatch(FunctionMode):
         asked = inspect.signature(func).bind(*args, **kwargs)
         asked.apply_defaults()
         needed, averaged = asked.arguments["need_weights"], asked.arguments["average_attn_weights"]
-        if not self._reads or asked.arguments["is_causal"] and asked.arguments["attn_mask"] is None:
+        if not self._reads or (asked.arguments["is_causal"] and asked.arguments["attn_mask"] is None):
             return func(*args, **kwargs)
         asked.arguments.update(need_weights=True, average_attn_weights=False)
         output, weights = func(*asked.args, **asked.kwargs)

@@ -225,10 +225,10 @@ def _placed(call: AttentionCall, found: FeatureInfo, count: int) -> PlacedCall |
     if keys is None or not keys.places or call.items % (count * queries.windows):
         return None
     call = with_heads(call, count * queries.windows)
-    return PlacedCall(call, queries, keys, _reads_class(call, queries, found))
+    return PlacedCall(call, queries, keys, _reads_class(queries, found))
 
 
-def _reads_class(call: AttentionCall, queries: Tokens, found: FeatureInfo) -> bool:
+def _reads_class(queries: Tokens, found: FeatureInfo) -> bool:
     if not queries.places:
         return True
     # Places that no class token reads any more have no gradient behind the last attention.
@@ -274,6 +274,5 @@ def _length(layout: Layout) -> int:
 
 def no_attention(model: nn.Module) -> ConfigurationError:
     """Return the error for a model that has no attention."""
-    return ConfigurationError(
-        f"{kind_of(model.module if isinstance(model, Network) else model)} has no attention: it computes no softmax(q k^T); use GradCAM, which needs none"
-    )
+    name = kind_of(model.module if isinstance(model, Network) else model)
+    return ConfigurationError(f"{name} has no attention: it computes no softmax(q k^T); use GradCAM, which needs none")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.attention import AttentionReads
+from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
 from vis_callbacks.model.inputs import check_images, fixed_targets
 from vis_callbacks.model.layout import Layout
@@ -151,7 +151,7 @@ def trace_in_chunks(
     input_gradient: bool = False,
     activations: Sequence[str | Layout] = (),
     gradients: Sequence[str | Layout] = (),
-    attention: AttentionReads = AttentionReads(),
+    attention: AttentionReads = UNREAD,
 ) -> Trace:
     """Run `trace` on as many images at a time as `in_chunks` takes, and join the results; it takes the same arguments.
 

@@ -12,7 +12,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from vis_callbacks.model.attention import AttentionReads, AttentionWatch
+from vis_callbacks.model.attention import UNREAD, AttentionReads, AttentionWatch
 from vis_callbacks.model.attention_code import may_attend
 from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
@@ -130,7 +130,7 @@ class FeatureProbe:
         input_gradient: bool = True,
         activations: Sequence[LayerChoice] = (),
         gradients: Sequence[LayerChoice] = (),
-        attention: AttentionReads = AttentionReads(),
+        attention: AttentionReads = UNREAD,
     ) -> tuple[FeatureInfo, Trace | None]:
         """Return the layers, and the trace if all outputs that it needs are unchanged at the end of the pass."""
         if named_layers(self._model) and not hookable_layers(self._model):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
-from vis_callbacks.model.attention import AttentionReads
+from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice
 from vis_callbacks.model.feature_probe import FeatureProbe, output_shapes
@@ -112,7 +112,7 @@ def trace_layer_choices(
     input_gradient: bool = False,
     activations: Sequence[LayerChoice] = (),
     gradients: Sequence[LayerChoice] = (),
-    attention: AttentionReads = AttentionReads(),
+    attention: AttentionReads = UNREAD,
 ) -> Trace:
     """Run one forward and one backward as `trace` does, for layers of which some may be left to choose.
 

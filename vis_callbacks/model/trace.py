@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import CutError, LayerError
-from vis_callbacks.model.attention import AttentionCall, AttentionReads, AttentionWatch, joined_calls
+from vis_callbacks.model.attention import UNREAD, AttentionCall, AttentionReads, AttentionWatch, joined_calls
 from vis_callbacks.model.classifier import Targets, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.guard import plain, seed_all
 from vis_callbacks.model.inputs import check_images
@@ -96,7 +96,7 @@ def trace(
     input_gradient: bool = False,
     activations: Sequence[str | Layout] = (),
     gradients: Sequence[str | Layout] = (),
-    attention: AttentionReads = AttentionReads(),
+    attention: AttentionReads = UNREAD,
 ) -> Trace:
     """Run one forward, and one backward if a gradient is requested. Call it inside `undisturbed`.
 

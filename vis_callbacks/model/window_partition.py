@@ -92,7 +92,7 @@ def find_windows(tensor: Tensor, maps: Iterable[tuple[Layout, Tensor]], batch: i
 
 
 def find_query_places(queries: Tensor, maps: Iterable[tuple[Layout, Tensor]], batch: int, layer: str) -> Layout | None:
-    """Return where the queries of an attention are that cuts its input into windows by itself; None if that is not seen.
+    """Return where the queries of an attention are that cuts a map into windows by itself; None if that is not seen.
 
     Each query is computed from one place of a map, by layers that look at one place alone: gradients of queries that
     are counted by their number, over those of queries that count the same, are that number at each place.
@@ -137,7 +137,7 @@ def find_query_places(queries: Tensor, maps: Iterable[tuple[Layout, Tensor]], ba
 
 
 def _numbers(alike: Tensor, counted: Tensor) -> tuple[int, ...] | None:
-    """Return the number at each place of the first image, by gradients ``(N, C, places)``; None if they do not agree."""
+    """Return the number at each place of the first image, by gradients ``(N, C, places)``; None if they disagree."""
     if bool(alike[1:].any()):
         return None
     alike, counted = alike[0].double(), counted[0].double()
@@ -145,7 +145,8 @@ def _numbers(alike: Tensor, counted: Tensor) -> tuple[int, ...] | None:
     scale = alike.gather(0, strongest)
     numbers = (counted.gather(0, strongest) / scale).round()
     agree = ((counted - numbers * alike).abs() <= 1e-2 * scale.abs()).all()
-    if not bool(scale.all()) or not bool(agree) or len(numbers.unique()) < numbers.numel() or float(numbers.min()) < 1:
+    different = len(torch.unique(numbers)) == numbers.numel() and float(numbers.min()) >= 1
+    if not (bool(scale.all()) and bool(agree) and different):
         return None
     return tuple((numbers[0].long() - 1).tolist())
 
