@@ -215,7 +215,7 @@ def _placed(call: AttentionCall, found: FeatureInfo, count: int) -> PlacedCall |
     own = found.queries.get(call.layer)
     if own is not None and call.items == count * own.windows:
         near = [own]
-    queries = _tokens(call.queries, near) or _tokens(call.queries, () if call.layer else others)
+    queries = _tokens(call.queries, near)
     if queries is None:
         if not call.queries <= _MOST_CLASS_TOKENS or call.queries >= call.keys:
             return None
@@ -242,7 +242,10 @@ def _layouts_around(name: str, found: FeatureInfo) -> tuple[list[Layout], list[L
     known = {layer.name: layer.layout for layer in found.layers if layer.layout is not None}
     around = list(_outwards(name))
     near = [known[one] for one in around if one in known]
-    inside = [layout for one, layout in known.items() if name and one.startswith(f"{name}.")]
+    inside = [layout for one, layout in known.items() if not name or one.startswith(f"{name}.")]
+    if name not in known:
+        # What it returns is no map, but what it is made of may be.
+        near = [*inside[::-1], *near]
     parent = around[1] if len(around) > 1 else ""
     beside = [layout for one, layout in known.items() if parent and one.startswith(f"{parent}.")]
     return near, [*inside, *beside, *known.values()]
