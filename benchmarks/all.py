@@ -28,6 +28,7 @@ SCRIPTS = (
     "distributed",
     "warm_start",
     "class_appearance",
+    "faithfulness",
     "zoo",
 )
 """The quick ones first."""
