@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from vis_callbacks.inspection.attention import Attention as Attention
     from vis_callbacks.inspection.filters import Filters as Filters
     from vis_callbacks.inspection.maximal_patches import MaximalPatches as MaximalPatches
+    from vis_callbacks.notebook.look import look as look
+    from vis_callbacks.notebook.show import show as show
     from vis_callbacks.panel import Panel as Panel, Tile as Tile
     from vis_callbacks.report.callback import Report as Report
     from vis_callbacks.suite import DefaultSuite as DefaultSuite, default_suite as default_suite
