@@ -30,7 +30,7 @@ def show(
     """Show maps, or pictures, in one figure: each beside its image and over it, those of both signs around zero.
 
     Args:
-        maps: ``(N, C, H, W)``, ``(N, H, W)``, ``(C, H, W)`` or ``(H, W)``, or several of them, which stand side by side.
+        maps: ``(N, C, H, W)``, ``(N, H, W)``, ``(C, H, W)`` or ``(H, W)``, or several such, which stand side by side.
             Three channels that lie in [0, 1] are pictures, such as those of `class_appearance`.
         images: What they belong to, ``(N, C, H, W)`` or ``(C, H, W)``, in the model's input space or in [0, 1].
         save_path: A file to write the figure to; missing folders are created.
