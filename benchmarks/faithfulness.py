@@ -78,7 +78,7 @@ HALVES = (
 )
 """Photographs with their classes; what is chosen is chosen on the first."""
 
-STEPS = 16
+STEPS = 10
 """Parts in which pixels are deleted or inserted."""
 
 Maps = Callable[[nn.Module, Tensor, Tensor], Tensor]
