@@ -183,6 +183,9 @@ class AttentionWatch(FunctionMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         if self._begin is not None:
             self._begin.remove()
+        # Nothing of the graph is held.
+        self._scores.clear()
+        self._weights.clear()
 
     def __torch_function__(
         self, func: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
