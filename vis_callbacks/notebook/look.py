@@ -49,6 +49,7 @@ class Look:
     Attributes:
         panels: The pictures as numbers, callback by callback.
         callbacks: The name of each panel's callback.
+        images: The images in the model's input space, ``(N, C, H, W)``, as functions take them.
         model: Class name of the network.
         about: What each callback shows, by its name.
         facts: What is known of the network and the pixels.
@@ -56,6 +57,7 @@ class Look:
 
     panels: tuple[Panel, ...]
     callbacks: tuple[str, ...]
+    images: Tensor
     model: str
     about: dict[str, str]
     facts: dict[str, object]
@@ -187,6 +189,7 @@ def look(
     return Look(
         panels=tuple(panel for _, panel in made),
         callbacks=tuple(name for name, _ in made),
+        images=samples.images,
         model=subject.kind or type(model).__name__,
         about={name: f"{text}." for name, text in kinds.items()},
         facts={"subject": subject.as_dict(), "pixels": samples.pixel_source},
