@@ -344,7 +344,13 @@ class Hidden(nn.Module):
         return _attend(images)
 
 
+class Around(Hidden):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(2 * images)
+
+
 def test_what_the_code_alone_tells() -> None:
+    assert may_attend(Around())
     assert not may_attend(torchvision.models.resnet18(num_classes=5))
     assert not may_attend(timm.create_model("test_resnet", num_classes=5))
     assert not may_attend(NOT_ATTENTION["softmax at the end"]())

@@ -43,9 +43,10 @@ def _may(module: nn.Module) -> bool:
 def _names(kind: type, method: str) -> Iterator[str]:
     """Yield the names in the code of a method, and in that of the functions and methods that it names."""
     seen: set[Any] = set()
-    todo: list[tuple[Any, int]] = [(getattr(kind, method), 0)]
+    todo = [(function, 0) for function in _methods(kind, method)]
     while todo:
         function, depth = todo.pop()
+        function = getattr(function, "__func__", function)
         function = getattr(function, "__wrapped__", function)
         if not isinstance(function, FunctionType) or function.__code__ in seen:
             continue
@@ -53,9 +54,17 @@ def _names(kind: type, method: str) -> Iterator[str]:
         for name in _named_in(function.__code__):
             yield name
             if depth < _DEPTH:
-                known = getattr(kind, name, None) or function.__globals__.get(name)
-                if not str(getattr(known, "__module__", "torch")).startswith("torch."):
-                    todo.append((known, depth + 1))
+                known = [*_methods(kind, name), function.__globals__.get(name)]
+                todo += [(one, depth + 1) for one in known if not _is_torchs(one)]
+
+
+def _methods(kind: type, name: str) -> list[Any]:
+    """Return a method, and those of the same name that it overrides and may call."""
+    return [vars(base)[name] for base in kind.__mro__ if name in vars(base) and not _is_torchs(base)]
+
+
+def _is_torchs(value: Any) -> bool:
+    return str(getattr(value, "__module__", "torch.")).startswith("torch.")
 
 
 def _named_in(code: CodeType) -> Iterator[str]:
