@@ -251,7 +251,9 @@ def controls() -> Iterator[tuple[str, bool, Maps]]:
 
 def own(attention: bool) -> Iterator[tuple[str, bool, Maps]]:
     """Yield our maps."""
-    single = "saliency gradient_x_input grad_cam grad_cam_plus_plus hires_cam layer_cam xgrad_cam eigen_cam".split()
+    single = (
+        "saliency gradient_x_input fine_cam grad_cam grad_cam_plus_plus hires_cam layer_cam xgrad_cam eigen_cam".split()
+    )
     if attention:
         single += ["attention_rollout", "attention_relevance"]
         yield "`attention`, mean over the heads", False, _attention

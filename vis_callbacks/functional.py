@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from vis_callbacks.attribution.attention_relevance import attention_relevance as attention_relevance
     from vis_callbacks.attribution.attention_rollout import attention_rollout as attention_rollout
     from vis_callbacks.attribution.eigen_cam import eigen_cam as eigen_cam
+    from vis_callbacks.attribution.fine_cam import fine_cam as fine_cam
     from vis_callbacks.attribution.grad_cam import grad_cam as grad_cam
     from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus as grad_cam_plus_plus
     from vis_callbacks.attribution.gradient import gradient as gradient, gradient_x_input as gradient_x_input

@@ -32,7 +32,16 @@ from vis_callbacks.model.guard import undisturbed
 SINGLE_PASS = [
     one
     for one in attributions()
-    if issubclass(one, (InputGradientCallback, GradientCamCallback, vis_callbacks.LayerCAM, vis_callbacks.EigenCAM))
+    if issubclass(
+        one,
+        (
+            InputGradientCallback,
+            GradientCamCallback,
+            vis_callbacks.LayerCAM,
+            vis_callbacks.EigenCAM,
+            vis_callbacks.FineCAM,
+        ),
+    )
 ]
 OF_ATTENTION = [vis_callbacks.Attention, vis_callbacks.AttentionRollout, vis_callbacks.AttentionRelevance]
 """Techniques of one pass that need attention."""

@@ -18,8 +18,16 @@ class AcrossDepth:
     count: int
 
 
-LayerChoice: TypeAlias = str | AcrossDepth | None
-"""A layer's full name, layers across the depth, or None: the last one with a map that the logits depend on."""
+@dataclass(frozen=True)
+class AtStride:
+    """The last layer whose map has a position for `most` pixels, see `FeatureInfo.layer_at`."""
+
+    most: int
+
+
+LayerChoice: TypeAlias = str | AcrossDepth | AtStride | None
+"""A layer's full name, layers across the depth, the last of a stride, or None: the last with a map that the logits
+depend on."""
 
 _POSITIONS = 7 * 7
 """A map with so many positions is fine enough to look at."""
@@ -138,6 +146,8 @@ class FeatureInfo:
     def _choose(self, choice: LayerChoice) -> list[str]:
         if isinstance(choice, AcrossDepth):
             return self.across_depth(choice.count)
+        if isinstance(choice, AtStride):
+            return [self.layer_at(choice.most)]
         return [self.default_layer() if choice is None else choice]
 
     def candidates(self) -> list[LayerInfo]:
@@ -179,6 +189,25 @@ class FeatureInfo:
         # A layer of its own says more than one of the maps that a backbone returns.
         same = [layer for layer in same if not _layout_of(layer).part] or same
         return next((layer.name for layer in same if layer.name in self.stages), same[-1].name)
+
+    def layer_at(self, stride: int) -> str:
+        """Return the last layer whose map has a position for at most `stride` pixels; the default one if none has.
+
+        Only layers count that the logit depends on, and past which no branch leads, if there are such.
+
+        Raises:
+            LayerError: If no layer has a map.
+        """
+        fine = [
+            layer
+            for layer in self._default_maps()
+            if layer.reaches_logit
+            and all(
+                side <= stride * length for side, length in zip(self.image_size, _layout_of(layer).size, strict=True)
+            )
+        ]
+        chosen = [layer for layer in fine if layer.on_every_path] or fine
+        return chosen[-1].name if chosen else self.default_layer()
 
     def _default_maps(self) -> list[LayerInfo]:
         inside = tuple(f"{layer.name}." for layer in self.layers if layer.token_mixer)
