@@ -193,21 +193,17 @@ class FeatureInfo:
     def layer_at(self, stride: int) -> str:
         """Return the last layer whose map has a position for at most `stride` pixels; the default one if none has.
 
-        Only layers count that the logit depends on, and past which no branch leads, if there are such.
+        Past it no branch leads, if there is such a layer: it is known before a gradient is.
 
         Raises:
             LayerError: If no layer has a map.
         """
-        fine = [
-            layer
-            for layer in self._default_maps()
-            if layer.reaches_logit
-            and all(
-                side <= stride * length for side, length in zip(self.image_size, _layout_of(layer).size, strict=True)
-            )
-        ]
+        fine = [layer for layer in self._default_maps() if self._stride(layer) <= stride]
         chosen = [layer for layer in fine if layer.on_every_path] or fine
         return chosen[-1].name if chosen else self.default_layer()
+
+    def _stride(self, layer: LayerInfo) -> float:
+        return max(side / length for side, length in zip(self.image_size, _layout_of(layer).size, strict=True))
 
     def _default_maps(self) -> list[LayerInfo]:
         inside = tuple(f"{layer.name}." for layer in self.layers if layer.token_mixer)
