@@ -251,7 +251,7 @@ class TestFineCAM:
         assert fine.size == (32, 28)
         assert deep.size == (8, 7)
         detail = hires_cam(model, images, 3, fine.layer)
-        expected = grad_cam(model, images, 3) * (detail / detail.mean(dim=(2, 3), keepdim=True) + 1) / 2
+        expected = grad_cam(model, images, 3) * (detail / detail.mean(dim=(2, 3), keepdim=True) + 2) / 3
         assert same(fine_cam(model, images, 3), expected)
 
     def test_where_the_fine_layer_has_no_evidence_grad_cam_stays(self) -> None:
@@ -271,4 +271,4 @@ class TestFineCAM:
             found, coarse = fine_cam(model, images, target), grad_cam(model, images, target)
             assert found.isfinite().all()
             assert torch.equal(found > 0, coarse > 0)
-            assert bool((found >= coarse / 2 - 1e-6).all())
+            assert bool((found >= coarse * 2 / 3 - 1e-6).all())

@@ -13,8 +13,11 @@ from vis_callbacks.model.features import feature_info, find_layout
 STRIDE = 8
 """Most pixels from one position of the fine layer's map to the next."""
 
-_FLOOR = 1.0
-"""What the fine map counts where it has no evidence, in its own means: without it, gaps would cost the class."""
+_FLOOR = 2.0
+"""What the fine map counts where it has no evidence, in its own means: without it, gaps would cost the class.
+
+More brings the map nearer to Grad-CAM; of 0.5 to 6 this has the lowest deletion on the photographs that were chosen on.
+"""
 
 
 @guarded
