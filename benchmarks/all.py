@@ -29,6 +29,7 @@ SCRIPTS = (
     "warm_start",
     "realism",
     "class_appearance",
+    "faithfulness",
     "zoo",
 )
 """The quick ones first."""

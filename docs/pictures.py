@@ -1,7 +1,7 @@
 """Make the README's pictures and the rows of its technique tables.
 
 python docs/pictures.py
-    adds a row and a picture for each technique that has none
+    adds a row and a picture for each technique that has none; those of attention are of examples/transformer.py
 python docs/pictures.py runs/pretrained/lightning_logs/version_0 runs/digits/lightning_logs/version_0
     makes all pictures again, from a run of examples/pretrained.py and one of examples/digits.py
 """
@@ -49,8 +49,8 @@ def row(kind: type[vc.VisualizationCallback]) -> str:
     # Authors, "Title", year, arXiv or doi: the first author's surname is the word before the first comma or "and".
     paper = re.search(r'(?:^|\. )([A-Z][^".]*?), "[^"]+",[^"]*?\b((?:19|20)\d\d)\b', text)
     cited = f" ({re.split(r',| and | et al', paper[1])[0]} {paper[2]})" if paper else ""
-    name = kind.__name__
-    return f"| `{name}` | {' '.join(shows.split())}{cited} | ![{name} of photographs](docs/images/{name}.webp) |"
+    name, seen = kind.__name__, "digits" if kind.__name__.startswith("Attention") else "photographs"
+    return f"| `{name}` | {' '.join(shows.split())}{cited} | ![{name} of {seen}](docs/images/{name}.webp) |"
 
 
 def add_rows(kinds: list[type[vc.VisualizationCallback]]) -> None:
@@ -68,12 +68,16 @@ def add_missing() -> None:
     """Add what is missing: rows, and pictures from a run of examples/pretrained.py with their techniques alone."""
     rows = re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE)
     add_rows([kind for kind in techniques() if kind.__name__ not in rows])
-    names = [kind.__name__ for kind in techniques() if not (HERE / f"{kind.__name__}.webp").is_file()]
-    if names:
-        example = Path(__file__).parent.parent / "examples" / "pretrained.py"
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, example, "--output", folder, "--only", *names], check=True)
-            save_pictures(next(Path(folder).rglob("visualizations")))
+    missing = [kind.__name__ for kind in techniques() if not (HERE / f"{kind.__name__}.webp").is_file()]
+    # EfficientNet has no attention.
+    attention = [name for name in missing if name.startswith("Attention")]
+    others = [name for name in missing if name not in attention]
+    for example, names in (("pretrained.py", others), ("transformer.py", attention)):
+        if names:
+            path = Path(__file__).parent.parent / "examples" / example
+            with tempfile.TemporaryDirectory() as folder:
+                subprocess.run([sys.executable, path, "--output", folder, "--only", *names], check=True)
+                save_pictures(next(Path(folder).rglob("visualizations")))
 
 
 def save_pictures(store: Path) -> None:

@@ -22,8 +22,8 @@ from vis_callbacks.run.budget import FREE
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = re.findall(r'^    "(\w+)",$', (BENCHMARKS / "all.py").read_text(), re.MULTILINE)
-IN_PROCESSES = ("distributed", "memory")
-"""These start processes of their own, each of which imports torch and Lightning: too slow for every commit."""
+IN_PROCESSES = ("distributed", "memory", "faithfulness")
+"""Too slow for every commit: the first two start processes that import torch and Lightning, the last tries 50 maps."""
 
 MARKED = table.tables_in((BENCHMARKS / "README.md").read_text("utf-8"))
 

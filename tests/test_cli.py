@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
+from PIL import Image
 from torch import nn
 
 from vis_callbacks.cli import main
@@ -138,3 +141,56 @@ def test_a_model_without_logits_says_what_to_set(capsys):
     assert printed.out == ""
     assert "no part of Maps maps images to logits" in printed.err
     assert "set forward=" in printed.err
+
+
+class TestLook:
+    @pytest.fixture
+    def cup(self, tmp_path: Path) -> Path:
+        path = tmp_path / "cup.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)).save(path)
+        return path
+
+    def test_it_writes_the_page_and_prints_its_path(self, cup: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        page = cup.parent / "new" / "cup.html"
+        arguments = ["timm:test_resnet", str(cup), "--techniques", "GradCAM, Saliency", "--target", "lemon"]
+        assert main(["look", *arguments, "-o", str(page)]) == 0
+        output = capsys.readouterr()
+        assert output.out.strip() == str(page)
+        assert "random weights; give --pretrained or --weights FILE" in output.err
+        text = page.read_text("utf-8")
+        for part in ("GradCAM", "Saliency", "for lemon", "cup"):
+            assert part in text
+
+    def test_weights_are_loaded_also_of_a_lightning_checkpoint(
+        self, cup: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model = timm.create_model("test_resnet")
+        nn.init.zeros_(model.fc.weight)
+        nn.init.zeros_(model.fc.bias)
+        model.fc.bias.data[951] = 20.0
+        weights, page = cup.parent / "last.ckpt", cup.parent / "cup.html"
+        state = {f"model.{name}": value for name, value in model.state_dict().items()}
+        torch.save({"state_dict": state, "epoch": 3}, weights)
+        assert main(["look", "timm:test_resnet", str(cup), "--weights", str(weights), "-o", str(page)]) == 0
+        assert capsys.readouterr().err == ""
+        assert "lemon" in page.read_text("utf-8")
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["timm:test_resnet", "nowhere.png"], "nowhere.png"),
+            (["timm:test_resnet", "CUP", "--techniques", "GradCam"], "no technique 'GradCam'; nearest: GradCAM"),
+            (["timm:test_resnet", "CUP", "--techniques", "Attention"], "has no attention"),
+            (["timm:test_resnet", "CUP", "--target", "unicorn"], "unicorn"),
+            (["timm:test_resnet", "CUP", "--weights", "CUP"], "cannot be read"),
+            (["timm:nothing", "CUP"], "timm:nothing"),
+        ],
+    )
+    def test_what_is_wrong_is_one_line(
+        self, arguments: list[str], says: str, cup: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        given = [str(cup) if one == "CUP" else one for one in arguments]
+        assert main(["look", *given, "-o", str(cup.parent / "cup.html")]) == 2
+        error = capsys.readouterr().err
+        assert says in error.splitlines()[-1]
+        assert "Traceback" not in error

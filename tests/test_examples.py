@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -166,3 +167,25 @@ def test_a_yaml_file_sets_everything_up(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (store / "panels.jsonl").read_text().splitlines()]
     made = {record["callback"] for record in records if record["file"]}
     assert made == {"Filters", "Saliency", "GradCAM", "ClassAppearance", "Activations"}
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_notebook_shows_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    cells = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert len(sources) >= 10
+    names: dict[str, object] = {}
+    for number, source in enumerate(sources):
+        assert len(source.splitlines()) <= 3
+        *statements, last = ast.parse(source).body
+        exec(compile(ast.Module(statements, []), f"cell {number}", "exec"), names)
+        if not isinstance(last, ast.Expr):
+            exec(compile(ast.Module([last], []), f"cell {number}", "exec"), names)
+            continue
+        # What a notebook does with the value of a cell's last line.
+        shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
+        html, png = (getattr(shown, name, lambda: None)() for name in ("_repr_html_", "_repr_png_"))
+        assert (html and "<iframe" in html) or (png and png.startswith(b"\x89PNG")), source
+    assert (tmp_path / "out" / "espresso.png").is_file()

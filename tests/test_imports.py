@@ -13,6 +13,7 @@ ORDER = (
     ("cli",),
     ("__init__",),
     ("functional", "suite"),
+    ("notebook",),
     ("live",),
     ("report",),
     ("attribution", "inspection", "synthesis", "diagnostics"),

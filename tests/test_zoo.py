@@ -33,6 +33,7 @@ VARIED = (
     "vision_transformer",
     "vision_transformer_relpos",
 )
+ATTENDING = ("levit", "maxxvit", "pvt_v2", "vision_transformer", "vision_transformer_relpos")
 
 
 class Small(nn.Module):
@@ -99,6 +100,10 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
 def test_every_technique_on_a_family(family: str) -> None:
     outcome = try_family(family)
     assert outcome.failures == {}
+    # EdgeNeXt's is between channels: it has weights, but no map.
+    flows = ["attention_relevance", "attention_rollout"]
+    without = {"edgenext": flows}.get(family, [] if family in ATTENDING else ["attention", *flows])
+    assert sorted(outcome.unattended) == without
 
 
 @pytest.mark.parametrize("kind", KINDS)

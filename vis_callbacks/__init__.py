@@ -6,8 +6,11 @@ from vis_callbacks._lazy import lazy_names
 
 if TYPE_CHECKING:
     from vis_callbacks.attribution.ablation_cam import AblationCAM as AblationCAM
+    from vis_callbacks.attribution.attention_relevance import AttentionRelevance as AttentionRelevance
+    from vis_callbacks.attribution.attention_rollout import AttentionRollout as AttentionRollout
     from vis_callbacks.attribution.callback import AttributionCallback as AttributionCallback
     from vis_callbacks.attribution.eigen_cam import EigenCAM as EigenCAM
+    from vis_callbacks.attribution.fine_cam import FineCAM as FineCAM
     from vis_callbacks.attribution.grad_cam import GradCAM as GradCAM
     from vis_callbacks.attribution.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
     from vis_callbacks.attribution.gradient import Gradient as Gradient, GradientXInput as GradientXInput
@@ -33,8 +36,11 @@ if TYPE_CHECKING:
     )
     from vis_callbacks.event import Event as Event, Moment as Moment, Needs as Needs
     from vis_callbacks.inspection.activations import Activations as Activations
+    from vis_callbacks.inspection.attention import Attention as Attention
     from vis_callbacks.inspection.filters import Filters as Filters
     from vis_callbacks.inspection.maximal_patches import MaximalPatches as MaximalPatches
+    from vis_callbacks.notebook.look import look as look
+    from vis_callbacks.notebook.show import show as show
     from vis_callbacks.panel import Panel as Panel, Tile as Tile
     from vis_callbacks.report.callback import Report as Report
     from vis_callbacks.suite import DefaultSuite as DefaultSuite, default_suite as default_suite

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from vis_callbacks.callback import VisualizationCallback
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_report(commands)
     _add_layers(commands)
+    _add_look(commands)
     arguments = parser.parse_args(argv)
     try:
         code = int(arguments.run(arguments))
@@ -101,18 +104,109 @@ def _layers(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build(name: str) -> "nn.Module":
+def _add_look(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "look",
+        help="show what a model sees in images",
+        description="Make pictures of a model and some images without a training, and print the path of the page.",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="timm:resnet18, torchvision:resnet18, or package.module:function"
+    )
+    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="image files")
+    parser.add_argument(
+        "--techniques",
+        metavar="NAMES",
+        default="GradCAM,Saliency",
+        help="callbacks, such as GradCAM,Saliency (default)",
+    )
+    parser.add_argument(
+        "--target", metavar="CLASS", help="whose logit is explained, a number or a name (default: predicted)"
+    )
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--pretrained", action="store_true", help="with the weights that timm or torchvision publish")
+    weights.add_argument("--weights", metavar="FILE", type=Path, help="a state dict, or a checkpoint of Lightning")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        default=Path("look.html"),
+        help=".html, or .png (default: look.html)",
+    )
+    parser.set_defaults(run=_look)
+
+
+def _look(arguments: argparse.Namespace) -> int:
+    from vis_callbacks.notebook.look import look  # here: other commands do not need it
+
+    kinds = [_technique(name.strip()) for name in arguments.techniques.split(",")]
+    target = arguments.target
+    options: dict[str, Any] = {} if target is None else {"targets": int(target) if target.isdigit() else target}
+    missing = [str(path) for path in arguments.images if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"no file {missing[0]!r}")
+    model = _build(arguments.model, pretrained=arguments.pretrained)
+    if arguments.weights is not None:
+        _load(model, arguments.weights)
+    elif not arguments.pretrained and arguments.model.partition(":")[0] in ("timm", "torchvision"):
+        print(
+            f"vis-callbacks: {arguments.model} has random weights; give --pretrained or --weights FILE", file=sys.stderr
+        )
+    print(look(model, arguments.images, [kind(**options) for kind in kinds]).save(arguments.output))
+    return 0
+
+
+def _technique(name: str) -> "type[VisualizationCallback]":
+    import vis_callbacks
+    from vis_callbacks.callback import VisualizationCallback
+    from vis_callbacks.errors import nearest
+
+    exported = {one: getattr(vis_callbacks, one) for one in dir(vis_callbacks) if one[0].isupper()}
+    kinds = {
+        one: kind
+        for one, kind in exported.items()
+        if isinstance(kind, type) and issubclass(kind, VisualizationCallback)
+    }
+    if name not in kinds:
+        raise ValueError(f"no technique {name!r}; {nearest(name, kinds)}")
+    return kinds[name]
+
+
+def _load(model: "nn.Module", path: Path) -> None:
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"weights {str(path)!r} cannot be read: {type(error).__name__}") from error
+    values = found.get("state_dict", found)
+    # The model of a Lightning module is one of its attributes.
+    heads = {name.partition(".")[0] for name in values}
+    if len(heads) == 1 and not heads & {name.partition(".")[0] for name in model.state_dict()}:
+        values = {name.partition(".")[2]: value for name, value in values.items()}
+    try:
+        model.load_state_dict(values)
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise ValueError(f"weights {str(path)!r} do not fit: {line[:160]}") from error
+
+
+def _build(name: str, *, pretrained: bool = False) -> "nn.Module":
     package, _, maker = name.partition(":")
     if not maker:
         raise ValueError(f"model {name!r}: expected timm:NAME, torchvision:NAME or package.module:function")
     try:
         if package == "timm":
-            return cast("nn.Module", import_module("timm").create_model(maker))
+            return cast("nn.Module", import_module("timm").create_model(maker, pretrained=pretrained))
         if package == "torchvision":
-            return cast("nn.Module", import_module("torchvision.models").get_model(maker, weights=None))
+            return cast(
+                "nn.Module",
+                import_module("torchvision.models").get_model(maker, weights="DEFAULT" if pretrained else None),
+            )
         sys.path.insert(0, "")
         return cast("nn.Module", getattr(import_module(package), maker)())
-    except (ImportError, AttributeError, RuntimeError) as error:
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise ValueError(f"model {name!r} cannot be built: {error}") from error
 
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
+from operator import or_
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.data.targets import TargetSpec, choose_targets
 from vis_callbacks.errors import ConfigurationError, SubjectError
+from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.batching import CPU_PIXELS, in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.model.feature_info import LayerChoice
@@ -59,11 +61,13 @@ class Needs:
         input_gradient: Whether it reads the gradient at the images.
         activations: Layers whose outputs it reads, by full name or as a choice, see `LayerChoice`.
         gradients: Layers whose outputs and gradients it reads.
+        attention: What it reads of the attention.
     """
 
     input_gradient: bool = False
     activations: tuple[LayerChoice, ...] = ()
     gradients: tuple[LayerChoice, ...] = ()
+    attention: AttentionReads = UNREAD
 
 
 class SharedPass:
@@ -114,7 +118,9 @@ class SharedPass:
         """Stop asking for something. When nobody asks any more, activations and gradients are freed."""
         self._needs.remove(needs)
         if "trace" in vars(self) and all(others == Needs() for others in self._needs):
-            self.trace = dataclasses.replace(self.trace, input_gradient=None, activations={}, gradients={})
+            self.trace = dataclasses.replace(
+                self.trace, input_gradient=None, activations={}, gradients={}, attention=()
+            )
         if self._alone is not None and needs != Needs() and needs not in self._needs:
             self._alone.pop(needs, None)
 
@@ -183,6 +189,7 @@ class SharedPass:
             input_gradient=any(one.input_gradient for one in needs),
             activations=_union(one.activations for one in needs),
             gradients=_union(one.gradients for one in needs),
+            attention=reduce(or_, (one.attention for one in needs), UNREAD),
         )
 
 

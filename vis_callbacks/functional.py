@@ -6,7 +6,10 @@ from vis_callbacks._lazy import lazy_names
 
 if TYPE_CHECKING:
     from vis_callbacks.attribution.ablation_cam import ablation_cam as ablation_cam
+    from vis_callbacks.attribution.attention_relevance import attention_relevance as attention_relevance
+    from vis_callbacks.attribution.attention_rollout import attention_rollout as attention_rollout
     from vis_callbacks.attribution.eigen_cam import eigen_cam as eigen_cam
+    from vis_callbacks.attribution.fine_cam import fine_cam as fine_cam
     from vis_callbacks.attribution.grad_cam import grad_cam as grad_cam
     from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus as grad_cam_plus_plus
     from vis_callbacks.attribution.gradient import gradient as gradient, gradient_x_input as gradient_x_input
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from vis_callbacks.attribution.smoothgrad import smoothgrad as smoothgrad
     from vis_callbacks.attribution.xgrad_cam import xgrad_cam as xgrad_cam
     from vis_callbacks.inspection.activations import activations as activations
+    from vis_callbacks.inspection.attention import attention as attention
     from vis_callbacks.inspection.filters import filters as filters
     from vis_callbacks.inspection.maximal_patches import maximal_patches as maximal_patches
     from vis_callbacks.synthesis.class_appearance import class_appearance as class_appearance

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from tests.helpers.techniques import attributions, few
 from vis_callbacks import AttributionCallback
+from vis_callbacks.attribution.attention_flow import AttentionFlowCallback
 from vis_callbacks.attribution.cam import CamCallback
 
 
@@ -40,6 +41,14 @@ class Technique:
     @property
     def cam(self) -> bool:
         return issubclass(self.callback, CamCallback)
+
+    @property
+    def attends(self) -> bool:
+        return issubclass(self.callback, AttentionFlowCallback)
+
+    def net(self, channels: int = 3) -> nn.Sequential:
+        """The small network, with attention where the technique needs some."""
+        return small_net(channels, attention=self.attends)
 
     @property
     def chunked(self) -> bool:
@@ -87,7 +96,23 @@ class FunctionalReLU(ReusedReLU):
         return self.function(x)
 
 
-def small_net(channels: int = 3) -> nn.Sequential:
+class SelfAttention(nn.Module):
+    """Adds to each place of a map what it sees at the others, twice."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        tokens = maps.flatten(2).transpose(1, 2)
+        for _ in range(2):
+            query, key, value = (4 * self.qkv(self.norm(tokens))).chunk(3, dim=-1)
+            tokens = tokens + F.scaled_dot_product_attention(query, key, value)
+        return tokens.transpose(1, 2).view_as(maps)
+
+
+def small_net(channels: int = 3, *, attention: bool = False) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(channels, 8, 3, padding=1),
@@ -95,7 +120,7 @@ def small_net(channels: int = 3) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Conv2d(8, 12, 3, stride=2),
         nn.ReLU(inplace=True),
-        nn.Dropout(0.5),
+        SelfAttention(12) if attention else nn.Dropout(0.5),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(12, 5),

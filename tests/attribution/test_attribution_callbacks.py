@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import vis_callbacks
-from tests.attribution.cases import network, random_images, same, small_net
+from tests.attribution.cases import Technique, network, random_images, same, small_net
 from tests.helpers import tiny
 from tests.helpers.techniques import attributions, few
 from vis_callbacks import AttributionCallback, Event, LayerError, Moment, Samples
@@ -32,8 +32,19 @@ from vis_callbacks.model.guard import undisturbed
 SINGLE_PASS = [
     one
     for one in attributions()
-    if issubclass(one, (InputGradientCallback, GradientCamCallback, vis_callbacks.LayerCAM, vis_callbacks.EigenCAM))
+    if issubclass(
+        one,
+        (
+            InputGradientCallback,
+            GradientCamCallback,
+            vis_callbacks.LayerCAM,
+            vis_callbacks.EigenCAM,
+            vis_callbacks.FineCAM,
+        ),
+    )
 ]
+OF_ATTENTION = [vis_callbacks.Attention, vis_callbacks.AttentionRollout, vis_callbacks.AttentionRelevance]
+"""Techniques of one pass that need attention."""
 HALF = Normalization((0.5,), (0.25,))
 
 
@@ -54,7 +65,7 @@ def attributed(callback: AttributionCallback, model: nn.Module, images: Tensor) 
 @pytest.mark.parametrize("kind", attributions())
 @pytest.mark.parametrize("targets", ["predicted", "label", "contrast", 3])
 def test_a_callback_shows_what_its_function_returns(kind: type[AttributionCallback], targets: Any) -> None:
-    model, images = small_net().eval(), random_images(2, height=16, width=12)
+    model, images = Technique(kind).net().eval(), random_images(2, height=16, width=12)
     with torch.no_grad():
         ranked = model(images).topk(2, dim=1).indices
     labels = torch.arange(2)
@@ -69,7 +80,7 @@ def test_single_pass_techniques_share_one_forward_and_one_backward(name: str) ->
     model = small_net().eval() if name == "small" else copy.deepcopy(network(name)).float()
     images = random_images(2, height=16, width=16) if name == "small" else random_images(2)
     assert len(SINGLE_PASS) >= 9
-    makers = [vis_callbacks.Activations, *SINGLE_PASS]
+    makers = [vis_callbacks.Activations, *SINGLE_PASS, *(OF_ATTENTION if name in ("vit", "swin") else [])]
     first = [make() for make in makers]
     assert passes_of(first, model, images) == {"forward": 1, "backward": 1}
     later = [make() for make in makers]

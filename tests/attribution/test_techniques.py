@@ -21,7 +21,7 @@ every_chunked = pytest.mark.parametrize("technique", [one for one in TECHNIQUES 
 @every
 def test_gives_finite_float32_maps_of_the_images_size(technique: Technique) -> None:
     images = random_images(2, height=20, width=28)
-    maps = technique(small_net().eval(), images)
+    maps = technique(technique.net().eval(), images)
     assert maps.shape == ((2, 1, 20, 28) if technique.one_channel else (2, 3, 20, 28))
     assert maps.dtype == torch.float32
     assert not maps.requires_grad
@@ -33,13 +33,13 @@ def test_gives_finite_float32_maps_of_the_images_size(technique: Technique) -> N
 @every
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_numbers_of_channels(technique: Technique, channels: int) -> None:
-    maps = technique(small_net(channels).eval(), random_images(1, channels, 8, 8))
+    maps = technique(technique.net(channels).eval(), random_images(1, channels, 8, 8))
     assert maps.shape == (1, 1 if technique.one_channel else channels, 8, 8)
 
 
 @every
 def test_a_batch_equals_its_images(technique: Technique) -> None:
-    model, images = small_net().eval(), random_images(3, height=16, width=16)
+    model, images = technique.net().eval(), random_images(3, height=16, width=16)
     targets = torch.tensor([4, 0, 2])
     singles = [technique(model, images[row : row + 1], targets[row : row + 1]) for row in range(3)]
     assert same(technique(model, images, targets), torch.cat(singles))
@@ -47,7 +47,7 @@ def test_a_batch_equals_its_images(technique: Technique) -> None:
 
 @every
 def test_targets(technique: Technique) -> None:
-    model, images = small_net().eval(), random_images(2, height=16, width=16)
+    model, images = technique.net().eval(), random_images(2, height=16, width=16)
     predicted = model(images).argmax(dim=1)
     assert torch.equal(technique(model, images), technique(model, images, predicted))
     assert torch.equal(technique(model, images, 3), technique(model, images, torch.tensor([3, 3])))
@@ -66,14 +66,14 @@ def test_the_contrast_of_two_logits(technique: Technique) -> None:
             logits = self.model(images)
             return torch.stack([logits[:, 1] - logits[:, 4], logits[:, 0]], dim=1)
 
-    model, images = small_net().eval(), random_images(2, height=16, width=16)
+    model, images = technique.net().eval(), random_images(2, height=16, width=16)
     contrast = technique(model, images, torch.tensor([[1, 4], [1, 4]]))
     assert same(contrast, technique(Difference(model), images, 0), 1e-3)
 
 
 @every
 def test_a_head_of_one_logit(technique: Technique) -> None:
-    model, images = small_net().eval(), random_images(2, height=16, width=16)
+    model, images = technique.net().eval(), random_images(2, height=16, width=16)
     model[-1] = nn.Linear(12, 1)
     assert technique(model, images).isfinite().all()
     if repr(technique) in ("gradient", "occlusion"):
@@ -85,7 +85,7 @@ def test_a_head_of_one_logit(technique: Technique) -> None:
     "setting", ["train", "frozen", "no_grad", "inference_mode", "channels_last", "inference_images", "bfloat16 images"]
 )
 def test_the_result_does_not_depend_on_the_setting(technique: Technique, setting: str) -> None:
-    model, images = small_net().eval(), random_images(2, height=16, width=16).bfloat16().float()
+    model, images = technique.net().eval(), random_images(2, height=16, width=16).bfloat16().float()
     expected = technique(model, images, 1)
     if setting == "train":
         model.train()
@@ -117,13 +117,13 @@ def test_the_images_may_be_changed_in_place_by_the_model(technique: Technique) -
 
     images = random_images(2, height=16, width=16)
     before = images.clone()
-    assert technique(Normalizing(small_net()).eval(), images, 1).isfinite().all()
+    assert technique(Normalizing(technique.net()).eval(), images, 1).isfinite().all()
     assert torch.equal(images, before)
 
 
 @every
 def test_leaves_no_trace(technique: Technique) -> None:
-    model, images = small_net().train(), random_images(2, height=16, width=16)
+    model, images = technique.net().train(), random_images(2, height=16, width=16)
     model[0].requires_grad_(False)
     model(images).sum().backward()
     modules, state = list(model.modules()), {name: value.clone() for name, value in model.state_dict().items()}
@@ -153,7 +153,7 @@ def test_leaves_no_trace(technique: Technique) -> None:
 
 @every
 def test_two_calls_give_the_same(technique: Technique) -> None:
-    model, images = small_net(), random_images(2, height=16, width=16)
+    model, images = technique.net(), random_images(2, height=16, width=16)
     first = technique(model, images)
     torch.manual_seed(99)
     assert torch.equal(first, technique(model, images))
@@ -162,7 +162,7 @@ def test_two_calls_give_the_same(technique: Technique) -> None:
 @every_chunked
 @pytest.mark.parametrize("chunk_size", [1, 3, 1000])
 def test_the_chunk_size_has_no_effect(technique: Technique, chunk_size: int) -> None:
-    model, images = small_net().eval(), random_images(3, height=16, width=16)
+    model, images = technique.net().eval(), random_images(3, height=16, width=16)
     assert same(technique(model, images, 1, chunk_size=chunk_size), technique(model, images, 1))
 
 
@@ -183,21 +183,21 @@ def test_chunks_are_halved_when_memory_runs_out(technique: Technique) -> None:
             return self.model[1:](x)
 
     images = random_images(2, height=16, width=16)
-    expected = technique(small_net().eval(), images, 1)
+    expected = technique(technique.net().eval(), images, 1)
     layer = {"layer": "model.4"} if technique.cam else {}
     assert same(technique(Small().eval(), images, 1, **layer), expected)
 
 
 @every_cam
 def test_a_layer_by_name_and_by_the_end_of_its_name(technique: Technique) -> None:
-    model, images = nn.Sequential(small_net()).eval(), random_images(1, height=16, width=16)
+    model, images = nn.Sequential(technique.net()).eval(), random_images(1, height=16, width=16)
     assert torch.equal(technique(model, images, layer="0.4"), technique(model, images))
     assert not torch.equal(technique(model, images, layer="0.2"), technique(model, images))
 
 
 @every_cam
 def test_negative_evidence_gives_zeros(technique: Technique) -> None:
-    model = small_net().eval()
+    model = technique.net().eval()
     with torch.no_grad():
         model[-1].weight.copy_(-model[-1].weight.abs())
         model[-1].bias.fill_(10.0)
@@ -210,7 +210,7 @@ def test_negative_evidence_gives_zeros(technique: Technique) -> None:
 
 @every_cam
 def test_a_layer_that_gives_nothing(technique: Technique) -> None:
-    model = small_net().eval()
+    model = technique.net().eval()
     with torch.no_grad():
         model[3].weight.zero_()
         model[3].bias.fill_(-1.0)
@@ -220,9 +220,9 @@ def test_a_layer_that_gives_nothing(technique: Technique) -> None:
 @every_cam
 def test_a_wrong_layer_is_named(technique: Technique) -> None:
     with pytest.raises(LayerError, match="no layer 'conv9'"):
-        technique(small_net(), random_images(1, height=16, width=16), layer="conv9")
+        technique(technique.net(), random_images(1, height=16, width=16), layer="conv9")
     with pytest.raises(LayerError, match="no spatial map"):
-        technique(small_net(), random_images(1, height=16, width=16), layer="8")
+        technique(technique.net(), random_images(1, height=16, width=16), layer="8")
 
 
 @every
@@ -236,16 +236,20 @@ def test_a_wrong_layer_is_named(technique: Technique) -> None:
     ],
 )
 def test_errors_say_what_was_expected(technique: Technique, images: Tensor, targets: Any, message: str) -> None:
-    if repr(technique) == "eigen_cam" and targets is not None:
+    if repr(technique) in ("eigen_cam", "attention_rollout") and targets is not None:
         pytest.skip("does not look at a class")
     with pytest.raises(ConfigurationError, match=message):
-        technique(small_net(), images, targets)
+        technique(technique.net(), images, targets)
 
 
 @pytest.mark.filterwarnings("ignore:.* rule was not made")
 @pytest.mark.parametrize("name", OTHER_NETS)
 @every
 def test_other_architectures(technique: Technique, name: str) -> None:
+    if technique.attends and name not in ("vit", "swin"):
+        with pytest.raises(ConfigurationError, match="has no attention"):
+            technique(network(name), random_images(1).double(), 1)
+        return
     options = {"score_cam": {"top_k": 3}, "occlusion": {"window": 32}}.get(repr(technique), {})
     maps = technique(network(name), random_images(1).double(), 1, **options)
     assert maps.shape == (1, 1 if technique.one_channel else 3, 64, 64)

@@ -44,7 +44,7 @@ OPTIONS: dict[str, dict[str, float]] = {
 }
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=repr)
+@pytest.mark.parametrize("technique", [one for one in TECHNIQUES if not one.attends], ids=repr)
 def test_points_at_the_planted_cause(planted: Planted, technique: Technique) -> None:
     name = repr(technique)
     few = slice(100 if name == "occlusion" or name not in HIT_RATES else None)
@@ -54,7 +54,7 @@ def test_points_at_the_planted_cause(planted: Planted, technique: Technique) -> 
     assert rate >= HIT_RATES.get(name, 0.5)
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=repr)
+@pytest.mark.parametrize("technique", [one for one in TECHNIQUES if not one.attends], ids=repr)
 def test_randomised_weights_change_the_map(planted: Planted, technique: Technique) -> None:
     """The sanity check of Adebayo et al., 2018: a map that stays the same does not explain the model."""
     with torch.random.fork_rng():

@@ -25,6 +25,8 @@ ACCELERATOR = os.environ.get("TINY_ACCELERATOR", "cpu")
 
 
 class Net(nn.Module):
+    """Two convolutions and one attention, so that every technique has something to show."""
+
     def __init__(
         self, *, channels: int = 1, dropout: float = 0.0, drop_path: float = 0.0, checkpointed: bool = False
     ) -> None:
@@ -43,7 +45,9 @@ class Net(nn.Module):
         return self.head(self.dropout((x + branch).amax(dim=(2, 3))))
 
     def branch(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn2(self.conv2(x)))
+        maps = torch.relu(self.bn2(self.conv2(x)))
+        tokens = maps.flatten(2).transpose(1, 2)
+        return maps + nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).transpose(1, 2).view_as(maps)
 
 
 class Shapes(Dataset[tuple[Tensor, Tensor]]):

@@ -51,7 +51,7 @@ _SPECIAL: dict[str, Callable[[Any, nn.Module, Tensor, str], Tensor]] = {
     )[layer],
     "fool": lambda function, model, images, layer: function(model, images, 1, steps=2, progress=False).images,
 }
-_OWN_SHAPE = ("filters", "activations", "maximal_patches")
+_OWN_SHAPE = ("filters", "activations", "maximal_patches", "attention")
 _ATTRIBUTIONS = {one.function.__name__: one for one in attributions()}
 
 
@@ -66,6 +66,7 @@ class Outcome:
     map: str = ""
     failures: dict[str, str] = field(default_factory=dict)
     zero: list[str] = field(default_factory=list)
+    unattended: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -132,7 +133,11 @@ def try_model(model: nn.Module, images: Tensor) -> Outcome:
             elif problem:
                 outcome.failures[name] = problem
         except Exception as error:
-            outcome.failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            if "has no attention" in said or "is between channels" in said:
+                outcome.unattended.append(name)
+            else:
+                outcome.failures[name] = said
         changed = before.changes(model)
         if changed:
             outcome.failures[name] = f"left changed: {', '.join(changed[:3])}"

@@ -1,6 +1,7 @@
 """Images and labels from batches of any common shape, and from image files."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -104,12 +105,12 @@ def read_batch(reader: BatchToImages | None, batch: Any, classes: int | None = N
 
 
 def load_images(
-    paths: Sequence[str] | Sequence[Path], *, size: tuple[int, int], channels: int, normalization: Normalization
+    paths: Sequence[str | Path | Image.Image], *, size: tuple[int, int], channels: int, normalization: Normalization
 ) -> Tensor:
     """Read image files as a batch in model space.
 
     Args:
-        paths: Image files that Pillow can open.
+        paths: Image files that Pillow can open, or its images.
         size: Height and width of the result; images are resized and center-cropped.
         channels: 1 for gray, otherwise RGB.
         normalization: Applied to pixels in [0, 1].
@@ -121,9 +122,9 @@ def load_images(
         ConfigurationError: If a file cannot be read as an image.
     """
     images = []
-    for path in map(Path, paths):
+    for path in paths:
         try:
-            with Image.open(path) as file:
+            with nullcontext(path) if isinstance(path, Image.Image) else Image.open(path) as file:
                 pixels = np.asarray(file.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255
         except OSError as error:
             raise ConfigurationError(f"sample {str(path)!r} cannot be read as an image: {error}") from error

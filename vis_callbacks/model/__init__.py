@@ -3,6 +3,15 @@
 These are the names that techniques use; modules of this package import from each other's files.
 """
 
+from vis_callbacks.model.attention import AttentionCall, AttentionReads
+from vis_callbacks.model.attention_places import (
+    PlacedCall,
+    no_attention,
+    placed_calls,
+    relevance_of,
+    rolled_out,
+    with_heads,
+)
 from vis_callbacks.model.batching import (
     add_by_row,
     gradients_of,
@@ -43,8 +52,11 @@ from vis_callbacks.model.refusal import guarded
 from vis_callbacks.model.trace import Trace, captured, check_differentiable, trace
 
 __all__ = [
+    "AttentionCall",
+    "AttentionReads",
     "Layout",
     "Meaning",
+    "PlacedCall",
     "Sides",
     "Targets",
     "Trace",
@@ -71,15 +83,20 @@ __all__ = [
     "logits_of",
     "middle_layer",
     "named_layers",
+    "no_attention",
     "output_layout",
     "outputs_of",
     "pixels_of",
+    "placed_calls",
     "probabilities",
+    "relevance_of",
     "resolve_targets",
+    "rolled_out",
     "scores_of",
     "seen_meaning",
     "target_scores",
     "trace",
     "trace_in_chunks",
     "undisturbed",
+    "with_heads",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.classifier import Targets, logits_of, resolve_targets, target_scores
 from vis_callbacks.model.inputs import check_images, fixed_targets
 from vis_callbacks.model.layout import Layout
@@ -158,6 +159,7 @@ def trace_in_chunks(
     activations: Sequence[str | Layout] = (),
     gradients: Sequence[str | Layout] = (),
     chunk_size: int | None = None,
+    attention: AttentionReads = UNREAD,
 ) -> Trace:
     """Run `trace` on as many images at a time as `in_chunks` takes, and join the results; it takes the same arguments.
 
@@ -167,7 +169,14 @@ def trace_in_chunks(
     """
     check_images(images)
     numbers = fixed_targets(model, images, targets) if isinstance(targets, (Tensor, Sequence)) else None
-    run = partial(trace, model, input_gradient=input_gradient, activations=activations, gradients=gradients)
+    run = partial(
+        trace,
+        model,
+        input_gradient=input_gradient,
+        activations=activations,
+        gradients=gradients,
+        attention=attention,
+    )
 
     def work(items: Tensor) -> Trace:
         if len(items) == len(images):

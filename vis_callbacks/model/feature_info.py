@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vis_callbacks.errors import LayerError
@@ -18,8 +18,16 @@ class AcrossDepth:
     count: int
 
 
-LayerChoice: TypeAlias = str | AcrossDepth | None
-"""A layer's full name, layers across the depth, or None: the last one with a map that the logits depend on."""
+@dataclass(frozen=True)
+class AtStride:
+    """The last layer whose map has a position for `most` pixels, see `FeatureInfo.layer_at`."""
+
+    most: int
+
+
+LayerChoice: TypeAlias = str | AcrossDepth | AtStride | None
+"""A layer's full name, layers across the depth, the last of a stride, or None: the last with a map that the logits
+depend on."""
 
 _POSITIONS = 7 * 7
 """A map with so many positions is fine enough to look at."""
@@ -77,6 +85,7 @@ class FeatureInfo:
         layers: Those that run and whose output holds a tensor.
         stages: Names of the ends of stages that the model itself declares (timm's ``feature_info``).
         convolves: Whether the model has a convolution.
+        queries: Where the queries of attentions are that cut maps into windows by themselves, by full name.
     """
 
     model: str
@@ -84,6 +93,7 @@ class FeatureInfo:
     layers: tuple[LayerInfo, ...]
     stages: tuple[str, ...] = ()
     convolves: bool = True
+    queries: Mapping[str, Layout] = field(default_factory=dict)
 
     def layer(self, name: str) -> LayerInfo:
         """Return a layer by full name.
@@ -136,6 +146,8 @@ class FeatureInfo:
     def _choose(self, choice: LayerChoice) -> list[str]:
         if isinstance(choice, AcrossDepth):
             return self.across_depth(choice.count)
+        if isinstance(choice, AtStride):
+            return [self.layer_at(choice.most)]
         return [self.default_layer() if choice is None else choice]
 
     def candidates(self) -> list[LayerInfo]:
@@ -177,6 +189,21 @@ class FeatureInfo:
         # A layer of its own says more than one of the maps that a backbone returns.
         same = [layer for layer in same if not _layout_of(layer).part] or same
         return next((layer.name for layer in same if layer.name in self.stages), same[-1].name)
+
+    def layer_at(self, stride: int) -> str:
+        """Return the last layer whose map has a position for at most `stride` pixels; the default one if none has.
+
+        Past it no branch leads, if there is such a layer: it is known before a gradient is.
+
+        Raises:
+            LayerError: If no layer has a map.
+        """
+        fine = [layer for layer in self._default_maps() if self._stride(layer) <= stride]
+        chosen = [layer for layer in fine if layer.on_every_path] or fine
+        return chosen[-1].name if chosen else self.default_layer()
+
+    def _stride(self, layer: LayerInfo) -> float:
+        return max(side / length for side, length in zip(self.image_size, _layout_of(layer).size, strict=True))
 
     def _default_maps(self) -> list[LayerInfo]:
         inside = tuple(f"{layer.name}." for layer in self.layers if layer.token_mixer)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -12,6 +12,8 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.model.attention import UNREAD, AttentionReads, AttentionWatch
+from vis_callbacks.model.attention_code import may_attend
 from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
 from vis_callbacks.model.geometry import GeometryWatch, unevenly
@@ -22,7 +24,7 @@ from vis_callbacks.model.layout import Layout, LayoutReader, Shapes
 from vis_callbacks.model.parts import Path, parts_of, with_part
 from vis_callbacks.model.see_through import version_of
 from vis_callbacks.model.trace import Trace, reaching
-from vis_callbacks.model.window_partition import WindowPartition, find_windows
+from vis_callbacks.model.window_partition import WindowPartition, find_query_places, find_windows
 
 _TRIES = 8
 """How often tokens are found in the order of the rows before nobody looks any more."""
@@ -118,6 +120,7 @@ class FeatureProbe:
         self._on_every_path: set[Any] = set()
         self._windows: WindowPartition | None = None
         self._tried: Counter[int] = Counter()
+        self._queries: dict[str, Layout] = {}
         self._geometry = GeometryWatch(self._images)
         self.certain = True
 
@@ -127,16 +130,20 @@ class FeatureProbe:
         input_gradient: bool = True,
         activations: Sequence[LayerChoice] = (),
         gradients: Sequence[LayerChoice] = (),
+        attention: AttentionReads = UNREAD,
     ) -> tuple[FeatureInfo, Trace | None]:
         """Return the layers, and the trace if all outputs that it needs are unchanged at the end of the pass."""
         if named_layers(self._model) and not hookable_layers(self._model):
             raise unseen(self._model)
+        attends = attention or may_attend(self._model)
+        watch = AttentionWatch(self._model, attention, self._place_queries) if attends else None
         with ExitStack() as stack:
             for name, module in hookable_layers(self._model).items():
                 stack.callback(module.register_forward_hook(self._observe(name), with_kwargs=True).remove)
                 if self._holds and getattr(module, "inplace", False):
                     stack.callback(module.register_forward_pre_hook(_spare_input).remove)
             stack.enter_context(self._geometry)
+            stack.enter_context(watch or nullcontext())
             outputs = outputs_of(self._model, self._images, lifts=self._lifts)
         logits = outputs.logits
         self._sources.clear()
@@ -188,6 +195,7 @@ class FeatureProbe:
             input_gradient=None if at_images is None else at_images.detach().float(),
             activations={name: tensor.detach().float() for name, tensor in needed.items() if tensor is not None},
             gradients={name: grad.detach().float() for name, grad in at_layers.items() if grad is not None},
+            attention=() if watch is None else watch.calls(),
             through=outputs.through,
             cut=outputs.cut,
         )
@@ -293,6 +301,11 @@ class FeatureProbe:
             return None
         return found
 
+    def _place_queries(self, layer: str, queries: Tensor) -> None:
+        found = find_query_places(queries, reversed(self._sources), self._reader.batch, layer)
+        if found is not None:
+            self._queries[layer] = found
+
     def _watch(self, number: int, source: int, layout: Layout, tensor: Tensor) -> None:
         """Find out, in the backward, whether an output has a gradient at two or more positions of the map."""
         reached, ranks, kept = self._reached, self._ranks, self._kept
@@ -356,7 +369,9 @@ class FeatureProbe:
             )
         stages = tuple(_declared_stages(self._model))
         convolves = self._geometry.convolves or bool(filter_layers(self._model))
-        return FeatureInfo(type(self._model).__name__, self._reader.image_size, tuple(layers), stages, convolves)
+        return FeatureInfo(
+            type(self._model).__name__, self._reader.image_size, tuple(layers), stages, convolves, dict(self._queries)
+        )
 
 
 def _area(part: _Part) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import LayerError
+from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.classifier import Targets
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice
 from vis_callbacks.model.feature_probe import FeatureProbe, output_shapes
@@ -116,6 +117,7 @@ def trace_layer_choices(
     input_gradient: bool = False,
     activations: Sequence[LayerChoice] = (),
     gradients: Sequence[LayerChoice] = (),
+    attention: AttentionReads = UNREAD,
 ) -> Trace:
     """Run one forward and one backward as `trace` does, for layers of which some may be left to choose.
 
@@ -130,6 +132,7 @@ def trace_layer_choices(
         input_gradient: Whether to return the gradient at the images.
         activations: Layers whose outputs are returned.
         gradients: Layers whose outputs and gradients are returned.
+        attention: What is read of the attention.
 
     Returns:
         The `Trace`, with layers by their full names.
@@ -137,12 +140,12 @@ def trace_layer_choices(
     check_images(images)
     if isinstance(model, torch.jit.ScriptModule):
         activations = gradients = ()
-    choices = [*activations, *gradients]
+    choices = bool(activations or gradients or attention)
     cache = _cache_of(model)
     # For a single image, the batch axis is like any other axis of length one.
     if choices and len(images) > 1 and cache.get(model, images) is None:
         probe, before = FeatureProbe(model, images), Structure(model)
-        found, seen = probe.run(targets, input_gradient, activations, gradients)
+        found, seen = probe.run(targets, input_gradient, activations, gradients, attention)
         if probe.certain:
             cache.put(model, images, found, before)
             if seen is not None:
@@ -150,7 +153,15 @@ def trace_layer_choices(
     outputs, differentiated = (
         feature_info(model, images).layouts(choice) if choice else [] for choice in (activations, gradients)
     )
-    return trace(model, images, targets, input_gradient=input_gradient, activations=outputs, gradients=differentiated)
+    return trace(
+        model,
+        images,
+        targets,
+        input_gradient=input_gradient,
+        activations=outputs,
+        gradients=differentiated,
+        attention=attention,
+    )
 
 
 def default_layer(model: nn.Module, images: Tensor) -> str:

@@ -23,6 +23,10 @@ SOFTMAXES: frozenset[Function] = frozenset(
     {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax, F.log_softmax, torch.log_softmax}
 )
 SOFTMAXES |= {Tensor.log_softmax, torch.special.log_softmax}
+PRODUCTS_OF_MATRICES: frozenset[Function] = frozenset(
+    {torch.matmul, torch.bmm, torch.baddbmm, torch.einsum, torch.linalg.matmul, Tensor.matmul, Tensor.bmm}
+)
+PRODUCTS_OF_MATRICES |= {Tensor.baddbmm, Tensor.__matmul__, Tensor.__rmatmul__}
 SIGMOIDS: frozenset[Function] = frozenset(
     {F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, torch.special.expit, F.logsigmoid}
 )

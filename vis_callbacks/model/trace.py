@@ -1,7 +1,7 @@
 """One forward and one backward pass through a classifier, and what techniques read from them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import CutError, LayerError
+from vis_callbacks.model.attention import UNREAD, AttentionCall, AttentionReads, AttentionWatch, joined_calls
 from vis_callbacks.model.classifier import Targets, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.guard import plain, seed_all
 from vis_callbacks.model.inputs import check_images
@@ -34,6 +35,7 @@ class Trace:
         activations: Outputs of the requested layers, float32, in their own layouts.
         gradients: d target logit / d activation of the requested layers, in the same shapes, without those from which
             the logits are computed by something that has no gradient.
+        attention: The attentions that were seen, in order, if they were requested.
         through: What the model itself applies to the logits.
         cut: The last place where the forward loses a gradient, such as ``detach() in train.py, line 12``, if known.
     """
@@ -44,6 +46,7 @@ class Trace:
     input_gradient: Tensor | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    attention: tuple[AttentionCall, ...] = ()
     through: Through = ""
     cut: str = ""
 
@@ -93,6 +96,7 @@ def trace(
     input_gradient: bool = False,
     activations: Sequence[str | Layout] = (),
     gradients: Sequence[str | Layout] = (),
+    attention: AttentionReads = UNREAD,
 ) -> Trace:
     """Run one forward, and one backward if a gradient is requested. Call it inside `undisturbed`.
 
@@ -106,6 +110,7 @@ def trace(
         activations: Layers whose outputs are returned: names, or layouts, which also tell which tensor of an output
             of several is meant; of a name it is the first.
         gradients: Layers whose outputs and gradients are returned.
+        attention: What is read of the attention.
 
     Returns:
         The `Trace`; its tensors are detached. Layers have the names by which they were given.
@@ -119,11 +124,13 @@ def trace(
     names = {_name(layer): find_layer(model, _name(layer)) for layer in (*activations, *gradients)}
     differentiated = [names[_name(layer)][0] for layer in gradients]
     inputs = plain(images).detach().clone().requires_grad_(input_gradient)
+    watch = AttentionWatch(model, attention) if attention else None
     with captured(dict(names.values()), differentiable=differentiated, parts=parts) as seen:
 
         def forward(*, lifts: bool = True) -> tuple[Outputs, dict[str, Tensor]]:
             seen.clear()
-            found = outputs_of(model, inputs, lifts=lifts)
+            with watch or nullcontext():
+                found = outputs_of(model, inputs, lifts=lifts)
             for full, module in names.values():
                 if full not in seen:
                     raise LayerError(
@@ -166,6 +173,7 @@ def trace(
         input_gradient=None if at_images is None else at_images.detach().float(),
         activations={name: outputs[full].detach().float() for name, (full, _) in names.items()},
         gradients=by_layer,
+        attention=() if watch is None else watch.calls(),
         through=found.through,
         cut=found.cut,
     )
@@ -243,6 +251,7 @@ def joined(parts: Sequence[Trace]) -> Trace:
             for name in parts[0].gradients
             if all(name in part.gradients for part in parts)
         },
+        attention=joined_calls([part.attention for part in parts]),
         through=parts[0].through,
         cut=parts[0].cut,
     )

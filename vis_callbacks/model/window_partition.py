@@ -91,6 +91,66 @@ def find_windows(tensor: Tensor, maps: Iterable[tuple[Layout, Tensor]], batch: i
     return None
 
 
+def find_query_places(queries: Tensor, maps: Iterable[tuple[Layout, Tensor]], batch: int, layer: str) -> Layout | None:
+    """Return where the queries of an attention are that cuts a map into windows by itself; None if that is not seen.
+
+    Each query is computed from one place of a map, by layers that look at one place alone: gradients of queries that
+    are counted by their number, over those of queries that count the same, are that number at each place.
+
+    Args:
+        queries: ``(N x windows, heads, T, d)``, in the graph of the pass.
+        maps: Layouts and outputs of the layers that they may come from.
+        batch: Number of images.
+        layer: Full name of the layer that computes the attention.
+    """
+    items, heads, length, width = queries.shape
+    windows = items // batch
+    if items % batch or windows < 2 or not queries.requires_grad or windows * length >= 2**16:
+        return None
+    shape = (1, heads, 1, width)
+    directions = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(queries)
+    # Those of the first image alone.
+    numbers = torch.zeros(items, 1, length, 1)
+    numbers[:windows] = torch.arange(1, windows * length + 1).view(windows, 1, length, 1)
+    for layout, source in maps:
+        if not source.requires_grad or windows * length < math.prod(layout.size):
+            continue
+        found = []
+        for counts in ((numbers > 0).to(queries), numbers.to(queries)):
+            (back,) = torch.autograd.grad(queries, source, directions * counts, retain_graph=True, allow_unused=True)
+            if back is not None:
+                found.append(layout.to_map(back).flatten(2))
+        order = _numbers(*found) if len(found) == 2 else None
+        if order is not None:
+            return replace(
+                layout,
+                layer=layer,
+                axes="NLC",
+                channels=heads * width,
+                prefix=0,
+                order=order,
+                windows=windows,
+                window=(length,),
+                part=(),
+            )
+    return None
+
+
+def _numbers(alike: Tensor, counted: Tensor) -> tuple[int, ...] | None:
+    """Return the number at each place of the first image, by gradients ``(N, C, places)``; None if they disagree."""
+    if bool(alike[1:].any()):
+        return None
+    alike, counted = alike[0].double(), counted[0].double()
+    strongest = alike.abs().argmax(dim=0, keepdim=True)
+    scale = alike.gather(0, strongest)
+    numbers = (counted.gather(0, strongest) / scale).round()
+    agree = ((counted - numbers * alike).abs() <= 1e-2 * scale.abs()).all()
+    different = len(torch.unique(numbers)) == numbers.numel() and float(numbers.min()) >= 1
+    if not (bool(scale.all()) and bool(agree) and different):
+        return None
+    return tuple((numbers[0].long() - 1).tolist())
+
+
 def _order(
     tensor: Tensor, source: Tensor, layout: Layout, shape: tuple[int, ...], batch: int, *, last: bool
 ) -> tuple[int, ...] | None:

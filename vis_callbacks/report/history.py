@@ -15,7 +15,7 @@ class HistoryEvent:
     Attributes:
         epoch: 0 before training, k in or after the k-th epoch.
         step: The step of the metrics of the same moment.
-        stage: ``"fit"``, ``"validate"`` or ``"test"``.
+        stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"look"`` without a Trainer.
     """
 
     epoch: int
@@ -27,7 +27,7 @@ class HistoryEvent:
         """A short name of the moment, such as ``epoch 3``."""
         if self.stage == "fit":
             return f"epoch {self.epoch}" if self.epoch > 0 else "before training"
-        stage = "test" if self.stage == "test" else "validation"
+        stage = {"test": "test", "look": "now"}.get(self.stage, "validation")
         return f"{stage} after epoch {self.epoch}" if self.epoch > 0 else stage
 
     @property
@@ -140,6 +140,11 @@ class History:
     metrics: Mapping[str, tuple[Point, ...]]
     run: RunInfo
     problems: list[str]
+
+    @property
+    def timeless(self) -> bool:
+        """Whether the pictures were made without a Trainer, all at once."""
+        return bool(self.events) and all(event.stage == "look" for event in self.events)
 
     @property
     def sections(self) -> dict[str, list[Row]]:

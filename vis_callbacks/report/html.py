@@ -99,6 +99,7 @@ def _rendered(template: Template, history: History, album: Album, left_out: int 
         facts=_facts(history),
         banner=_banner(history.run),
         events=history.events,
+        timeless=history.timeless,
         ticks=_ticks(history.events),
         charts=metrics,
         sections=sections,
@@ -139,7 +140,7 @@ def _facts(history: History) -> list[tuple[str, str, str]]:
         share = f"{spent / (spent + run.training_seconds) * 100:.2g} % of all" if run.training_seconds else ""
         facts.append(("Time for pictures", duration(spent), share))
     files = {picture.file for row in history.rows for picture in row.pictures.values() if picture.file is not None}
-    facts.append(("Pictures", f"{len(files):,}", f"at {len(history.events)} moments"))
+    facts.append(("Pictures", f"{len(files):,}", "" if history.timeless else f"at {len(history.events)} moments"))
     return facts
 
 

@@ -63,7 +63,7 @@ def class_appearance(
     model: nn.Module,
     classes: int | Sequence[int] | Tensor,
     *,
-    image_size: int | Sequence[int],
+    image_size: int | Sequence[int] | None = None,
     steps: int | None = None,
     recipe: str | Recipe = "best",
     decay: float | None = None,
@@ -89,7 +89,7 @@ def class_appearance(
     Args:
         model: From images ``(N, C, H, W)`` to logits ``(N, K)``.
         classes: One class index, or one per image.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: what the model states, as timm's do.
         steps: Steps of the optimizer, each with one forward and one backward pass. None: the recipe's.
         recipe: "best", "draft" for a few dozen steps, "persistent", "simonyan", "timm-vis", "l1", "l2", "regularised",
             "fourier", "maco", or your own `Recipe`. "persistent" is "best" with new attempts: from 256 steps on it

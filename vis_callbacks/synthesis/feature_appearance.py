@@ -34,7 +34,7 @@ def feature_appearance(
     layer: str,
     channels: int | Sequence[int] | Tensor,
     *,
-    image_size: int | Sequence[int],
+    image_size: int | Sequence[int] | None = None,
     position: Literal["all", "center"] | tuple[int, int] = "all",
     diversity: float = 0.0,
     steps: int | None = None,
@@ -56,7 +56,7 @@ def feature_appearance(
         model: From images ``(N, C, H, W)`` to logits.
         layer: Name of any layer, see `find_layer`.
         channels: One channel, or one per image. Repeat a channel for several images of it.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: what the model states, as timm's do.
         position: "all" for the mean over the map, "center" for its middle unit, or a unit's row and column.
         diversity: Weight of a penalty on the cosine similarity of several images of one channel.
         steps: Steps of the optimizer, each with one forward and one backward pass. None: the recipe's.

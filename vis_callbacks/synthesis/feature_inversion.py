@@ -36,7 +36,7 @@ _LAYERS = 4
 def feature_inversion(
     model: nn.Module,
     images: Tensor,
-    layers: str | Sequence[str],
+    layers: str | Sequence[str] | None = None,
     *,
     steps: int = 200,
     alpha: float = 6.0,
@@ -56,7 +56,7 @@ def feature_inversion(
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
-        layers: Names of layers, see `find_layer`.
+        layers: Names of layers, see `find_layer`. None: some over the depth.
         steps: Steps of the optimizer per layer, each with one forward and one backward pass.
         alpha: Power of the alpha-norm.
         alpha_weight: Weight of the mean of |I|^alpha in model space.
@@ -78,6 +78,8 @@ def feature_inversion(
         >>> list(found), found["0"].shape
         (['0', '1'], torch.Size([1, 3, 8, 8]))
     """
+    if layers is None:
+        layers = layers_across_depth(model, images, _LAYERS)
     chosen = [layers] if isinstance(layers, str) else layers
     layouts = {layer: output_layout(model, images, find_layer(model, layer)[0]) for layer in chosen}
     normalization = normalization_for(model, images.shape[1], normalization)

@@ -9,6 +9,7 @@ from vis_callbacks.data.normalization import Normalization, normalization_of
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model import device_of, filter_layers, filter_weight, logits_of, undisturbed
 from vis_callbacks.model.batching import is_out_of_memory
+from vis_callbacks.model.pretrained_cfg import stated_input_size
 from vis_callbacks.synthesis.optimization.feature_prior import (
     FeatureStatistics,
     batchnorm_statistics,
@@ -29,7 +30,7 @@ def generate(
     objective: Objective,
     count: int,
     *,
-    image_size: int | Sequence[int],
+    image_size: int | Sequence[int] | None,
     recipe: str | Recipe,
     steps: int | None = None,
     decay: float | None = None,
@@ -91,12 +92,12 @@ def generate(
     )
 
 
-def image_shape(model: nn.Module, image_size: int | Sequence[int]) -> tuple[int, int, int]:
+def image_shape(model: nn.Module, image_size: int | Sequence[int] | None) -> tuple[int, int, int]:
     """Return ``(C, H, W)`` of the images to be made.
 
     Args:
         model: Gives the number of channels by its first filters; 3 if it has none.
-        image_size: An int, ``(H, W)`` or ``(C, H, W)``.
+        image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: what the model states.
 
     Raises:
         ConfigurationError: If the size is none of these.
@@ -105,6 +106,10 @@ def image_shape(model: nn.Module, image_size: int | Sequence[int]) -> tuple[int,
         >>> image_shape(nn.Sequential(nn.Conv2d(1, 8, 3)), (32, 48))
         (1, 32, 48)
     """
+    if image_size is None:
+        image_size = stated_input_size(model)
+    if image_size is None:
+        raise ConfigurationError(f"{type(model).__name__} states no input size: give image_size=, such as 224")
     sizes = (image_size, image_size) if isinstance(image_size, int) else tuple(int(size) for size in image_size)
     if len(sizes) == 2:
         sizes = (_channels(model), *sizes)

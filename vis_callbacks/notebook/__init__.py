@@ -1,0 +1,1 @@
+"""For notebooks and the command line: pictures of a model without a Trainer."""
