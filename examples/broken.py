@@ -1,4 +1,4 @@
-"""Two faults, planted on purpose: a watermark on the sevens, and no normalisation in validation. What is said of them?"""
+"""Two faults, planted on purpose: a watermark on the sevens, and no normalisation in validation."""
 
 from __future__ import annotations
 

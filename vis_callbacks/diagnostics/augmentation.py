@@ -21,8 +21,8 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "note",
-        f"{validation.accuracy:.0%} of validation images are right, and {share:.0%} of training images as they are shown: "
-        "dropout or augmentation is strong. If it still learns, that is fine.",
+        f"{validation.accuracy:.0%} of validation images are right, and {share:.0%} of training images as they are "
+        "shown: dropout or augmentation is strong. If it still learns, that is fine.",
     )
 
 

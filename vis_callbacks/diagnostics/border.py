@@ -17,8 +17,8 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "alarm",
-        f"The outermost pixels alone tell the class of {border.right} of {border.tried} training images. Look for a border, a "
-        "padding or a resizing that one class has.",
+        f"The outermost pixels alone tell the class of {border.right} of {border.tried} training images. Look for a "
+        "border, a padding or a resizing that one class has.",
     )
 
 

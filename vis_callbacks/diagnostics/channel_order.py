@@ -20,8 +20,8 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "alarm",
-        "The colours of validation images fit those of training images only with red and blue swapped. One of the two is "
-        "read as BGR, as OpenCV does: convert it.",
+        "The colours of validation images fit those of training images only with red and blue swapped. One of the two "
+        "is read as BGR, as OpenCV does: convert it.",
     )
 
 
@@ -33,4 +33,4 @@ def _distance(means: tuple[float, ...], facts: Facts) -> float:
     )
 
 
-CHECK = Check("channel-order", judge, both_sets, silenced_by=("scale",))
+CHECK = Check("channel-order", judge, both_sets)

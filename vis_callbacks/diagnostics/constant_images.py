@@ -17,8 +17,8 @@ def judge(facts: Facts) -> Verdict | None:
             share = found.constant / found.images
             return Verdict(
                 "alarm" if share >= ALARM else "note",
-                f"{found.constant} of {found.images} {stage} images ({share:.1%}) have a single colour. Look for files that "
-                "cannot be read, crops beside the object, and augmentations that erase all.",
+                f"{found.constant} of {found.images} {stage} images ({share:.1%}) have a single colour. Look for files "
+                "that cannot be read, crops beside the object, and augmentations that erase all.",
             )
     return None
 

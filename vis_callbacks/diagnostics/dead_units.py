@@ -17,10 +17,11 @@ def judge(facts: Facts) -> Verdict | None:
         if layer.dead >= (CONVOLUTIONAL if layer.convolutional else CONNECTED) * layer.channels:
             return Verdict(
                 "alarm",
-                f"{layer.dead} of {layer.channels} channels of {layer.name} give the same for all images: they are dead. "
-                "Lower the learning rate, look at the initialisation, or use an activation that passes negative values.",
+                f"{layer.dead} of {layer.channels} channels of {layer.name} give the same for all images: they are "
+                "dead. Lower the learning rate, look at the initialisation, or use an activation that passes negative "
+                "values.",
             )
     return None
 
 
-CHECK = Check("dead-units", judge, weights, silenced_by=("not-finite",))
+CHECK = Check("dead-units", judge, weights, silenced_by=("not-finite", "not-in-optimizer", "no-gradient", "frozen"))

@@ -61,7 +61,7 @@ def where_is(box: tuple[float, float, float, float]) -> str:
     return f"{row} {column}".strip() or "centre"
 
 
-def both_sets(exhibits: Exhibits, facts: Facts, verdict: Verdict) -> list[Panel]:
+def both_sets(exhibits: Exhibits, facts: Facts, _: Verdict) -> list[Panel]:
     """Show training images above validation images of the same classes."""
     stages = [shown for shown in exhibits.shown.values() if len(shown.labels)]
     if not stages:
@@ -99,7 +99,7 @@ def confusion(exhibits: Exhibits, facts: Facts, verdict: Verdict) -> list[Panel]
     return panels
 
 
-def doubted(exhibits: Exhibits, facts: Facts, verdict: Verdict) -> list[Panel]:
+def doubted(exhibits: Exhibits, facts: Facts, _: Verdict) -> list[Panel]:
     """Show the images whose label is denied with the most confidence."""
     shown = exhibits.doubted
     if shown is None or not len(shown.labels):
@@ -111,7 +111,7 @@ def doubted(exhibits: Exhibits, facts: Facts, verdict: Verdict) -> list[Panel]:
     return [Panel("images", tiles, columns=_ACROSS, caption="label → answer, the most confident first")]
 
 
-def answers(exhibits: Exhibits, facts: Facts, verdict: Verdict) -> list[Panel]:
+def answers(exhibits: Exhibits, _: Facts, __: Verdict) -> list[Panel]:
     """Show the outputs of the first step."""
     if exhibits.outputs is None:
         return []
@@ -121,7 +121,7 @@ def answers(exhibits: Exhibits, facts: Facts, verdict: Verdict) -> list[Panel]:
     return [Panel("outputs", Tile(outputs[None], "gray", limit=1.0), caption=caption)]
 
 
-def weights(exhibits: Exhibits, facts: Facts, verdict: Verdict) -> list[Panel]:
+def weights(_: Exhibits, facts: Facts, __: Verdict) -> list[Panel]:
     """Show a bar for each kernel and matrix: its norm as a multiple of that at the start; red did not change."""
     rows = [one for one in facts.weights if one.dimensions >= 2] or list(facts.weights)
     stride = -(-len(rows) // _MOST_ROWS)

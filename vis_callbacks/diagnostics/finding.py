@@ -37,9 +37,8 @@ class Finding:
         panels: The pictures that prove it, of the last event at which it was seen.
 
     Example:
-        >>> Finding("scale", "alarm", "Validation images have 0.3 times the contrast of training images.", 1, 4).as_dict()
-        {'check': 'scale', 'severity': 'alarm', 'sentence': 'Validation images have 0.3 times the contrast of \
-training images.', 'first_epoch': 1, 'last_epoch': 4}
+        >>> Finding("scale", "alarm", "Validation images are too dark.", 1, 4).as_dict()["sentence"]
+        'Validation images are too dark.'
     """
 
     check: str

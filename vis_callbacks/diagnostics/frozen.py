@@ -18,8 +18,8 @@ def judge(facts: Facts) -> Verdict | None:
     if all(one.virgin for one in frozen):
         return Verdict(
             "alarm",
-            f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen and look untouched since initialisation: "
-            "random features. Load the pretrained weights, or train them.",
+            f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen and look untouched since "
+            "initialisation: random features. Load the pretrained weights, or train them.",
         )
     return Verdict(
         "note", f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen, as in transfer learning."

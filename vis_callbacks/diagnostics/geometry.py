@@ -20,8 +20,8 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "alarm",
-        f"{best.name.capitalize()}, {best.better} more of {best.tried} validation images are right and {best.worse} fewer "
-        f"(p = {chance:.0e}). Compare the transforms of training and validation.",
+        f"{best.name.capitalize()}, {best.better} more of {best.tried} validation images are right and {best.worse} "
+        f"fewer (p = {chance:.0e}). Compare the transforms of training and validation.",
     )
 
 

@@ -18,8 +18,8 @@ def judge(facts: Facts) -> Verdict | None:
     if median > MEDIAN:
         return Verdict(
             "alarm",
-            f"The weights have {median:.1f} times their norm at the start, {name} {most:.0f} times: the learning rate is "
-            "too high. Lower it, or warm up.",
+            f"The weights have {median:.1f} times their norm at the start, {name} {most:.0f} times: the learning rate "
+            "is too high. Lower it, or warm up.",
         )
     if most > SINGLE:
         return Verdict("note", f"{name} has {most:.0f} times its norm at the start; the others do not grow so.")

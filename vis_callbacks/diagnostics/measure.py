@@ -57,18 +57,18 @@ def measure(
     layers: Sequence[LayerFacts] = ()
     repairs: Sequence[RepairFacts] = ()
     batch_statistics = None
-    if validation is not None and len(validation.kept) >= _LEAST_IMAGES:
+    worse = shown is not None and bool(seen.tail[1]) and seen.tail[0] - shown.accuracy > _GAP
+    if validation is not None and worse and len(validation.kept) >= _LEAST_IMAGES:
         images, labels = torch.stack(validation.kept), torch.tensor(validation.kept_labels)
-        layers, plain = passes.layer_facts(model, images)
-        if shown is not None and seen.tail[1] and seen.tail[0] - shown.accuracy > _GAP:
-            repairs = passes.repair_facts(model, images, labels, plain)
-            batch_statistics = passes.batch_statistics(model, images, labels, plain)
-    bound = lower_bound(place.right, place.tried)
-    if len(train.kept) >= _LEAST_IMAGES and (place.marked is not None or bound > _STANDS_OUT):
-        images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)
         plain = passes.answers(model, images)
-        taken = passes.margin_taken(model, images, labels, plain, place)
-        place = replace(place, share=taken)
+        repairs = passes.repair_facts(model, images, labels, plain)
+        batch_statistics = passes.batch_statistics(model, images, labels, plain)
+    if len(train.kept) >= _LEAST_IMAGES:
+        # Those of validation may be wrong in a way that silences channels.
+        images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)
+        layers, plain = passes.layer_facts(model, images)
+        if place.marked is not None or lower_bound(place.right, place.tried) > _STANDS_OUT:
+            place = replace(place, share=passes.margin_taken(model, images, labels, plain, place))
     leaked, keyed = _leaks(watch)
     classes = tuple(samples.class_name(number) for number in range(train.classes))
     facts = Facts(

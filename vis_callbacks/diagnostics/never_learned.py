@@ -31,8 +31,8 @@ def judge(facts: Facts) -> Verdict | None:
         )
         return Verdict(
             "alarm" if certain else "note",
-            f"{right} of {count} images of class {facts.name(number)} are right ({accuracy:.0%} overall), mostly called "
-            f"{facts.name(mostly)}; {why}. Look at its labels" + (", and get more images of it." if rare else "."),
+            f"{right} of {count} images of class {facts.name(number)} are right ({accuracy:.0%} overall), mostly "
+            f"called {facts.name(mostly)}; {why}. Look at its labels" + (", and get more of them." if rare else "."),
             (number, mostly),
         )
     return None

@@ -13,8 +13,9 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "alarm",
-        f"{len(broken)} of {len(facts.weights)} parameters hold NaN or infinity, first {broken[0].name}: nothing is learned "
-        "any more. Lower the learning rate, clip gradients, and look for a division by zero or the logarithm of zero.",
+        f"{len(broken)} of {len(facts.weights)} parameters hold NaN or infinity, first {broken[0].name}: nothing is "
+        "learned any more. Lower the learning rate, clip gradients, and look for a division by zero or the logarithm "
+        "of zero.",
     )
 
 

@@ -35,14 +35,15 @@ def layer_facts(model: nn.Module, images: Tensor) -> tuple[list[LayerFacts], Ten
     last, times = [""], [0]
 
     def note(output: Tensor) -> None:
-        if output.ndim < 2 or len(output) < 2:
+        # A map of one place is that of a gate, such as squeeze and excitation: constant gates are honest.
+        if output.ndim < 2 or len(output) < 2 or (output.ndim == 4 and max(output.shape[2:]) == 1):
             return
         axis = 1 if output.ndim != 3 else 2
         others = [one for one in range(output.ndim) if one != axis]
         name = f"{last[0]}" if not times[0] else f"{last[0]} ({times[0] + 1})"
         times[0] += 1
         low, high = output.detach().amin(others), output.detach().amax(others)
-        spatial = output.ndim == 4 and max(output.shape[2:]) > 1
+        spatial = output.ndim == 4
         if name in ends:
             low, high = torch.minimum(ends[name][0], low), torch.maximum(ends[name][1], high)
         ends[name] = low, high, spatial

@@ -79,9 +79,9 @@ def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
         mine, others = marks[labels == number].flatten(1), marks[labels != number].flatten(1)
         if len(mine) < _LEAST:
             continue
-        common = mine.mode(dim=0).values
-        have = ((mine == common) & (common != 0)).sum(dim=0)
-        elsewhere = ((others == common) & (common != 0)).sum(dim=0)
+        # Flat places are no marks: a number of its own for each image keeps them from being common.
+        common = torch.where(mine == 0, -1 - torch.arange(len(mine))[:, None], mine).mode(dim=0).values
+        have, elsewhere = ((some == common).sum(dim=0) for some in (mine, others))
         worth = have - 9 * elsewhere
         at = int(worth.argmax())
         if int(worth[at]) > max(0, best.marks - 9 * best.elsewhere):

@@ -22,8 +22,9 @@ def judge(facts: Facts) -> Verdict | None:
         wrong = doubted / total * len(facts.classes) / (len(facts.classes) - 1)
         return Verdict(
             "alarm",
-            f"{doubted} of {total} {stage} labels are denied with confidence, and only {found.second / doubted:.0%} of them "
-            f"were the second choice (of honest errors 37 to 74 %): about {wrong:.0%} of the labels look random. Look at them.",
+            f"{doubted} of {total} {stage} labels are denied with confidence, and only {found.second / doubted:.0%} of "
+            f"them were the second choice (of honest errors 37 to 74 %): about {wrong:.0%} of the labels look random. "
+            "Look at them.",
         )
     return None
 
@@ -45,6 +46,8 @@ CHECK = Check(
         "swapped-labels",
         "missing-class",
         "never-learned",
+        "one-answer",
+        "no-progress",
         "constant-images",
         "train-eval-gap",
     ),

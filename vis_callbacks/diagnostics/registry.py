@@ -28,7 +28,7 @@ from vis_callbacks.diagnostics.check import Check
 
 _FILES = (
     *(double_softmax, not_finite, growing_weights, not_in_optimizer, no_gradient, frozen, dead_units),
-    *(scale, channel_order, constant_images, leakage, shortcut, border, missing_class, swapped_labels),
+    *(channel_order, constant_images, scale, leakage, shortcut, border, missing_class, swapped_labels),
     *(geometry, train_eval_gap, no_progress, one_answer, never_learned, random_labels, augmentation),
 )
 

@@ -34,7 +34,8 @@ def judge(facts: Facts) -> Verdict | None:
     if answers and bound > max(SHARE, OF_TAIL * tail):
         return Verdict(
             "alarm",
-            f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by itself."
+            f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by "
+            "itself."
             f"{used} {remedy}",
         )
     return None

@@ -31,8 +31,8 @@ def judge(facts: Facts) -> Verdict | None:
                     )
                 return Verdict(
                     "alarm",
-                    f"{there} of {rows[first]} {stage} images of {a} are called {b}, and {back} of {rows[second]} of {b} are "
-                    f"called {a}{right}. One of the two sets has {a} and {b} swapped.",
+                    f"{there} of {rows[first]} {stage} images of {a} are called {b}, and {back} of {rows[second]} of "
+                    f"{b} are called {a}{right}. One of the two sets has {a} and {b} swapped.",
                     (first, second),
                 )
     return None

@@ -29,8 +29,8 @@ def judge(facts: Facts) -> Verdict | None:
     )
     return Verdict(
         "alarm" if late else "note",
-        f"With the statistics of the batch in BatchNorm, {found.better} more of {found.tried} validation images are right "
-        f"and {found.worse} fewer: {why}.",
+        f"With the statistics of the batch in BatchNorm, {found.better} more of {found.tried} validation images are "
+        f"right and {found.worse} fewer: {why}.",
     )
 
 

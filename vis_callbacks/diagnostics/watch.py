@@ -94,7 +94,7 @@ class TrainingWatch:
         self._batch = stage, found.images, labels
         if self._network is not None and not _is_compiled(self._network[0]):
             self._handle = self._network[0].register_forward_hook(
-                lambda _, inputs, output: self._outputs.append(output)
+                lambda _module, _inputs, output: self._outputs.append(output)
             )
 
     def batch_end(self, stage: str, module: nn.Module, outputs: Any, optimized: frozenset[int]) -> None:

@@ -115,7 +115,7 @@ class Look:
                     scalars=dict(panel.scalars),
                     right=panel.right,
                 )
-                output.put(index, record, panel, Destinations(tensorboard=False), None)
+                output.put(index, record, panel, Destinations(tensorboard=False), None, {})
             output.end_event({**self.facts, "model": self.model, "about": self.about, "updated": time.time()})
             output.drain(timeout=600)
             for _, problem in output.problems():
