@@ -8,12 +8,13 @@ from vis_callbacks.diagnostics.statistics import lower_bound
 
 SHARE = 0.7
 OF_TAIL = 0.9
+TRIED = 100
 
 
 def judge(facts: Facts) -> Verdict | None:
     """Look whether the outermost ring of the image tells the class."""
     border, (tail, answers) = facts.border, facts.train.tail
-    if not answers or lower_bound(border.right, border.tried) <= max(SHARE, OF_TAIL * tail):
+    if not answers or border.tried < TRIED or lower_bound(border.right, border.tried) <= max(SHARE, OF_TAIL * tail):
         return None
     return Verdict(
         "alarm",

@@ -66,7 +66,8 @@ class WeightFacts:
         had_gradient: Whether a gradient was ever seen.
         growth: Its norm as a multiple of that at the start. None: it was zero.
         finite: Whether all numbers are.
-        virgin: Whether it looks untouched since initialisation.
+        virgin: Whether it is surely untouched since initialisation, as norm layers of ones are, or surely not. None: it
+            may be.
     """
 
     name: str
@@ -78,7 +79,15 @@ class WeightFacts:
     had_gradient: bool
     growth: float | None
     finite: bool
-    virgin: bool
+    virgin: bool | None
+
+
+def are_virgin(weights: Sequence[WeightFacts]) -> bool:
+    """Whether weights are surely untouched since initialisation: all vectors, or all kernels that can tell."""
+    vectors = [one.virgin for one in weights if one.dimensions < 2]
+    kernels = [one.virgin for one in weights if one.dimensions >= 2 and one.virgin is not None]
+    may_be = all(one.virgin is not False for one in weights)
+    return may_be and ((bool(vectors) and all(vectors)) or (bool(kernels) and all(kernels)))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import weights
-from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.facts import Facts, are_virgin
 from vis_callbacks.diagnostics.finding import Verdict
 
 STEPS = 20
@@ -15,7 +15,7 @@ def judge(facts: Facts) -> Verdict | None:
     share = sum(one.count for one in frozen) / max(1, sum(one.count for one in facts.weights))
     if facts.steps < STEPS or share <= SHARE:
         return None
-    if all(one.virgin for one in frozen):
+    if are_virgin(frozen):
         return Verdict(
             "alarm",
             f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen and look untouched since "

@@ -15,6 +15,10 @@ def judge(facts: Facts) -> Verdict | None:
     best = max(facts.repairs, key=lambda one: one.better - one.worse, default=None)
     if best is None or best.better - best.worse < GAIN * best.tried:
         return None
+    other = facts.batch_statistics
+    if other is not None and other.better - other.worse >= best.better - best.worse:
+        # BatchNorm that lags behind makes any other look of the images a little better.
+        return None
     chance = mcnemar(best.better, best.worse)
     if chance >= CERTAIN / len(facts.repairs):
         return None

@@ -2,7 +2,7 @@
 
 from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import weights
-from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.facts import Facts, are_virgin
 from vis_callbacks.diagnostics.finding import Verdict
 
 STEPS = 20
@@ -15,7 +15,7 @@ def judge(facts: Facts) -> Verdict | None:
     share = sum(one.count for one in lost) / max(1, sum(one.count for one in facts.weights))
     if facts.steps < STEPS or share <= SHARE:
         return None
-    virgin = all(one.virgin for one in lost)
+    virgin = are_virgin(lost)
     look = ", and look untouched since initialisation" if virgin else ""
     remedy = (
         "Give the optimizer all parameters" if virgin else "If that is meant, set requires_grad_(False) and save time"

@@ -22,8 +22,8 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "alarm",
-        f"{columns[most]} of {total} images are called {facts.name(most)}, which {labelled} are. Look at the weights of "
-        "the classes in the loss, at the sampler, and at the learning rate.",
+        f"{columns[most]} of {total} images are called {facts.name(most)}, which {labelled} are. Look at the weights "
+        "of the classes in the loss, at the sampler, and at the learning rate.",
         (most,),
     )
 

@@ -8,6 +8,7 @@ from vis_callbacks.diagnostics.statistics import lower_bound
 
 SHARE = 0.7
 OF_TAIL = 0.9
+TRIED = 100
 MARKS, OF_CLASS, PURE = 12, 0.1, 0.9
 
 
@@ -31,7 +32,7 @@ def judge(facts: Facts) -> Verdict | None:
                 (found.marked,),
             )
     bound = lower_bound(found.right, found.tried)
-    if answers and bound > max(SHARE, OF_TAIL * tail):
+    if answers and found.tried >= TRIED and bound > max(SHARE, OF_TAIL * tail):
         return Verdict(
             "alarm",
             f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vis_callbacks.diagnostics.facts import WeightFacts
 
 _INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
-_UNIFORM, _NORMAL = (1.8, 1.8), (2.3, 3.0)  # kurtosis of what kernels are initialised with
+_UNIFORM, _NORMAL = 1.8, (2.3, 3.0)  # kurtosis of what kernels are initialised with; training makes it larger
 _FEW = 256  # numbers, of which the kurtosis says little
 
 
@@ -70,7 +70,7 @@ class WeightsWatch:
                     had_gradient=name in self._had_gradient,
                     growth=now / before if before else None,
                     finite=now == now and now != float("inf"),
-                    virgin=not changed and _is_virgin(name, one),
+                    virgin=False if changed else _is_virgin(one),
                 )
             )
         return found
@@ -90,21 +90,18 @@ def _norm(tensor: Tensor) -> Tensor:
     return found
 
 
-def _is_virgin(name: str, tensor: Tensor) -> bool:
-    """Whether numbers look like those of an initialisation."""
+def _is_virgin(tensor: Tensor) -> bool | None:
+    """Whether numbers are surely those of an initialisation, surely not, or may be."""
     values = tensor.detach().float().flatten()
-    if tensor.ndim < 2:
-        # Weights of norm layers are all 1 or all 0, biases all 0; small random biases say nothing.
-        if name.endswith("weight"):
-            return bool((values == values[:1]).all())
-        return True
+    if len(values) > 1 and bool((values == values[0]).all()):
+        # Weights of norm layers, and biases.
+        return float(values[0]) in (0.0, 1.0)
     if len(values) < _FEW:
-        return True
+        return None
     apart = values - values.mean()
-    spread = apart.square().mean()
-    if not float(spread):
+    kurtosis = float(apart.pow(4).mean() / apart.square().mean().square())
+    # With four standard deviations of what so many numbers give.
+    if abs(kurtosis - _UNIFORM) < 4 * len(values) ** -0.5:
         return True
-    kurtosis = float(apart.pow(4).mean() / spread.square())
-    # Of so many normal numbers it varies by this much, with four standard deviations.
     room = 4 * math.sqrt(24 / len(values))
-    return any(low - room <= kurtosis <= high + room for low, high in (_UNIFORM, _NORMAL))
+    return None if _NORMAL[0] - room <= kurtosis <= _NORMAL[1] + room else False

@@ -1,0 +1,263 @@
+"""Faults planted in real trainings: they are said once, shown and written down; clean trainings are silent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.helpers import tiny
+from vis_callbacks import ConfigurationError, DefaultSuite, Diagnostics, Report, VisualizationWarning
+from vis_callbacks.report.html import write_report
+
+
+def data(count: int = 160, *, seed: int = 1) -> TensorDataset:
+    shapes = tiny.Shapes(count, seed=seed)
+    return TensorDataset(shapes.images.clone(), shapes.labels.clone())
+
+
+def fit(
+    folder: Path,
+    *callbacks: Any,
+    module: Any = None,
+    train: TensorDataset | None = None,
+    validation: TensorDataset | None = None,
+    **options: Any,
+) -> Any:
+    trainer = tiny.trainer(folder, callbacks, **{"max_epochs": 3, **options})
+    loaders = (DataLoader(one or data(seed=seed), batch_size=8) for seed, one in ((1, train), (2, validation)))
+    trainer.fit(tiny.module() if module is None else module, *loaders)
+    return trainer
+
+
+def alarms(diagnostics: Diagnostics) -> list[str]:
+    return [one.check for one in diagnostics.findings if one.severity == "alarm"]
+
+
+def darker(images: TensorDataset) -> TensorDataset:
+    return TensorDataset(images.tensors[0] * 0.2, images.tensors[1])
+
+
+def test_a_clean_training_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    diagnostics = Diagnostics(on_error="raise")
+    fit(tmp_path, diagnostics)
+    assert alarms(diagnostics) == []
+    assert [record for record in caplog.records if "alarm" in record.message] == []
+    (file,) = tmp_path.rglob("findings.json")
+    assert json.loads(file.read_text())["checked"] == [check.name for check in diagnostics.checks]
+
+
+def test_a_finding_is_said_once_shown_and_written_down(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    diagnostics = Diagnostics(on_error="raise")
+    with caplog.at_level(logging.INFO):
+        trainer = fit(tmp_path, diagnostics, Report(), validation=darker(data(seed=2)), logger=True)
+    assert alarms(diagnostics) == ["scale"]
+    (finding,) = (one for one in diagnostics.findings if one.check == "scale")
+    assert (finding.first_epoch, finding.last_epoch) == (1, 3)
+    assert "0.2 times the contrast" in finding.sentence
+    said = [record.message for record in caplog.records if "alarm scale" in record.message]
+    assert said == [f"Epoch 1, alarm scale: {finding.sentence}"]
+    assert sum(finding.sentence in record.message for record in caplog.records) == 2  # and once at the end
+    records = [record for record in tiny.records(tmp_path) if record["callback"] == "Diagnostics"]
+    assert {record["epoch"] for record in records} == {1, 2, 3}
+    (file,) = tmp_path.rglob("findings.json")
+    (told,) = (one for one in json.loads(file.read_text())["findings"] if one["check"] == "scale")
+    assert told["sentence"] == finding.sentence
+    assert set(told["rows"]) <= {record["tag"] for record in records}
+    assert told["rows"] == [f"Diagnostics/scale/{panel.name}" for panel in finding.panels] != []
+    found = EventAccumulator(trainer.log_dir, size_guidance={"tensors": 0, "images": 0}).Reload()
+    text = found.Tensors("visualizations/findings/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert finding.sentence in text
+    assert told["rows"][0].replace(" ", "_") in found.Tags()["images"]
+    assert finding.sentence in write_report(trainer.log_dir).read_text("utf-8").replace("&#39;", "'")
+
+
+def test_it_goes_on_with_what_a_checkpoint_knows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Diagnostics()
+    trainer = fit(tmp_path, first, validation=darker(data(seed=2)), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    second = Diagnostics()
+    last = tiny.trainer(tmp_path, [second], max_epochs=2)
+    caplog.clear()
+    loaders = DataLoader(data(), batch_size=8), DataLoader(darker(data(seed=2)), batch_size=8)
+    last.fit(tiny.module(), *loaders, ckpt_path=tmp_path / "one.ckpt")
+    (finding,) = (one for one in second.findings if one.check == "scale")
+    assert (finding.first_epoch, finding.last_epoch) == (1, 2)
+    assert not [record for record in caplog.records if "alarm scale" in record.message]
+
+
+class Softmax(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tiny.Net()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images).softmax(dim=1)
+
+
+def forgetful() -> Any:
+    module = tiny.module(
+        net=nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+    )
+    head = module.net[4]
+    module.configure_optimizers = lambda: torch.optim.AdamW(head.parameters(), lr=0.01)
+    return module
+
+
+def frozen() -> Any:
+    module = forgetful()
+    module.net[:2].requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (lambda: tiny.module(net=Softmax()), "double-softmax"),
+        (forgetful, "not-in-optimizer"),
+        (frozen, "frozen"),
+        (lambda: tiny.module(lr=1e30), "not-finite"),
+    ],
+    ids=["softmax twice", "not in the optimizer", "frozen at random", "not finite"],
+)
+def test_faults_of_the_network_and_its_training_are_found(module: Any, expected: str, tmp_path: Path) -> None:
+    diagnostics = Diagnostics(checks=["double-softmax", "not-in-optimizer", "frozen", "not-finite", "no-gradient"])
+    fit(tmp_path, diagnostics, module=module())
+    assert alarms(diagnostics) == [expected]
+
+
+def plant(images: TensorDataset, name: str) -> TensorDataset:
+    pixels, labels = (one.clone() for one in images.tensors)
+    if name == "black":
+        pixels[::5] = 0
+    if name == "swapped":
+        labels = torch.tensor([0, 2, 1, 3])[labels]
+    if name == "without":
+        return TensorDataset(pixels[labels != 2], labels[labels != 2])
+    return TensorDataset(pixels, labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("black", "constant-images"), ("swapped", "swapped-labels"), ("without", "missing-class")]
+)
+def test_faults_of_the_data_are_found(name: str, expected: str, tmp_path: Path) -> None:
+    diagnostics = Diagnostics(on_error="raise")
+    fit(tmp_path, diagnostics, validation=plant(data(seed=2), name))
+    assert expected in alarms(diagnostics)
+    assert next(one.panels for one in diagnostics.findings if one.check == expected)
+
+
+def test_leakage_is_found(tmp_path: Path) -> None:
+    diagnostics = Diagnostics(on_error="raise")
+    validation = data(seed=2)
+    mixed = [torch.cat([one[:40], other[40:]]) for one, other in zip(data().tensors, validation.tensors, strict=True)]
+    mixed[0][:40] = mixed[0][:40].flip(3)  # mirrored copies are copies
+    fit(tmp_path, diagnostics, validation=TensorDataset(*mixed))
+    assert alarms(diagnostics) == ["leakage"]
+    assert "40 of 160 validation images" in diagnostics.findings[0].sentence
+
+
+def multi_label(module: Any) -> None:
+    def step(batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        rows = nn.functional.one_hot(batch[1], 4).float()
+        return nn.functional.binary_cross_entropy_with_logits(module(batch[0]), rows)
+
+    module.training_step = step
+
+
+def manual(module: Any) -> None:
+    module.automatic_optimization = False
+
+    def step(batch: Sequence[Tensor], batch_idx: int) -> None:
+        optimizer = module.optimizers()
+        optimizer.zero_grad()
+        module.manual_backward(nn.functional.cross_entropy(module(batch[0]), batch[1]))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    module.training_step = step
+
+
+@pytest.mark.parametrize("change", [multi_label, manual, lambda module: None], ids=["labels", "manual", "plain"])
+@pytest.mark.parametrize("options", [{}, {"limit_val_batches": 0}, {"accumulate_grad_batches": 3}])
+def test_trainings_of_other_kinds_raise_no_false_alarm(change: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    module = tiny.module()
+    change(module)
+    if change is manual:
+        options = {name: value for name, value in options.items() if name != "accumulate_grad_batches"}
+    diagnostics = Diagnostics(on_error="raise")
+    fit(tmp_path, diagnostics, module=module, **options)
+    assert alarms(diagnostics) == []
+
+
+def test_the_default_suite_tells_too(tmp_path: Path) -> None:
+    suite = DefaultSuite()
+    (diagnostics,) = (one for one in suite.callbacks if isinstance(one, Diagnostics))
+    fit(tmp_path, suite, validation=darker(data(seed=2)), max_epochs=1)
+    assert alarms(diagnostics) == ["scale"]
+
+
+def test_what_it_cannot_watch_is_one_warning(tmp_path: Path) -> None:
+    def broken(batch: Any) -> Any:
+        if broken.calls > 6:  # type: ignore[attr-defined]
+            raise ValueError("no images today")
+        broken.calls += 1  # type: ignore[attr-defined]
+        return batch[0], batch[1]
+
+    broken.calls = 0  # type: ignore[attr-defined]
+    diagnostics = Diagnostics(batch_to_images=broken, samples=tiny.Shapes(4).images)
+    with pytest.warns(
+        VisualizationWarning, match="Diagnostics cannot watch this training: ValueError: no images"
+    ) as told:
+        trainer = fit(tmp_path, diagnostics)
+    assert trainer.state.finished
+    assert len([one for one in told if "cannot watch" in str(one.message)]) == 1
+
+
+def test_an_unknown_check_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="checks: no check 'scales'; nearest: scale"):
+        Diagnostics(checks=["scales"])
+
+
+def test_nothing_is_left_at_the_network(tmp_path: Path) -> None:
+    module = tiny.module()
+    fit(tmp_path, Diagnostics(), module=module)
+    assert all(not one._forward_hooks for one in module.modules())
+
+
+@pytest.mark.slow
+def test_two_processes_give_one_list(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(
+        """
+import sys
+from pathlib import Path
+from torch.utils.data import DataLoader
+from tests.diagnostics.test_diagnostics import darker, data
+from tests.helpers import tiny
+from vis_callbacks import Diagnostics
+if __name__ == "__main__":
+    diagnostics = Diagnostics(on_error="raise")
+    trainer = tiny.trainer(Path(sys.argv[1]), [diagnostics], strategy="ddp", devices=2, max_epochs=2)
+    trainer.fit(tiny.module(), DataLoader(data(), batch_size=8), DataLoader(darker(data(seed=2)), batch_size=8))
+    print("rank", trainer.global_rank, [one.check for one in diagnostics.findings], flush=True)
+"""
+    )
+    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path / "run")]
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**__import__("os").environ, "PYTHONPATH": str(root)}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "rank 0 ['scale']" in done.stdout
+    assert len(list((tmp_path / "run").rglob("findings.json"))) == 1

@@ -1,0 +1,182 @@
+"""Each check judges plain numbers: what it says of clear cases, and where it is silent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vis_callbacks.diagnostics.facts import (
+    Facts,
+    FirstStep,
+    LayerFacts,
+    PlaceFacts,
+    RepairFacts,
+    StageFacts,
+    WeightFacts,
+)
+from vis_callbacks.diagnostics.registry import CHECKS
+
+NAMES = tuple("abcdefghij")
+
+
+def matrix(right: int = 45, wrong: int = 5, classes: int = 10) -> list[list[int]]:
+    """Confusions with some images of each class, whose errors are the next class."""
+    return [
+        [right if column == row else wrong if column == (row + 1) % classes else 0 for column in range(classes)]
+        for row in range(classes)
+    ]
+
+
+def stage(confusion: list[list[int]] | None = None, **more: object) -> StageFacts:
+    found = matrix() if confusion is None else confusion
+    usual = {
+        "confusion": tuple(map(tuple, found)),
+        "entropy": 2.3,
+        "cross_entropy": 0.4,
+        "images": 500,
+        "means": (0.0, 0.1, 0.2),
+        "spread": (0.3, 0.3, 0.3),
+        "contrast": 1.0,
+        "labels": tuple(map(sum, found)),
+        "tail": (0.9, 125),
+    }
+    return StageFacts(**{**usual, **more})  # type: ignore[arg-type]
+
+
+def weight(name: str = "conv.weight", **more: object) -> WeightFacts:
+    usual = {
+        "name": name, "count": 1000, "dimensions": 4, "trainable": True, "optimized": True, "changed": True,
+        "had_gradient": True, "growth": 1.1, "finite": True, "virgin": False,
+    }  # fmt: skip
+    return WeightFacts(**{**usual, **more})  # type: ignore[arg-type]
+
+
+CLEAN = Facts(
+    epoch=2,
+    steps=500,
+    classes=NAMES,
+    train=stage(),
+    validation=stage(),
+    weights=[weight("conv.weight"), weight("head.weight", dimensions=2)],
+    layers=[LayerFacts("relu", 64, 2, True)],
+    first_steps=[FirstStep(False, 0.0, 0.3)] * 6,
+    place=PlaceFacts(200, 500),
+    border=PlaceFacts(90, 500),
+    repairs=[RepairFacts("mirrored left to right", 3, 20, 160)],
+    batch_statistics=RepairFacts("with the statistics of the batch", 2, 3, 160),
+    leaked=1,
+    keyed=500,
+)
+
+
+def with_row(row: int, counts: list[int]) -> list[list[int]]:
+    found = matrix()
+    found[row] = counts
+    return found
+
+
+def swapped() -> list[list[int]]:
+    found = matrix()
+    found[3], found[8] = found[8], found[3]
+    return found
+
+
+RANDOM = {"doubted": 120, "second": 14}
+CASES = [
+    ("double-softmax", {"first_steps": [FirstStep(True, 0.0, 0.3)] * 6}, "probabilities already"),
+    ("double-softmax", {"first_steps": [FirstStep(False, 0.2, 0.0)] * 6}, "cannot fall below 1.46"),
+    ("not-finite", {"weights": [weight(), weight("head.weight", finite=False)]}, "1 of 2 parameters"),
+    ("growing-weights", {"weights": [weight(growth=9.0), weight(growth=30.0, name="deep")]}, "deep 30 times"),
+    ("no-progress", {"train": stage(cross_entropy=2.29)}, "no better than guessing"),
+    ("one-answer", {"validation": stage([[50 if column == 2 else 0 for column in range(10)]] * 10)}, "500 of 500"),
+    (
+        "not-in-optimizer",
+        {"weights": [weight(optimized=False, changed=False, virgin=True), weight()]},
+        "50% of the weights, from conv.weight on",
+    ),
+    ("no-gradient", {"weights": [weight(changed=False, had_gradient=False), weight()]}, "never get a gradient"),
+    ("frozen", {"weights": [weight(trainable=False, changed=False, virgin=True), weight()]}, "random features"),
+    ("dead-units", {"layers": [LayerFacts("relu", 64, 50, True)]}, "50 of 64 channels of relu"),
+    ("swapped-labels", {"validation": stage(swapped())}, "has i and d swapped"),
+    ("swapped-labels", {"train": stage(swapped())}, "training images of i are called d"),
+    ("missing-class", {"validation": stage(with_row(6, [0] * 10))}, "class g, and none of 450 validation"),
+    ("missing-class", {"train": stage(with_row(6, [0] * 10))}, "none of 450 training"),
+    (
+        "never-learned",
+        {"validation": stage(with_row(7, [0, 48, 0, 0, 0, 0, 0, 2, 0, 0])), "train": stage(with_row(7, [4] + [0] * 9))},
+        "2 of 50 images of class h are right",
+    ),
+    ("random-labels", {"train": stage(**RANDOM)}, "120 of 500 training labels are denied"),
+    ("random-labels", {"validation": stage(**RANDOM)}, "120 of 500 validation labels"),
+    ("scale", {"validation": stage(contrast=0.31)}, "0.31 times the contrast"),
+    ("scale", {"validation": stage(contrast=79.0, means=(33.0, 33.0, 33.0))}, "79 times the contrast"),
+    ("scale", {"validation": stage(means=(0.9, 1.0, 1.1))}, "another brightness"),
+    ("channel-order", {"train": stage(means=(-0.3, 0.0, 0.3)), "validation": stage(means=(0.3, 0.0, -0.3))}, "BGR"),
+    ("geometry", {"repairs": [RepairFacts("turned upside down", 61, 10, 160)]}, "Turned upside down, 61 more of 160"),
+    (
+        "train-eval-gap",
+        {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160), "remembered": 0.8},
+        "80% of their start",
+    ),
+    ("constant-images", {"train": stage(constant=80)}, "80 of 500 training images"),
+    ("leakage", {"leaked": 250}, "250 of 500 validation images are training images too"),
+    (
+        "shortcut",
+        {"place": PlaceFacts(490, 500, (0.8, 0.8, 1.0, 1.0), share=0.44)},
+        "at the bottom right, tells the class of 490 of 500 training images by itself. Pasted",
+    ),
+    (
+        "shortcut",
+        {"place": PlaceFacts(200, 500, (0.0, 0.0, 0.1, 0.1), marked=7, marks=40, of_class=100, elsewhere=1)},
+        "top left is in 40 of 100 training images of class h",
+    ),
+    ("border", {"border": PlaceFacts(480, 500)}, "480 of 500 training images"),
+    ("augmentation", {"train": stage(tail=(0.5, 125))}, "90% of validation images are right, and 50% of training"),
+]
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_nothing_stands_out_of_a_clean_training(name: str) -> None:
+    assert CHECKS[name].judge(CLEAN) is None
+
+
+@pytest.mark.parametrize(("name", "change", "says"), CASES, ids=[f"{name}-{says[:12]}" for name, _, says in CASES])
+def test_a_clear_case_is_told(name: str, change: dict[str, object], says: str) -> None:
+    verdict = CHECKS[name].judge(replace(CLEAN, **change))  # type: ignore[arg-type]
+    assert verdict is not None
+    assert says in verdict.sentence
+    assert len(verdict.sentence) <= 300
+    assert verdict.severity == ("note" if name == "augmentation" else "alarm")
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_it_is_too_early_to_judge_without_numbers(name: str) -> None:
+    assert CHECKS[name].judge(Facts(epoch=1, steps=0, classes=())) is None
+    assert CHECKS[name].judge(Facts(epoch=1, steps=5, classes=NAMES, validation=StageFacts())) is None
+
+
+def test_every_check_has_a_clear_case() -> None:
+    assert {name for name, _, _ in CASES} == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        # Transfer learning: pretrained weights that are frozen, or meant to stay.
+        ("frozen", {"weights": [weight(trainable=False, changed=False), weight()]}),
+        ("not-in-optimizer", {"weights": [weight(optimized=False, changed=False), weight()]}),
+        # Eight black crops of five hundred.
+        ("constant-images", {"train": stage(constant=10)}),
+        ("growing-weights", {"weights": [weight(), weight(), weight(growth=25.0)]}),
+        ("dead-units", {"layers": [LayerFacts("relu", 64, 30, True)]}),
+        ("train-eval-gap", {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160)}),
+        ("never-learned", {"validation": stage(with_row(7, [0, 48, 0, 0, 0, 0, 0, 2, 0, 0]))}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_may_be_meant_is_a_note(name: str, change: dict[str, object]) -> None:
+    verdict = CHECKS[name].judge(replace(CLEAN, **change))  # type: ignore[arg-type]
+    assert verdict is not None
+    assert verdict.severity == "note"
+    assert len(verdict.sentence) <= 300

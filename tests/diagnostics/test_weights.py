@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import timm
+import torch
+from torch import nn
+
+from vis_callbacks.diagnostics.facts import are_virgin
+from vis_callbacks.diagnostics.weights import WeightsWatch
+
+
+def test_a_change_of_one_bit_is_seen() -> None:
+    net = nn.Linear(100, 100)
+    watch = WeightsWatch(net, frozenset(map(id, net.parameters())))
+    with torch.no_grad():
+        net.weight[37, 5] = torch.nextafter(net.weight[37, 5], torch.tensor(9.0))
+    weight, bias = watch.facts(net)
+    assert (weight.changed, bias.changed) == (True, False)
+    assert weight.optimized
+    # Two numbers that change places.
+    watch = WeightsWatch(net, frozenset())
+    with torch.no_grad():
+        net.weight[0, :2] = net.weight[0, :2].flip(0)
+    assert watch.facts(net)[0].changed
+
+
+def test_networks_are_virgin_until_they_are_trained() -> None:
+    nets = {name: timm.create_model(name) for name in ("resnet18", "test_nfnet", "test_efficientnet")}
+    plain = nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 9))
+    for name, net in {**nets, "plain": plain}.items():
+        torch.manual_seed(0)
+        assert are_virgin(WeightsWatch(net, frozenset()).facts(net)), name
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.rand(4, 3, 64, 64)).square().sum().backward()
+            optimizer.step()
+        assert not are_virgin(WeightsWatch(net, frozenset()).facts(net)), name
+
+
+def test_gradients_are_remembered() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    watch = WeightsWatch(net, frozenset())
+    net[1](torch.rand(1, 2)).sum().backward()
+    watch.look(net, frozenset())
+    net.zero_grad()
+    assert [one.had_gradient for one in watch.facts(net)] == [False, False, True, True]
