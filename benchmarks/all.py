@@ -28,6 +28,7 @@ SCRIPTS = (
     "distributed",
     "warm_start",
     "realism",
+    "diagnostics",
     "class_appearance",
     "faithfulness",
     "zoo",

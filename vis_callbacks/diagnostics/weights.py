@@ -93,10 +93,11 @@ def _norm(tensor: Tensor) -> Tensor:
 def _is_virgin(tensor: Tensor) -> bool | None:
     """Whether numbers are surely those of an initialisation, surely not, or may be."""
     values = tensor.detach().float().flatten()
-    if len(values) > 1 and bool((values == values[0]).all()):
+    constant = len(values) > 1 and bool((values == values[0]).all())
+    if constant and tensor.ndim < 2:
         # Weights of norm layers, and biases.
         return float(values[0]) in (0.0, 1.0)
-    if len(values) < _FEW:
+    if constant or len(values) < _FEW:
         return None
     apart = values - values.mean()
     kurtosis = float(apart.pow(4).mean() / apart.square().mean().square())
