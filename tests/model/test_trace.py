@@ -39,7 +39,10 @@ def by_hand(model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tens
     x = torch.relu(first)
     second = model.conv2(x)
     second.retain_grad()
-    logits = model.head((x + torch.relu(model.bn2(second))).amax(dim=(2, 3)))
+    maps = torch.relu(model.bn2(second))
+    tokens = maps.flatten(2).transpose(1, 2)
+    attended = (tokens @ tokens.transpose(1, 2) / 2).softmax(dim=-1) @ tokens
+    logits = model.head((x + maps + attended.transpose(1, 2).view_as(maps)).amax(dim=(2, 3)))
     logits.gather(1, targets[:, None]).sum().backward()
     return {
         "logits": logits,
