@@ -23,7 +23,7 @@ NAMES = ["Filters", "Activations", "Saliency", "GradCAM", "ClassAppearance"]
 
 def fit(folder: Path, callbacks: list[Any], *, package: str = tiny.PACKAGES[0], **options: Any) -> Any:
     trainer = tiny.trainer(folder, callbacks, package=package, **options)
-    trainer.fit(tiny.module(package), tiny.loader(32), tiny.loader(16))
+    trainer.fit(tiny.module(package), tiny.loader(32), tiny.loader(16, seed=1))
     return trainer
 
 
@@ -72,7 +72,7 @@ def test_it_continues_from_a_checkpoint(begun: Any, tmp_path: Path) -> None:
     # Lightning warns of callbacks of the checkpoint that are missing from its own list.
     missing = pytest.warns(UserWarning, match="Please add the following callbacks") if len(first) > 1 else nullcontext()
     with missing:
-        trainer.fit(tiny.module(), tiny.loader(32), tiny.loader(16), ckpt_path=tmp_path / "two.ckpt")
+        trainer.fit(tiny.module(), tiny.loader(32), tiny.loader(16, seed=1), ckpt_path=tmp_path / "two.ckpt")
     expected = [row for row in store(tmp_path / "whole") if dict(row[:-1])["epoch"] == 3]
     assert store(tmp_path / "resumed") == expected != []
 
@@ -121,7 +121,7 @@ def test_hydra_instantiates_it(package: str, tmp_path: Path) -> None:
         },
         _convert_="all",
     )
-    trainer.fit(tiny.module(package), tiny.loader(32), tiny.loader(16))
+    trainer.fit(tiny.module(package), tiny.loader(32), tiny.loader(16, seed=1))
     assert {record["callback"] for record in tiny.records(tmp_path)} == {*NAMES, "Occlusion"}
     (one,) = [callback for callback in trainer.callbacks if type(callback) is DefaultSuite]
     assert isinstance(one.callbacks[-1], Report)

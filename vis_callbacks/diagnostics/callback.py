@@ -167,6 +167,10 @@ class Diagnostics(VisualizationCallback):
             if check.name in self._found and self._causes & set(check.silenced_by):
                 del self._found[check.name]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what belongs to one training in one process."""
+        return {**super().__getstate__(), "_watch": None, "_module": None, "_measured": None, "_logger": None}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the findings."""
         found = {name: one.as_dict() for name, one in self._found.items()}
