@@ -60,7 +60,7 @@ class Live {
     });
     const label = element("label", "follow", this.follow, "Follow the newest");
     this.chooser = new RunChooser((chosen) => this.choose(chosen));
-    document.body.append(element("div", "bar", this.chooser.element, this.newer, label, this.status), this.content);
+    document.body.append(element("div", "live-bar", this.chooser.element, this.newer, label, this.status), this.content);
     followLinks(this.content, (state) => {
       this.page.apply(state);
       this.write(true);
