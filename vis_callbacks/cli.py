@@ -23,11 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vis-callbacks", description="Look at what an image classifier learned.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_report(commands)
+    _add_compare(commands)
+    _add_strip(commands)
+    _add_serve(commands)
     _add_layers(commands)
     _add_look(commands)
     arguments = parser.parse_args(argv)
     try:
-        code = int(arguments.run(arguments))
+        code = int(arguments.command(arguments))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -51,13 +54,85 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="file to write (default: LOG_DIR/visualizations/report.html)"
     )
-    parser.set_defaults(run=_report)
+    parser.set_defaults(command=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from vis_callbacks.report.html import write_report  # here: other commands do not need it
 
     print(write_report(arguments.log_dir, arguments.output))
+    return 0
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="write two to six runs side by side to one HTML file",
+        description="Write the pictures of two to six runs side by side to one HTML file, and print its path.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="log directories of the runs")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, default=Path("comparison.html"), help="(default: comparison.html)"
+    )
+    parser.set_defaults(command=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from vis_callbacks.report.html import write_comparison  # here: other commands do not need it
+
+    print(write_comparison(arguments.runs, arguments.output))
+    return 0
+
+
+def _add_strip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "strip",
+        help="write one row of a run over time as a moving picture",
+        description="Write the pictures of one row over time: as animated .webp or .gif, or as .png side by side.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="log directory of the run")
+    parser.add_argument("--row", metavar="TAG", required=True, help="the row, such as ClassAppearance/7")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, default=Path("strip.webp"), help="(default: strip.webp)"
+    )
+    parser.set_defaults(command=_strip)
+
+
+def _strip(arguments: argparse.Namespace) -> int:
+    from vis_callbacks.live.strip import write_strip  # here: other commands do not need it
+
+    print(write_strip(arguments.run, arguments.row, arguments.output))
+    return 0
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="show all runs of a folder in the browser, while they train",
+        description="Serve the live page of all runs below folders, on this machine alone, until Ctrl-C.",
+    )
+    parser.add_argument("log_dirs", metavar="LOG_DIR", nargs="+", type=Path, help="folders such as lightning_logs")
+    parser.add_argument("--port", type=int, default=0, help="port of the page (default: a free one)")
+    parser.set_defaults(command=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from vis_callbacks.live.runs import Runs  # here: other commands do not need it
+    from vis_callbacks.live.server import make
+
+    folders: list[Path] = arguments.log_dirs
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such directory. Give the folder of the runs, such as lightning_logs")
+    names = [folder.absolute().name for folder in folders] if len(folders) > 1 else [""]
+    if len(set(names)) < len(names):
+        names = list(map(str, folders))
+    with make(Runs(dict(zip(names, folders, strict=True))), arguments.port) as server:
+        print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
     return 0
 
 
@@ -71,7 +146,7 @@ def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "model", metavar="MODEL", help="timm:resnet18, torchvision:resnet18, or package.module:function"
     )
     parser.add_argument("--size", type=int, nargs="+", help="C H W, H W or one number (default: the model's own size)")
-    parser.set_defaults(run=_layers)
+    parser.set_defaults(command=_layers)
 
 
 def _layers(arguments: argparse.Namespace) -> int:

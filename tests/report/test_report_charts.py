@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,10 @@ def test_stages_look_the_same_in_every_chart() -> None:
 
 
 def test_the_style_sheet_has_every_colour_and_dash_pattern() -> None:
-    css = (Path(report.__file__).parent / "templates" / "report.css").read_text()
+    css = (Path(report.__file__).parent / "page" / "style.css").read_text()
     assert all(f".c{colour} {{ --line: " in css or f".c{colour}, " in css for colour in range(COLOURS))
-    # In the light, in the dark and on paper.
-    assert all(css.count(f"--c{colour}: #") == 3 for colour in range(1, COLOURS))
+    # In the light, as on paper, and in the dark.
+    assert all(len(re.findall(rf"--c{colour}: light-dark\(#\w+, #\w+\);", css)) == 1 for colour in range(1, COLOURS))
     assert all(f".line.d{dash}, .legend .d{dash} path" in css for dash in range(1, DASHES))
 
 

@@ -142,15 +142,15 @@ def test_what_shows_nothing_has_a_place_that_says_why(tmp_path: Path) -> None:
     sections = path.read_text("utf-8").split("<section ")
     of = {
         name: next(one for one in sections if f">{name}</h2>" in one)
-        for name in ("ClassAppearance", "Saliency", "Filters")
+        for name in ("Class images", "Saliency", "Filters")
     }
-    assert "No pictures yet, because &lt;/script&gt;" in of["ClassAppearance"]
-    assert "Shows classes." in of["ClassAppearance"]
-    assert 'class="cards' not in of["ClassAppearance"]
+    assert "No pictures yet, because &lt;/script&gt;" in of["Class images"]
+    assert "Shows classes." in of["Class images"]
+    assert 'class="cards' not in of["Class images"]
     assert "was left out in epoch 2." in of["Saliency"]
     assert 'class="cards' in of["Saliency"]
     assert 'class="remark"' not in of["Filters"]
-    assert page.text.count("ClassAppearance") == 2  # its link and its title
+    assert page.text.count("Class images") == 2  # its link and its title
     assert len(json.loads(page.scripts[0])["rows"]) == 3
 
 

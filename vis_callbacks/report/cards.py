@@ -8,8 +8,9 @@ from typing import Any
 
 from vis_callbacks.output.record import Record
 from vis_callbacks.report.charts import Chart, Scale, path_of, scale_of
-from vis_callbacks.report.history import History, Picture, Row, shorten
+from vis_callbacks.report.history import History, HistoryEvent, Picture, Row, shorten
 from vis_callbacks.report.pictures import Album, Packed
+from vis_callbacks.report.titles import title_of
 
 NAME, SENTENCE, REASON = 120, 400, 600  # characters of the longest texts shown
 
@@ -32,7 +33,9 @@ class Card:
     """One row of the history as the page shows it.
 
     Attributes:
+        key: Its tag, ``<callback>/<name>``.
         name: Name of the sample, layer or class.
+        run: Index of its run.
         aspect: Width divided by height of its pictures.
         frames: The data for the page's script, one entry per event.
         sparks: Its numbers over time.
@@ -40,7 +43,9 @@ class Card:
         wrong: SVG path of the events with a wrong prediction.
     """
 
+    key: str
     name: str
+    run: int
     aspect: float
     frames: tuple[dict[str, Any] | None, ...]
     sparks: tuple[Spark, ...]
@@ -53,57 +58,69 @@ class Section:
     """One callback as the page shows it.
 
     Attributes:
-        name: Name of the callback.
+        name: Name of the callback in words.
         anchor: Id of the section in the page.
-        cards: Its rows; empty if it shows nothing.
+        groups: Its rows, each with one card for each run; empty if it shows nothing. None: the run has no such row.
         width: Preferred width of a card, in CSS pixels.
         square: Whether two cards fit side by side on a small screen.
         about: One sentence about its pictures.
-        remark: Why it shows nothing, or was left out at times.
+        remarks: Why it shows nothing, or was left out at times.
     """
 
     name: str
     anchor: str
-    cards: tuple[Card, ...]
+    groups: tuple[tuple[Card | None, ...], ...]
     width: int
     square: bool
     about: str
-    remark: str
+    remarks: tuple[str, ...]
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """The cards in the order of the page."""
+        return tuple(card for group in self.groups for card in group if card is not None)
 
 
-def sections_of(history: History, album: Album) -> list[Section]:
-    """Return one section per callback: those with pictures, then those that show nothing and say why."""
-    rows = {**history.sections, **{name: [] for name in history.run.remarks if name not in history.sections}}
-    return [
-        _section(f"section-{number}", callback, found, history, album)
-        for number, (callback, found) in enumerate(rows.items(), start=1)
-    ]
+def sections_of(runs: Sequence[History], album: Album) -> list[Section]:
+    """Return one section per callback: those with pictures, then those that show nothing and say why.
+
+    Args:
+        runs: The histories to show side by side, of the same events.
+        album: Their pictures.
+    """
+    shown = dict.fromkeys(row.callback for run in runs for row in run.rows)
+    callbacks = dict.fromkeys([*shown, *(name for run in runs for name in run.run.remarks)])
+    return [_section(f"section-{number}", callback, runs, album) for number, callback in enumerate(callbacks, start=1)]
 
 
-def _section(anchor: str, callback: str, rows: Sequence[Row], history: History, album: Album) -> Section:
-    events = len(history.events)
-    aspects = [_aspect(row, album) for row in rows]
-    usual = median([aspect for aspect in aspects if aspect is not None] or [1.0])
-    cards = tuple(
-        _card(shorten(row.name or callback, NAME), row, aspect or usual, sparks, events, album)
-        for row, aspect, sparks in zip(rows, aspects, _sparks(rows, events), strict=True)
-    )
-    wide = 340 * usual**0.5 if len(cards) <= 2 else 170 * usual**0.75
+def _section(anchor: str, callback: str, runs: Sequence[History], album: Album) -> Section:
+    rows = [(at, row) for at, run in enumerate(runs) for row in run.sections.get(callback, [])]
+    aspects = {id(row): _aspect(row, album) for _, row in rows}
+    usual = median([aspect for aspect in aspects.values() if aspect is not None] or [1.0])
+    sparks = _sparks([row for _, row in rows], len(runs[0].events))
+    groups: dict[str, list[Card | None]] = {}
+    for (at, row), curves in zip(rows, sparks, strict=True):
+        card = _card(at, row, aspects[id(row)] or usual, curves, len(runs[0].events), album)
+        groups.setdefault(row.name, [None] * len(runs))[at] = card
+    wide = 340 * usual**0.5 if len(groups) <= 2 else 170 * usual**0.75
+    remarks = dict.fromkeys(shorten(run.run.remarks.get(callback, ""), REASON) for run in runs)
     return Section(
-        name=shorten(callback, NAME),
+        name=shorten(title_of(callback), NAME),
         anchor=anchor,
-        cards=cards,
+        groups=tuple(map(tuple, groups.values())),
         width=round(min(max(wide, 150), 640)),
-        square=usual < 1.4 and len(cards) > 1,
-        about=shorten(history.run.about.get(callback, ""), REASON),
-        remark=shorten(history.run.remarks.get(callback, ""), REASON),
+        square=usual < 1.4 and len(groups) > 1,
+        about=shorten(next(filter(None, (run.run.about.get(callback) for run in runs)), ""), REASON),
+        remarks=tuple(filter(None, remarks)),
     )
 
 
-def _card(name: str, row: Row, aspect: float, sparks: tuple[Spark, ...], events: int, album: Album) -> Card:
+def _card(run: int, row: Row, aspect: float, sparks: tuple[Spark, ...], events: int, album: Album) -> Card:
     frames = tuple(_frame(row.pictures.get(index), album) for index in range(events))
     return Card(
-        name=name,
+        key=f"{row.callback}/{row.name}" if row.name else row.callback,
+        name=shorten(row.name or title_of(row.callback), NAME),
+        run=run,
         aspect=aspect,
         frames=frames,
         sparks=sparks,
@@ -185,14 +202,35 @@ def _scalar(picture: Picture | None, name: str) -> float | None:
     return None if picture is None else picture.record.scalars.get(name)
 
 
-def data_of(history: History, sections: Sequence[Section], metrics: Sequence[Chart]) -> dict[str, Any]:
-    """Return the data for the page's script, except the pictures; cards and charts in the order of the page."""
+def data_of(
+    events: Sequence[HistoryEvent], places: Sequence[int], sections: Sequence[Section], metrics: Sequence[Chart]
+) -> dict[str, Any]:
+    """Return the data for the page's script, except the pictures; cards and charts in the order of the page.
+
+    Args:
+        events: The moments.
+        places: Where each of them is along the charts.
+        sections: The cards.
+        metrics: The charts.
+    """
     return {
-        "events": [{"name": event.name, "label": event.label, "step": event.step} for event in history.events],
+        "events": [
+            {
+                "name": event.name,
+                "label": event.label,
+                "epoch": event.epoch,
+                "step": event.step,
+                "stage": event.stage,
+                "at": place,
+            }
+            for event, place in zip(events, places, strict=True)
+        ],
         "rows": [
             {
+                "key": card.key,
                 "section": section.name,
                 "name": card.name,
+                "run": card.run,
                 "frames": card.frames,
                 "sparks": [{"values": spark.values, "heights": spark.heights} for spark in card.sparks],
             }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from statistics import median
+from typing import TypeAlias
 
 from vis_callbacks.report.history import Point
 
@@ -22,6 +23,10 @@ COLOURS, DASHES = 8, 4
 _OF_STAGE = {"validation": (0, 0), "train": (1, 1), "test": (2, 2)}
 _OTHERS = [(colour, (colour + 1 + turn) % DASHES) for turn in range(DASHES) for colour in range(3, COLOURS)]
 _OTHERS += [(colour, (colour + turn) % DASHES) for turn in range(1, DASHES) for colour in range(3)]
+
+
+Member: TypeAlias = tuple[str, str, Sequence[Point]]
+"""Stage, name and points of a metric."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,22 @@ def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
         >>> [chart.title for chart in charts({"train_loss": [Point(1, 9, 0.5)], "val_loss": [Point(1, 9, 0.6)]})]
         ['loss']
     """
-    groups: dict[str, list[tuple[str, str, Sequence[Point]]]] = {}
+    return [_chart(title, members) for title, members in _grouped(metrics).items()]
+
+
+def compared_charts(runs: Mapping[str, Mapping[str, Sequence[Point]]]) -> list[Chart]:
+    """Return one chart per quantity with the curves of several runs, a colour for each run, a pattern for each stage.
+
+    Args:
+        runs: The metrics of each run, by its name.
+    """
+    grouped = {name: _grouped(metrics) for name, metrics in runs.items()}
+    titles = dict.fromkeys(title for groups in grouped.values() for title in groups)
+    return [_compared(title, {name: groups.get(title, []) for name, groups in grouped.items()}) for title in titles]
+
+
+def _grouped(metrics: Mapping[str, Sequence[Point]]) -> dict[str, list[Member]]:
+    groups: dict[str, list[Member]] = {}
     for name, points in metrics.items():
         if any(point.value is not None for point in points):
             title, stage = split_stage(name)
@@ -100,7 +120,7 @@ def charts(metrics: Mapping[str, Sequence[Point]]) -> list[Chart]:
             if not stage and len(metrics.keys() & {stem, f"{stem}_step", f"{stem}_epoch"}) > 1:
                 title = stem
             groups.setdefault(title, []).append((stage, name, points))
-    return [_chart(title, members) for title, members in groups.items()]
+    return groups
 
 
 def split_stage(name: str) -> tuple[str, str]:
@@ -143,15 +163,29 @@ def scale_of(values: Sequence[float]) -> Scale:
     return Scale(low - room, high + room)
 
 
-def _chart(title: str, members: list[tuple[str, str, Sequence[Point]]]) -> Chart:
+def _chart(title: str, members: list[Member]) -> Chart:
     members = sorted(members, key=lambda member: _STAGE_ORDER.index(member[0]))
     stages = [stage for stage, _, _ in members]
-    scale = scale_of([point.value for _, _, points in members for point in points if point.value is not None])
-    steps = [point.step for _, _, points in members for point in points]
-    first, last = min(steps), max(steps)
+    names = [stage if stage and stages.count(stage) == 1 else name for stage, name, _ in members]
+    return _drawn(title, list(zip(names, members, _looks(stages), strict=True)))
+
+
+def _compared(title: str, runs: Mapping[str, list[Member]]) -> Chart:
+    several = any(len(members) > 1 for members in runs.values())
+    curves: list[tuple[str, Member, tuple[int, int]]] = []
+    for colour, (run, members) in enumerate(runs.items()):
+        for number, member in enumerate(sorted(members, key=lambda member: _STAGE_ORDER.index(member[0]))):
+            name = f"{run} {member[0] or member[1]}" if several else run
+            curves.append((name, member, (colour % COLOURS, number % DASHES)))
+    return _drawn(title, curves)
+
+
+def _drawn(title: str, curves: Sequence[tuple[str, Member, tuple[int, int]]]) -> Chart:
+    every = [point for _, (_, _, points), _ in curves for point in points]
+    scale = scale_of([point.value for point in every if point.value is not None])
+    first, last = min(point.step for point in every), max(point.step for point in every)
     lines = tuple(
-        _line(stage if stage and stages.count(stage) == 1 else name, name, look, _thinned(points), scale, first, last)
-        for (stage, name, points), look in zip(members, _looks(stages), strict=True)
+        _line(name, metric, look, _thinned(points), scale, first, last) for name, (_, metric, points), look in curves
     )
     ticks = tuple((scale.height(value), number(value)) for value in _ticks(scale))
     return Chart(title, lines, first, last, ticks, scale.logarithmic)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vis_callbacks.output.record import Record
+from vis_callbacks.report.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class HistoryEvent:
 
     Attributes:
         epoch: 0 before training, k in or after the k-th epoch.
-        step: The step of the metrics of the same moment.
+        step: The step of the metrics of the same moment; -1 where runs that are compared are at different ones.
         stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"look"`` without a Trainer.
     """
 
@@ -38,7 +39,7 @@ class HistoryEvent:
             >>> HistoryEvent(3, 299).label, HistoryEvent(0, 0).label
             ('epoch 3 · step 299', 'before training')
         """
-        return f"{self.name} · step {self.step}" if self.epoch > 0 else self.name
+        return f"{self.name} · step {self.step}" if self.epoch > 0 and self.step >= 0 else self.name
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class History:
         metrics: The logged metrics by name, ordered by step.
         run: Facts about the run.
         problems: One sentence per thing that was damaged or missing in the store.
+        findings: What stands out; None if nothing was checked.
     """
 
     store: Path
@@ -140,6 +142,7 @@ class History:
     metrics: Mapping[str, tuple[Point, ...]]
     run: RunInfo
     problems: list[str]
+    findings: Findings | None = None
 
     @property
     def timeless(self) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 
 _KEPT_BYTES = 6 * 1024  # a PNG this small is embedded as it is
 _LONGEST_SIDE = 1600
-_SMALL_SIDE = 96  # a picture this small is enlarged on screen, with visible pixels
+SMALL_SIDE = 96  # a picture this small is enlarged on screen, with visible pixels
 _ENTRY_BYTES = 80  # bytes that the page adds to each address
 _SAMPLED = 32
 _MARGIN = 1.08  # allowed error of a size estimated from a sample
@@ -128,7 +128,7 @@ def _pack_file(path: Path, level: int) -> Packed | str:
             image = opened.convert("RGB")
     except Exception as error:  # decoders raise many types on damaged data
         return f"the picture file is damaged: {error}"
-    crisp = max(image.size) <= _SMALL_SIDE or _is_pixel_art(image)
+    crisp = max(image.size) <= SMALL_SIDE or _is_pixel_art(image)
     if kept:
         lossless = _encoded(image, lossless=True, quality=20, method=1)
         source = min(_data_address("png", data), _data_address("webp", lossless), key=len)

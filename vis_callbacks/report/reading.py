@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from vis_callbacks.output.record import Record
 from vis_callbacks.output.store import FOLDER, METRICS, PANELS, RUN
+from vis_callbacks.report.findings import read_findings
 from vis_callbacks.report.history import History, HistoryEvent, Picture, Point, Row, RunInfo, shorten
 
 _MOST_PROBLEMS = 20
@@ -77,6 +78,7 @@ def read_history(directory: Path | str) -> History:
         metrics=_metrics(_read_lines(store / METRICS, _parse_metrics, problems, required=False)),
         run=run,
         problems=_at_most(problems, _MOST_PROBLEMS),
+        findings=read_findings(store),
     )
 
 

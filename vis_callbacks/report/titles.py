@@ -1,37 +1,37 @@
-"""The heads of sections in words."""
+"""Names of callbacks in words, for readers of a page."""
 
 import re
 
-_TITLES = {
+_WORDS = {
+    "LayerCAM": "LayerCAM",
+    "HiResCAM": "HiResCAM",
+    "AblationCAM": "Ablation-CAM",
     "ClassAppearance": "Class images",
+    "Deconvnet": "Deconvnet",
+    "DeepDream": "Deep dreams",
+    "EigenCAM": "Eigen-CAM",
     "FeatureAppearance": "Feature images",
-    "GradientXInput": "Gradient × input",
+    "FoolModel": "Fooling images",
     "GradCAM": "Grad-CAM",
     "GradCAMPlusPlus": "Grad-CAM++",
-    "HiResCAM": "HiResCAM",
-    "LayerCAM": "LayerCAM",
-    "XGradCAM": "XGrad-CAM",
-    "EigenCAM": "Eigen-CAM",
-    "ScoreCAM": "Score-CAM",
-    "AblationCAM": "Ablation-CAM",
+    "GradientXInput": "Gradient × input",
     "GuidedGradCAM": "Guided Grad-CAM",
+    "ScoreCAM": "Score-CAM",
     "SmoothGrad": "SmoothGrad",
-    "LeGrad": "LeGrad",
-    "FoolModel": "Fooling images",
 }
+_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def title_of(callback: str) -> str:
-    """Return the name of a callback in words; a name that a user gave stays as it is.
+    """Return a callback's name in words; a name that its user chose stays as it is.
 
     Example:
-        >>> title_of("ClassAppearance"), title_of("MaximalPatches"), title_of("GradCAM-2"), title_of("my maps")
-        ('Class images', 'Maximal patches', 'Grad-CAM-2', 'my maps')
+        >>> title_of("ClassAppearance"), title_of("HardSamples"), title_of("FineCAM"), title_of("my maps")
+        ('Class images', 'Hard samples', 'Fine CAM', 'my maps')
     """
-    name, number = re.fullmatch(r"(.*?)(-\d+)?", callback, re.DOTALL).groups()  # type: ignore[union-attr]
-    if name in _TITLES:
-        return _TITLES[name] + (number or "")
-    words = re.findall(r"[A-Z][a-z]+", name)
-    if len(words) < 2 or "".join(words) != name:
+    if callback in _WORDS:
+        return _WORDS[callback]
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", callback):
         return callback
-    return " ".join([words[0], *(word.lower() for word in words[1:])]) + (number or "")
+    first, *others = _BOUNDARY.split(callback)
+    return " ".join([first, *(word if word.isupper() else word.lower() for word in others)])
