@@ -36,10 +36,10 @@ SHOWN = {
 
 
 def techniques() -> list[type[vc.VisualizationCallback]]:
-    """Return the callbacks that the package exports, but for the bases."""
+    """Return the callbacks that the package exports, but for the bases, and for those that only find what is wrong."""
     exported = [getattr(vc, name) for name in vc.__all__]
-    bases = (vc.VisualizationCallback, vc.AttributionCallback)
-    return [one for one in exported if isinstance(one, type) and issubclass(one, bases[0]) and one not in bases]
+    others = (vc.VisualizationCallback, vc.AttributionCallback, vc.Diagnostics)
+    return [one for one in exported if isinstance(one, type) and issubclass(one, others[0]) and one not in others]
 
 
 def row(kind: type[vc.VisualizationCallback]) -> str:

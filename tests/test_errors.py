@@ -212,7 +212,7 @@ WRONG_FOR = {
 }
 TOGETHER = {"mean": {"std": 0.5}, "std": {"mean": 0.5}, "channel": {"layer": "net.conv1"}}
 """What has to be given too."""
-every = pytest.mark.parametrize("kind", [*callback_classes(), Report], ids=lambda kind: kind.__name__)
+every = pytest.mark.parametrize("kind", [*callback_classes(watchers=True), Report], ids=lambda kind: kind.__name__)
 
 
 @every

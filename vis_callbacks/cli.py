@@ -209,7 +209,7 @@ def _add_look(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=Path("look.html"),
         help=".html, or .png (default: look.html)",
     )
-    parser.set_defaults(run=_look)
+    parser.set_defaults(command=_look)
 
 
 def _look(arguments: argparse.Namespace) -> int:

@@ -107,7 +107,7 @@ class Softmax(nn.Module):
 
 def forgetful() -> Any:
     module = tiny.module(
-        net=nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+        net=nn.Sequential(nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
     )
     head = module.net[4]
     module.configure_optimizers = lambda: torch.optim.AdamW(head.parameters(), lr=0.01)

@@ -10,11 +10,12 @@ import vis_callbacks
 from vis_callbacks import AttributionCallback, VisualizationCallback
 
 
-def callback_classes() -> list[type[VisualizationCallback]]:
-    """Every technique's callback."""
+def callback_classes(*, watchers: bool = False) -> list[type[VisualizationCallback]]:
+    """Every technique's callback; with `watchers`, also those that show something only where they find something."""
     exported = [getattr(vis_callbacks, name) for name in vis_callbacks.__all__]
     classes = [one for one in exported if isinstance(one, type) and issubclass(one, VisualizationCallback)]
-    return [one for one in classes if not any(getattr(value, "__isabstractmethod__", False) for value in _members(one))]
+    abstract = {one for one in classes for value in _members(one) if getattr(value, "__isabstractmethod__", False)}
+    return [one for one in classes if one not in abstract and (watchers or not hasattr(one, "findings_document"))]
 
 
 def attributions() -> list[type[AttributionCallback]]:

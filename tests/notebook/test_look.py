@@ -21,6 +21,7 @@ from tests.helpers.tiny import Net
 from tests.training.undisturbed import cheap
 from vis_callbacks import (
     ConfigurationError,
+    Diagnostics,
     Filters,
     GradCAM,
     LayerError,
@@ -134,13 +135,13 @@ def test_the_page_opens_in_a_browser_and_in_a_notebook(tmp_path: Path) -> None:
     shown.write_text(f"<!doctype html><body>{seen._repr_html_()}</body>")
     with launched() as browser, visit(browser, path.as_uri()) as seen_page:
         page = seen_page.page
-        assert page.locator("h2").all_inner_texts()[:2] == ["GradCAM", "Saliency"]
+        assert page.locator("h2").all_inner_texts()[:2] == ["Grad-CAM", "Saliency"]
         assert not page.locator("#slider").is_visible()
         assert not seen_page.complaints
         assert page.evaluate("[...document.images].filter(one => one.naturalWidth > 50).length") >= 4
     with launched() as browser, visit(browser, shown.as_uri()) as seen_page:
         inside = seen_page.page.frame_locator("iframe")
-        assert inside.locator("h2").all_inner_texts()[:2] == ["GradCAM", "Saliency"]
+        assert inside.locator("h2").all_inner_texts()[:2] == ["Grad-CAM", "Saliency"]
         assert inside.locator("img").first.evaluate("one => one.naturalWidth") > 50
 
 
@@ -178,3 +179,8 @@ def test_images_of_inference_mode() -> None:
     with torch.inference_mode():
         images: Tensor = torch.rand(1, 3, 16, 16)
         assert look(model, images, Saliency()).panels
+
+
+def test_what_needs_a_training_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Diagnostics watches a training: there is none here"):
+        look(small_net(), random_images(2, height=16, width=16), Diagnostics())

@@ -217,7 +217,7 @@ def test_a_trainer_that_fits_again_goes_on_and_then_tests(tmp_path: Path) -> Non
     assert all(torch.equal(images, watcher.images[0]) for images in watcher.images)
 
 
-@pytest.mark.parametrize("kind", [*callback_classes(), Watcher], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*callback_classes(watchers=True), Watcher], ids=lambda kind: kind.__name__)
 def test_a_callback_serves_another_trainer_as_if_it_were_new(kind: Any, tmp_path: Path) -> None:
     used, new = cheap(kind), cheap(kind)
     other = tiny.module()

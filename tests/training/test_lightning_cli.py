@@ -135,7 +135,7 @@ def test_the_suite_is_added_on_the_command_line(package: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("package", [tiny.PACKAGES[0], pytest.param(tiny.PACKAGES[1], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("callback", [*callback_classes(), Report], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("callback", [*callback_classes(watchers=True), Report], ids=lambda kind: kind.__name__)
 def test_every_callback_can_be_added_and_every_option_is_known(callback: type, package: str, tmp_path: Path) -> None:
     added = [f"--trainer.callbacks+=vis_callbacks.{callback.__name__}"]
     if callback is not Report:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import tiny
 from tests.training.undisturbed import Case, Pyramid, Thief, Vandal, all_callbacks, cheap, train
-from vis_callbacks import Report, VisualizationWarning
+from vis_callbacks import Diagnostics, Report, VisualizationWarning
 from vis_callbacks.run import budget
 
 EMA, SWA = "EMAWeightAveraging", "StochasticWeightAveraging"
@@ -103,7 +103,7 @@ def test_training_is_the_same_where_what_was_left_out_is_made_at_its_end(
     records = tiny.records(tmp_path / "with")
     last = max((record["epoch"], record["step"]) for record in records)
     shown = {record["callback"] for record in records if (record["epoch"], record["step"]) == last and record["file"]}
-    assert shown >= {callback.name for callback in all_callbacks() if not isinstance(callback, Report)}
+    assert shown >= {callback.name for callback in all_callbacks() if not isinstance(callback, (Diagnostics, Report))}
 
 
 def _ours(case: Case) -> list[Any]:
@@ -117,7 +117,7 @@ def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
 def expect_pictures(ours: list[Any], folder: Path) -> None:
     made = tiny.records(folder)
     for callback in ours:
-        if not isinstance(callback, (Report, Vandal)):
+        if not isinstance(callback, (Diagnostics, Report, Vandal)):
             mine = [record for record in made if record["callback"] == callback.name]
             assert {record["epoch"] for record in mine if record["file"]} >= {0, 1, 2}, callback.name
             assert [record["error"] for record in mine if record["error"]] == []

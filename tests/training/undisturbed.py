@@ -97,7 +97,7 @@ class Thief(VisualizationCallback):
 
 def all_callbacks(*, chunk_size: int | None = None, **options: Any) -> list[Any]:
     """Every callback that the package exports, with cheap arguments, and the report."""
-    return [*(cheap(one, **options) for one in callback_classes()), Report(chunk_size=chunk_size)]
+    return [*(cheap(one, **options) for one in callback_classes(watchers=True)), Report(chunk_size=chunk_size)]
 
 
 def cheap(callback: type[VisualizationCallback], **options: Any) -> VisualizationCallback:

@@ -34,6 +34,7 @@ from vis_callbacks.output.render import render
 from vis_callbacks.output.writer import Output
 from vis_callbacks.panel import Panel
 from vis_callbacks.report.html import write_report
+from vis_callbacks.run.technique import Watcher
 
 Pictured: TypeAlias = Tensor | str | Path | Image.Image
 """An image ``(C, H, W)`` or images ``(N, C, H, W)`` in model space, an image file, or a picture of Pillow."""
@@ -167,6 +168,8 @@ def look(
     """
     techniques = [callbacks] if isinstance(callbacks, VisualizationCallback) else list(callbacks)
     for one in techniques:
+        if isinstance(one, Watcher):
+            raise ConfigurationError(f"{one.name} watches a training: there is none here, add it to a Trainer")
         if not isinstance(one, VisualizationCallback):
             raise checks.refused("callbacks", one, "callbacks of pictures, such as GradCAM()")
     if not techniques:
