@@ -39,7 +39,10 @@ def test_fifty_epochs_are_small_and_quick(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "name", "said"),
-    [("Saliency/9", "a.webp", "no row 'Saliency/9': expected one of Filters/conv1"), ("Filters/conv1", "a.avi", "expected a file")],
+    [
+        ("Saliency/9", "a.webp", "no row 'Saliency/9': expected one of Filters/conv1"),
+        ("Filters/conv1", "a.avi", "expected a file"),
+    ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, tag: str, name: str, said: str) -> None:
     small_run(tmp_path)

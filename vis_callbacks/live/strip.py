@@ -98,9 +98,7 @@ def _moving(frames: list[Image.Image], kind: str) -> bytes:
     data = io.BytesIO()
     durations = [_MILLISECONDS] * (len(frames) - 1) + [_LAST_MILLISECONDS]
     options = {"quality": 75, "method": 0} if kind == ".webp" else {}
-    frames[0].save(
-        data, kind[1:], save_all=True, append_images=frames[1:], duration=durations, loop=0, **options
-    )
+    frames[0].save(data, kind[1:], save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
     return data.getvalue()
 
 

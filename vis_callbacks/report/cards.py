@@ -90,9 +90,7 @@ def sections_of(runs: Sequence[History], album: Album) -> list[Section]:
     """
     shown = dict.fromkeys(row.callback for run in runs for row in run.rows)
     callbacks = dict.fromkeys([*shown, *(name for run in runs for name in run.run.remarks)])
-    return [
-        _section(f"section-{number}", callback, runs, album) for number, callback in enumerate(callbacks, start=1)
-    ]
+    return [_section(f"section-{number}", callback, runs, album) for number, callback in enumerate(callbacks, start=1)]
 
 
 def _section(anchor: str, callback: str, runs: Sequence[History], album: Album) -> Section:

@@ -88,9 +88,7 @@ def _page(book: Book, max_bytes: int) -> str:
 
 def files_of(runs: Sequence[History]) -> list[Path]:
     """Return the image files of runs, in the order of the page."""
-    return [
-        one.file for run in runs for row in run.rows for one in row.pictures.values() if one.file is not None
-    ]
+    return [one.file for run in runs for row in run.rows for one in row.pictures.values() if one.file is not None]
 
 
 def _album(book: Book, max_bytes: int) -> tuple[Book, Album]:
