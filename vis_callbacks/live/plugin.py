@@ -1,7 +1,7 @@
 """The tab "Visualizations" of TensorBoard.
 
-TensorBoard imports this file when it starts, and ends if that fails: at the top stand only the standard library and what
-TensorBoard has loaded already.
+TensorBoard imports this file when it starts, and ends if that fails: at the top stand only the standard library and
+what TensorBoard has loaded already.
 """
 
 from collections.abc import Callable, Iterable

@@ -25,7 +25,10 @@ _SHELL = b"""<!doctype html>
 </body>
 </html>
 """
-_POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'"
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'"
+)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
