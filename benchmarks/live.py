@@ -111,7 +111,7 @@ def main() -> None:
         application = Application(Runs({"": folder / "run"}))
         environ = {"PATH_INFO": "/content", "QUERY_STRING": "run=run", "REQUEST_METHOD": "GET"}
         begin = time.perf_counter()
-        size = sum(map(len, application(environ, lambda status, headers: None)))
+        size = sum(map(len, application(environ, lambda *_: None)))
         rows.append(
             ("page of a run of 2,000 pictures, s and kB", f"{time.perf_counter() - begin:.2f}, {size / 1000:.0f}")
         )
