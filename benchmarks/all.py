@@ -19,6 +19,7 @@ from table import add_options
 HERE = Path(__file__).parent
 SCRIPTS = (
     "start",
+    "live",
     "overhead",
     "drawing",
     "fit",

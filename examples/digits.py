@@ -77,6 +77,7 @@ def main() -> None:
     accuracy = float(trainer.callback_metrics["val_accuracy"])
     print(f"\nvalidation accuracy {accuracy:.1%}")
     print(f"watch it:  tensorboard --samples_per_plugin images=1000 --logdir {arguments.output}")
+    print("           its tab Visualizations has all pictures of all runs under one slider")
     print(f"report:    {report.path}")
 
 

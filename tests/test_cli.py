@@ -50,6 +50,12 @@ def test_an_output_that_cannot_be_written_is_no_traceback(log_dir: Path, capsys:
     assert "file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_comparison_takes_two_to_six_runs(log_dir: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
+    assert main(["compare", *[str(log_dir)] * count]) == 2
+    assert "expected 2 to 6" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["unknown"], ["report"]])
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -65,21 +71,27 @@ def test_it_runs_as_a_program(log_dir: Path) -> None:
     assert done.stdout.strip().endswith("report.html")
 
 
-@pytest.mark.parametrize("command", ["--help", "report"])
-def test_neither_torch_nor_lightning_is_loaded(command: str, log_dir: Path) -> None:
+@pytest.mark.parametrize("command", ["--help", "report", "compare", "strip"])
+def test_neither_torch_nor_lightning_is_loaded(command: str, log_dir: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from vis_callbacks.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: print(*sys.modules, file=sys.stderr)"
     )
-    arguments = [command] if command == "--help" else [command, str(log_dir)]
+    more = {
+        "--help": [],
+        "report": [str(log_dir)],
+        "compare": [str(log_dir), str(log_dir), "-o", str(tmp_path / "both.html")],
+        "strip": [str(log_dir), "--row", "Filters/conv1", "-o", str(tmp_path / "strip.webp")],
+    }
+    arguments = [command, *more[command]]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     loaded = set(done.stderr.split())
     assert "vis_callbacks.cli" in loaded
     assert loaded & {"torch", "torchvision", "pytorch_lightning", "lightning", "matplotlib"} == set()
     assert loaded & {"vis_callbacks.run", "vis_callbacks.model", "vis_callbacks.callback"} == set()
-    assert command == "report" or loaded & {"numpy", "PIL", "jinja2"} == set()
+    assert command != "--help" or loaded & {"numpy", "PIL", "jinja2"} == set()
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(log_dir: Path) -> None:

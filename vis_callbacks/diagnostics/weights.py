@@ -86,7 +86,9 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _norm(tensor: Tensor) -> Tensor:
-    found: Tensor = torch.linalg.vector_norm(tensor.detach(), dtype=None if tensor.is_complex() else torch.float32)
+    # Sums of squares of half precision are too large for it.
+    wide = {torch.float16: torch.float32, torch.bfloat16: torch.float32}.get(tensor.dtype)
+    found: Tensor = torch.linalg.vector_norm(tensor.detach(), dtype=wide)
     return found
 
 

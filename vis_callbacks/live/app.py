@@ -17,7 +17,7 @@ _PICTURES = {".png": "image/png", ".jpg": "image/jpeg"}
 _FOR_EVER = "private, max-age=31536000, immutable"
 
 
-class RequestError(Exception):
+class RefusedError(Exception):
     """A request that cannot be answered.
 
     Args:
@@ -57,7 +57,7 @@ class Application:
         path = "/" + str(environ.get("PATH_INFO", "")).rsplit("/", 1)[-1]
         try:
             answer = self._answer(path, parse_qs(str(environ.get("QUERY_STRING", ""))))
-        except RequestError as refusal:
+        except RefusedError as refusal:
             answer = _json({"error": str(refusal)}, status=refusal.status)
         except Exception as error:
             answer = _json({"error": f"{type(error).__name__}: {error}"}, status="500 Internal Server Error")
@@ -79,7 +79,7 @@ class Application:
             return "200 OK", _KINDS[file.suffix], file.read_bytes(), "no-cache"
         if path in self._answers:
             return self._answers[path](query)
-        raise RequestError("404 Not Found", "there is nothing at this address")
+        raise RefusedError("404 Not Found", "there is nothing at this address")
 
     def _changes(self, query: dict[str, list[str]]) -> "Answer":
         """Whether anything was written since a token, and the runs that there are now."""
@@ -102,7 +102,7 @@ class Application:
         try:
             return "200 OK", _PICTURES[file.suffix], file.read_bytes(), _FOR_EVER
         except OSError as error:
-            raise RequestError("404 Not Found", f"the picture could not be read: {error.strerror or error}") from None
+            raise RefusedError("404 Not Found", f"the picture could not be read: {error.strerror or error}") from None
 
     def _strip(self, query: dict[str, list[str]]) -> "Answer":
         from vis_callbacks.live.strip import KINDS, strip
@@ -110,19 +110,20 @@ class Application:
         (run,) = self._chosen(query)[:1]
         kind = query.get("kind", ["webp"])[0]
         if f".{kind}" not in KINDS:
-            raise RequestError("404 Not Found", f"found kind={kind}, expected one of {', '.join(KINDS)}")
+            raise RefusedError("404 Not Found", f"found kind={kind}, expected one of {', '.join(KINDS)}")
         try:
             return "200 OK", f"image/{kind}", strip(run.store, query.get("row", [""])[0], f".{kind}"), "no-store"
         except ValueError as error:
-            raise RequestError("404 Not Found", str(error)) from None
+            raise RefusedError("404 Not Found", str(error)) from None
 
     def _chosen(self, query: dict[str, list[str]]) -> list[Run]:
         known = self.runs.all()
         names = query.get("run", [])
         missing = [name for name in names if name not in known]
         if not names or missing:
-            lost = ", ".join(missing)
-            raise RequestError("404 Not Found", f"no run {lost}: it was deleted, or is below another folder")
+            raise RefusedError(
+                "404 Not Found", f"no run {', '.join(missing)}: it was deleted, or is below another folder"
+            )
         return [known[name] for name in names]
 
 
@@ -134,7 +135,7 @@ def _inside(store: Path, name: str) -> Path:
     """Return the path of a picture of a store.
 
     Raises:
-        RequestError: If it is no picture, or leads out of the store.
+        RefusedError: If it is no picture, or leads out of the store.
     """
     try:
         root = store.resolve()
@@ -143,7 +144,7 @@ def _inside(store: Path, name: str) -> Path:
             return file
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
         pass
-    raise RequestError("404 Not Found", "no such picture in this store")
+    raise RefusedError("404 Not Found", "no such picture in this store")
 
 
 def _token(runs: Sequence[Run]) -> str:

@@ -151,12 +151,12 @@ def _evidence(history: History, album: Album, sections: Sequence[Section], run: 
         row, key = next((keys[tag] for tag in finding.rows if tag in keys), (None, ""))
         picture, address = None, {}
         if row is not None:
-            files = {at: one.file for at, one in row.pictures.items() if one.file is not None}
-            shown = {at: album.index[file] for at, file in files.items() if file in album.index}
+            shown = {
+                at: album.index[one.file] for at, one in row.pictures.items() if one.file and one.file in album.index
+            }
             last = finding.last_epoch
             inside = [at for at in shown if last is None or history.events[at].epoch <= last]
-            if shown:
-                at = max(inside or shown)
+            for at in (inside or list(shown))[-1:]:
                 picture = shown[at]
                 address = {"epoch": str(history.events[at].epoch), "row": key}
         found.append(Evidence(finding, picture, address))
