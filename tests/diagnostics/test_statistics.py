@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from vis_callbacks.diagnostics.statistics import lower_bound, mcnemar, upper_bound
+from vis_callbacks.diagnostics.statistics import lower_bound, mcnemar, surely_above, surely_below, upper_bound
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (1, 10), (9, 10), (10, 10), (37, 160), (490, 500)])
@@ -12,6 +12,9 @@ def test_bounds_are_those_of_scipy(successes: int, trials: int) -> None:
     assert lower_bound(successes, trials) == pytest.approx(theirs.low, abs=1e-9)
     theirs = binomtest(successes, trials, alternative="less").proportion_ci(0.99, "exact")
     assert upper_bound(successes, trials) == pytest.approx(theirs.high, abs=1e-9)
+    for share in (0.05, 0.3, 0.5, 0.9):
+        assert surely_above(successes, trials, share) == (lower_bound(successes, trials) > share)
+        assert surely_below(successes, trials, share) == (upper_bound(successes, trials) < share)
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 0), (5, 0), (61, 10), (3, 20)])

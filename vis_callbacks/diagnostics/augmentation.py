@@ -14,7 +14,7 @@ def judge(facts: Facts) -> Verdict | None:
     """Compare the accuracy of validation with that of the last training steps."""
     share, count = facts.train.tail
     validation = facts.validation
-    if validation is None or min(count, validation.answers) < ANSWERS:
+    if validation is None or min(count, validation.answers) < ANSWERS or validation.accuracy - share <= GAP:
         return None
     gap = lower_bound(validation.right, validation.answers) - upper_bound(round(share * count), count)
     if gap <= GAP:

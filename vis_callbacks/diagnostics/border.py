@@ -4,7 +4,7 @@ from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import border
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
-from vis_callbacks.diagnostics.statistics import lower_bound
+from vis_callbacks.diagnostics.statistics import surely_above
 
 SHARE = 0.7
 OF_TAIL = 0.9
@@ -14,7 +14,8 @@ TRIED = 100
 def judge(facts: Facts) -> Verdict | None:
     """Look whether the outermost ring of the image tells the class."""
     border, (tail, answers) = facts.border, facts.train.tail
-    if not answers or border.tried < TRIED or lower_bound(border.right, border.tried) <= max(SHARE, OF_TAIL * tail):
+    least = max(SHARE, OF_TAIL * tail)
+    if not answers or border.tried < TRIED or not surely_above(border.right, border.tried, least):
         return None
     return Verdict(
         "alarm",

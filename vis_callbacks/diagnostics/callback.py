@@ -1,7 +1,7 @@
 """The callback that says what is wrong with a training."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +100,7 @@ class Diagnostics(VisualizationCallback):
 
         self._watch.batch_start(stage, part, batch, find_network, measured=_is_due(epoch))
 
-    def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: frozenset[int]) -> None:
+    def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: Callable[[], frozenset[int]]) -> None:
         """Learn from a step."""
         if self._watch is not None:
             if self._watch.steps == 0 and stage == "train":

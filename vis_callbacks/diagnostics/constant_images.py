@@ -4,7 +4,7 @@ from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import both_sets
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
-from vis_callbacks.diagnostics.statistics import lower_bound
+from vis_callbacks.diagnostics.statistics import surely_above
 
 SHARE = 0.005
 ALARM = 0.05
@@ -13,7 +13,7 @@ ALARM = 0.05
 def judge(facts: Facts) -> Verdict | None:
     """Count images whose pixels are all the same."""
     for stage, found in facts.stages.items():
-        if found.images and lower_bound(found.constant, found.images) > SHARE:
+        if found.images and surely_above(found.constant, found.images, SHARE):
             share = found.constant / found.images
             return Verdict(
                 "alarm" if share >= ALARM else "note",

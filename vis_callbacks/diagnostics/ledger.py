@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from vis_callbacks.diagnostics.facts import StageFacts
 
-MOST_IMAGES = 2000
+MOST_IMAGES = 1000
 """Images of an epoch whose statistics are measured."""
 
 _KEPT, _KEPT_BYTES = 160, 64 * 2**20
 _DOUBTED = 24
+_MARKED = 640  # images that are looked at for marks, which takes longest
 _GRID = 14
 _LEVELS, _LEAST_RANGE, _PATCH = 16, 4, 4
 _FINE, _COARSE = 64, 4  # up to this edge marks are looked for at each pixel, then at each fourth
@@ -59,7 +60,8 @@ class Ledger:
         self.image_labels.append(labels.detach())
         if self.range is None:
             self.range = float(images.amin()), float(images.amax())
-        self.marks.append(mark_keys(images, *self.range))
+        if self.images <= _MARKED:
+            self.marks.append(mark_keys(images, *self.range))
         self._keep(images, labels)
 
     def add_answers(self, logits: Tensor, labels: Tensor, images: Tensor) -> None:

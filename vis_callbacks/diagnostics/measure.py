@@ -12,7 +12,7 @@ from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
 from vis_callbacks.diagnostics.facts import Facts, LayerFacts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.places import place_facts
-from vis_callbacks.diagnostics.statistics import lower_bound
+from vis_callbacks.diagnostics.statistics import surely_above
 from vis_callbacks.diagnostics.watch import TrainingWatch
 
 _LEAST_IMAGES = 32
@@ -67,7 +67,7 @@ def measure(
         # Those of validation may be wrong in a way that silences channels.
         images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)
         layers, plain = passes.layer_facts(model, images)
-        if place.marked is not None or lower_bound(place.right, place.tried) > _STANDS_OUT:
+        if place.marked is not None or surely_above(place.right, place.tried, _STANDS_OUT):
             place = replace(place, share=passes.margin_taken(model, images, labels, plain, place))
     leaked, keyed = _leaks(watch)
     classes = tuple(samples.class_name(number) for number in range(train.classes))

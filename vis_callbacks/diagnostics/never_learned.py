@@ -4,7 +4,7 @@ from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
-from vis_callbacks.diagnostics.statistics import upper_bound
+from vis_callbacks.diagnostics.statistics import surely_below
 
 IMAGES = 10
 SHARE = 0.3
@@ -18,7 +18,7 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     for number, row in enumerate(stage.confusion):
         count, right = sum(row), row[number]
-        if count < IMAGES or upper_bound(right, count) >= SHARE * accuracy:
+        if count < IMAGES or not surely_below(right, count, SHARE * accuracy):
             continue
         seen = facts.train.labels[number]
         of_train = facts.train.confusion[number] if facts.train.confusion else ()

@@ -65,11 +65,10 @@ def _log_likelihoods(known: Tensor, classes: Tensor, asked: Tensor, count: int) 
 
 def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
     """Return the window with the mark that tells a class best; the mark's own place if there is one."""
-    marks, labels, keys = (
-        torch.cat(ledger.marks).cpu(),
-        torch.cat(ledger.image_labels).cpu(),
-        torch.cat(ledger.keys).cpu(),
-    )
+    if not ledger.marks:
+        return window
+    marks = torch.cat(ledger.marks).cpu()
+    labels, keys = (torch.cat(some).cpu()[: len(marks)] for some in (ledger.image_labels, ledger.keys))
     # Of images that are the same, the first counts.
     places = {key: place for place, key in reversed(list(enumerate(map(tuple, keys.tolist()))))}
     single = torch.tensor(sorted(places.values()))

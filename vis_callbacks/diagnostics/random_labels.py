@@ -4,7 +4,7 @@ from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import doubted
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
-from vis_callbacks.diagnostics.statistics import upper_bound
+from vis_callbacks.diagnostics.statistics import surely_below
 
 LEAST, SHARE = 20, 0.04
 CLASSES = 5
@@ -16,7 +16,7 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     for stage, found in facts.stages.items():
         doubted, total = found.doubted, found.answers
-        if doubted < max(LEAST, SHARE * total) or upper_bound(found.second, doubted) >= 1 / 3:
+        if doubted < max(LEAST, SHARE * total) or not surely_below(found.second, doubted, 1 / 3):
             continue
         # Of random labels some are right by chance.
         wrong = doubted / total * len(facts.classes) / (len(facts.classes) - 1)

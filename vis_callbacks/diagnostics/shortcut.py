@@ -4,7 +4,7 @@ from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import place, where_is
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
-from vis_callbacks.diagnostics.statistics import lower_bound
+from vis_callbacks.diagnostics.statistics import surely_above
 
 SHARE = 0.7
 OF_TAIL = 0.9
@@ -31,8 +31,8 @@ def judge(facts: Facts) -> Verdict | None:
                 f"{facts.name(found.marked)}, and in {found.elsewhere} of other classes.{used} {remedy}",
                 (found.marked,),
             )
-    bound = lower_bound(found.right, found.tried)
-    if answers and found.tried >= TRIED and bound > max(SHARE, OF_TAIL * tail):
+    least = max(SHARE, OF_TAIL * tail)
+    if answers and found.tried >= TRIED and surely_above(found.right, found.tried, least):
         return Verdict(
             "alarm",
             f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by "

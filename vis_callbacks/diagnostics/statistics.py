@@ -28,6 +28,21 @@ def upper_bound(successes: int, trials: int, confidence: float = 0.99) -> float:
     return 1.0 - lower_bound(trials - successes, trials, confidence)
 
 
+def surely_above(successes: int, trials: int, share: float, confidence: float = 0.99) -> bool:
+    """Whether the lower bound of a share is above another share.
+
+    Example:
+        >>> surely_above(9, 10, 0.5), surely_above(6, 10, 0.5)
+        (True, False)
+    """
+    return successes > share * trials and _at_least(successes, trials, share) < 1 - confidence
+
+
+def surely_below(successes: int, trials: int, share: float, confidence: float = 0.99) -> bool:
+    """Whether the upper bound of a share is below another share."""
+    return surely_above(trials - successes, trials, 1 - share, confidence)
+
+
 def mcnemar(better: int, worse: int) -> float:
     """Return the exact probability of so many changes for the better if both kinds were equally likely.
 

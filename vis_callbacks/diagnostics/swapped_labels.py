@@ -4,7 +4,7 @@ from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
-from vis_callbacks.diagnostics.statistics import lower_bound
+from vis_callbacks.diagnostics.statistics import surely_above
 
 IMAGES = 10
 SHARE = 0.5
@@ -19,7 +19,7 @@ def judge(facts: Facts) -> Verdict | None:
                 if min(rows[first], rows[second]) < IMAGES:
                     continue
                 there, back = found.confusion[first][second], found.confusion[second][first]
-                if min(lower_bound(there, rows[first]), lower_bound(back, rows[second])) <= SHARE:
+                if not (surely_above(there, rows[first], SHARE) and surely_above(back, rows[second], SHARE)):
                     continue
                 a, b = facts.name(first), facts.name(second)
                 other = facts.train if stage == "validation" else facts.validation

@@ -53,6 +53,7 @@ class TrainingWatch:
         self._outputs: list[Any] = []
         self._handle: Any = None
         self._network: tuple[nn.Module, int] | None = None
+        self._hooked = False
 
     def start(self, module: nn.Module, optimized: frozenset[int]) -> None:
         """Remember the weights at the start of the training."""
@@ -71,6 +72,7 @@ class TrainingWatch:
         self.stop()
         if self._network is None:
             self._network = find_network()
+            self._hooked = self._network is not None and not _is_compiled(self._network[0])
         classes = 0 if self._network is None else self._network[1]
         found = read_batch(self._reader, batch, classes or None)
         labels = found.labels
@@ -92,25 +94,25 @@ class TrainingWatch:
             ledger.classes = max(ledger.classes, int(labels.max()) + 1)
         ledger.add_images(found.images, labels)
         self._batch = stage, found.images, labels
-        if self._network is not None and not _is_compiled(self._network[0]):
+        if self._network is not None and self._hooked:
             self._handle = self._network[0].register_forward_hook(
                 lambda _module, _inputs, output: self._outputs.append(output)
             )
 
-    def batch_end(self, stage: str, module: nn.Module, outputs: Any, optimized: frozenset[int]) -> None:
+    def batch_end(self, stage: str, module: nn.Module, outputs: Any, optimized: Callable[[], frozenset[int]]) -> None:
         """Learn from what the step did with the batch.
 
         Args:
             stage: ``"train"`` or ``"validation"``.
             module: The user's module.
             outputs: What the step returned.
-            optimized: Identities of the parameters that an optimizer has.
+            optimized: Returns the identities of the parameters that an optimizer has.
         """
         batch, given = self._batch, self._outputs
         self.stop()
         if stage == "train":
             if self.weights is not None and (self.steps < 3 or self.steps % _LOOKS == 0):
-                self.weights.look(module, optimized)
+                self.weights.look(module, optimized())
             self.steps += 1
         if batch is None or batch[0] != stage or len(given) != 1 or self._network is None:
             return

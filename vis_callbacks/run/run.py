@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -258,7 +259,7 @@ class Run:
         if is_fitting(trainer) and not trainer.sanity_checking:
             for name, one in self._watching(trainer):
                 with self._watched(trainer, name, one):
-                    one.batch_ends(stage, module, outputs, optimized_parameters(trainer))
+                    one.batch_ends(stage, module, outputs, partial(optimized_parameters, trainer))
         self._settle(trainer, module, final=False)
         # Connected processes must communicate to know whether there are enough samples: after 1, 2, 4, 8, ... batches.
         alone = not (self._processes.connected and self._batches & (self._batches - 1))

@@ -27,8 +27,8 @@ class Watcher(Protocol):
     ) -> None:
         """Look at a batch of an epoch, before its step; batches of one pass have the same `part`."""
 
-    def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: frozenset[int]) -> None:
-        """Look at what a step returned."""
+    def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: Callable[[], frozenset[int]]) -> None:
+        """Look at what a step returned; `optimized` returns which parameters optimizers have."""
 
     def training_ends(self, epoch: int) -> None:
         """Say what is left to say."""
