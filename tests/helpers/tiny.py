@@ -47,10 +47,10 @@ class Net(nn.Module):
     def branch(self, x: Tensor) -> Tensor:
         maps = torch.relu(self.bn2(self.conv2(x)))
         # Each place of a large image looking at each other would take gigabytes.
-        small = maps if maps.shape[-1] <= SIDE else nn.functional.adaptive_avg_pool2d(maps, SIDE)
+        small = nn.functional.adaptive_avg_pool2d(maps, SIDE)
         tokens = small.flatten(2).transpose(1, 2)
         seen = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).transpose(1, 2).view_as(small)
-        return maps + (seen if small is maps else nn.functional.interpolate(seen, maps.shape[-2:]))
+        return maps + nn.functional.interpolate(seen, maps.shape[-2:])
 
 
 class Shapes(Dataset[tuple[Tensor, Tensor]]):

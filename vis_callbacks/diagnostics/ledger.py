@@ -45,13 +45,15 @@ class Ledger:
     doubted: list[tuple[float, Tensor, int, int]] = field(default_factory=list)
     images: int = 0
     range: tuple[float, float] | None = None
+    shape: tuple[int, ...] = ()
 
     def add_images(self, images: Tensor, labels: Tensor) -> None:
         """Look at a batch of images ``(N, C, H, W)`` with labels ``(N,)``."""
         self.labels.append(labels.detach())
-        if not self.measured or self.images >= MOST_IMAGES:
+        other = bool(self.thumbnails) and images.shape[1:] != self.shape
+        if not self.measured or self.images >= MOST_IMAGES or other:
             return
-        images = images.detach().float()
+        images, self.shape = images.detach().float(), images.shape[1:]
         self.images += len(images)
         self.means.append(images.mean(dim=(2, 3)))
         self.deviations.append(images.flatten(1).std(dim=1))

@@ -32,7 +32,7 @@ def surely_above(successes: int, trials: int, share: float, confidence: float = 
     """Whether the lower bound of a share is above another share.
 
     Example:
-        >>> surely_above(9, 10, 0.5), surely_above(6, 10, 0.5)
+        >>> surely_above(10, 10, 0.5), surely_above(6, 10, 0.5)
         (True, False)
     """
     return successes > share * trials and _at_least(successes, trials, share) < 1 - confidence

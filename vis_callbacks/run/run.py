@@ -443,7 +443,8 @@ class Run:
             intervals=validation_intervals(trainer),
             development=fast,
         )
-        nothing = [one for one in self.techniques if one not in self._shown]
+        # Those that watch show nothing where nothing is wrong.
+        nothing = [one for one in self.techniques if one not in self._shown and not isinstance(one, Watcher)]
         found = {one: why_nothing(one.schedule, one.uses_samples, outcome) for one in nothing}
         return {one: why for one, why in found.items() if why}
 
