@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Frame, Page, expect
 
+from tests.helpers.board import get, tensorboard
 from tests.helpers.browser import Visit, launched, needs_browser, visit
-from tests.helpers.tensorboard import get, tensorboard
 from tests.report.stores import record, small_run, squares
 
 pytestmark = [needs_browser, pytest.mark.slow]

@@ -116,6 +116,8 @@ def test_a_model_of_hugging_face(kind: str) -> None:
     model.set_attn_implementation("eager")
     with torch.no_grad():
         expected = model(images, output_attentions=True).attentions
+    if expected[-1] is None:
+        pytest.skip(f"{kind} of this version does not return its attention")
     expect_equal(found, expected[-1])
     expect_equal(attention(model, images), expected[-1])
 
