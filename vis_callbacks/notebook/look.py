@@ -163,8 +163,8 @@ def look(
         >>> from vis_callbacks import GradCAM, Saliency
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
         >>> seen = look(net, torch.rand(2, 3, 16, 16), [GradCAM(), Saliency(targets="dog")], class_names=["cat", "dog"])
-        >>> [panel.name for panel in seen.panels], seen.panels[3].caption[:7]
-        (['sample_0', 'sample_1', 'sample_0', 'sample_1'], 'for dog')
+        >>> [panel.name for panel in seen.panels]
+        ['sample_0', 'sample_1', 'sample_0', 'sample_1']
     """
     techniques = [callbacks] if isinstance(callbacks, VisualizationCallback) else list(callbacks)
     for one in techniques:
