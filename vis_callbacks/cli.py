@@ -251,10 +251,12 @@ def _technique(name: str) -> "type[VisualizationCallback]":
 def _load(model: "nn.Module", path: Path) -> None:
     import torch
 
+    from vis_callbacks.errors import brief
+
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"weights {str(path)!r} cannot be read: {type(error).__name__}") from error
+        raise ValueError(f"weights {str(path)!r} cannot be read: {brief(error)}") from error
     values = found.get("state_dict", found)
     # The model of a Lightning module is one of its attributes.
     heads = {name.partition(".")[0] for name in values}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers import tiny
-from vis_callbacks import ConfigurationError, DefaultSuite, Diagnostics, Report, VisualizationWarning
+from vis_callbacks import ConfigurationError, DefaultSuite, Diagnostics, Report, Saliency, VisualizationWarning
 from vis_callbacks.report.html import write_report
 
 
@@ -222,6 +222,14 @@ def test_what_it_cannot_watch_is_one_warning(tmp_path: Path) -> None:
         trainer = fit(tmp_path, diagnostics)
     assert trainer.state.finished
     assert len([one for one in told if "cannot watch" in str(one.message)]) == 1
+
+
+def test_batches_without_images_are_told_by_others(tmp_path: Path) -> None:
+    rows = TensorDataset(torch.rand(16, 6), torch.arange(16) % 4)
+    with pytest.warns(VisualizationWarning) as told:
+        fit(tmp_path, Saliency(), Diagnostics(), module=tiny.module(net=nn.Linear(6, 4)), train=rows, validation=rows)
+    (one,) = [warning for warning in told if issubclass(warning.category, VisualizationWarning)]
+    assert "cannot watch" not in str(one.message)
 
 
 def test_an_unknown_check_is_refused() -> None:

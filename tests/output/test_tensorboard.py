@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from importlib import import_module
@@ -12,10 +13,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.helpers import tiny
 from vis_callbacks import ClassAppearance, Event, Filters, Panel, Report, Saliency, Tile, VisualizationCallback
+from vis_callbacks.output.destinations import Destinations
+from vis_callbacks.output.record import Record
+from vis_callbacks.output.writer import Output
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -202,3 +207,25 @@ def test_the_caption_says_the_epoch_which_tensorboard_does_not_know(tmp_path: Pa
     assert len(set(pictures)) == 3
     stored = {file.read_bytes() for file in tiny.files_of(tmp_path, tiny.records(tmp_path))}
     assert len(stored) == 1
+
+
+def test_a_finding_is_written_when_it_is_new_and_not_when_its_numbers_change(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="")
+    output = Output(tmp_path, [logger])
+    output.put(0, Record("A/one", "A", 0, 0), Panel("one", Tile(torch.zeros(1, 4, 4))), Destinations(), None, {})
+    one = {"check": "scale", "severity": "note", "rows": [], "first_epoch": 1, "last_epoch": 1}
+    alarm = {**one, "severity": "alarm"}
+    for step in (
+        {"findings": [{**one, "sentence": "3 of 10"}]},
+        {"findings": [{**one, "sentence": "4 of 12"}]},
+        {"findings": [{**alarm, "sentence": "9 of 12"}]},
+        {"findings": [{**alarm, "sentence": "9 of 13"}]},
+    ):
+        output.tell({"checked": ["scale"], **step})
+    assert output.drain(60)
+    logger.experiment.flush()
+    found = EventAccumulator(str(logger.log_dir), size_guidance={"tensors": 0}).Reload()
+    texts = [one.tensor_proto.string_val[0].decode() for one in found.Tensors("visualizations/findings/text_summary")]
+    assert ["3 of 10" in texts[0], "9 of 12" in texts[1], len(texts)] == [True, True, 2]
+    stored = json.loads((tmp_path / "visualizations" / "findings.json").read_text())
+    assert stored["findings"][0]["sentence"] == "9 of 13"

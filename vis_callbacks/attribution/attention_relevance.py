@@ -9,7 +9,9 @@ from vis_callbacks.model.features import feature_info
 
 
 @guarded
-def attention_relevance(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+def attention_relevance(
+    model: nn.Module, images: Tensor, targets: Targets = None, *, chunk_size: int | None = None
+) -> Tensor:
     """Follow a class back through all layers: by what is positive of each weight of attention times its gradient.
 
     Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
@@ -20,6 +22,7 @@ def attention_relevance(model: nn.Module, images: Tensor, targets: Targets = Non
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0: the map of the first layer's tokens, bilinearly resized. All zero where no
@@ -36,7 +39,8 @@ def attention_relevance(model: nn.Module, images: Tensor, targets: Targets = Non
         torch.Size([2, 1, 32, 32])
     """
     feature_info(model, images)
-    seen = trace_in_chunks(model, images, targets, input_gradient=True, attention=AttentionReads(gradients=True))
+    reads = AttentionReads(gradients=True)
+    seen = trace_in_chunks(model, images, targets, input_gradient=True, attention=reads, chunk_size=chunk_size)
     return attention_relevance_from_trace(seen, model)
 
 

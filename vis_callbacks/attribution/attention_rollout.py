@@ -9,7 +9,9 @@ from vis_callbacks.model.features import feature_info
 
 
 @guarded
-def attention_rollout(model: nn.Module, images: Tensor, targets: object = None) -> Tensor:
+def attention_rollout(
+    model: nn.Module, images: Tensor, targets: object = None, *, chunk_size: int | None = None
+) -> Tensor:
     """Follow attention from the token that the logits read back through all layers to the image.
 
     Each layer passes on half of what a token has by its residual, half by the mean over the heads of its weights. Where
@@ -21,6 +23,7 @@ def attention_rollout(model: nn.Module, images: Tensor, targets: object = None) 
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Not used: the map does not depend on a class.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0: the map of the first layer's tokens, bilinearly resized.
@@ -36,9 +39,8 @@ def attention_rollout(model: nn.Module, images: Tensor, targets: object = None) 
     """
     del targets
     feature_info(model, images)
-    return attention_rollout_from_trace(
-        trace_in_chunks(model, images, attention=AttentionReads(everywhere=True)), model
-    )
+    seen = trace_in_chunks(model, images, attention=AttentionReads(everywhere=True), chunk_size=chunk_size)
+    return attention_rollout_from_trace(seen, model)
 
 
 def attention_rollout_from_trace(seen: Trace, model: nn.Module) -> Tensor:

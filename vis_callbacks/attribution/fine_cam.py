@@ -21,7 +21,14 @@ More brings the map nearer to Grad-CAM; of 1 to 4 this has the lowest deletion o
 
 
 @guarded
-def fine_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: str | None = None) -> Tensor:
+def fine_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    layer: str | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> Tensor:
     """Multiply Grad-CAM of a deep layer by the evidence of an earlier layer, position by position.
 
     The deep layer tells the class from others, the earlier one the pixels that count from those beside them: the map
@@ -38,6 +45,7 @@ def fine_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: s
             None for the predicted ones.
         layer: The deep layer; None: the last whose map is fine enough. The other is the last with a position for 8
             pixels.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, 1, H, W)`` float32, at least 0, bilinearly resized. All zero where no evidence is positive.
@@ -54,7 +62,8 @@ def fine_cam(model: nn.Module, images: Tensor, targets: Targets = None, layer: s
     """
     deep = find_layout(model, images, layer)
     fine = fine_layout(model, images)
-    return fine_cam_from_trace(trace_in_chunks(model, images, targets, gradients=[deep, fine]), deep, fine)
+    seen = trace_in_chunks(model, images, targets, gradients=[deep, fine], chunk_size=chunk_size)
+    return fine_cam_from_trace(seen, deep, fine)
 
 
 def fine_layout(model: nn.Module, images: Tensor) -> Layout:

@@ -1,6 +1,6 @@
 """Training images that are much harder than validation images."""
 
-from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.check import OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import both_sets
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
@@ -26,6 +26,4 @@ def judge(facts: Facts) -> Verdict | None:
     )
 
 
-CHECK = Check(
-    "augmentation", judge, both_sets, patience=2, silenced_by=("scale", "channel-order", "geometry", "train-eval-gap")
-)
+CHECK = Check("augmentation", judge, both_sets, patience=2, silenced_by=(*OTHER_IMAGES, "train-eval-gap"))

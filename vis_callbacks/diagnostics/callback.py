@@ -59,6 +59,7 @@ class Diagnostics(VisualizationCallback):
         self.checks: list[Check] = [CHECKS[name] for name in CHECKS if name in names]
         self._found: dict[str, Finding] = {}
         self._seen: dict[str, int] = {}
+        self._rows: dict[str, list[str]] = {}
         self._causes: set[str] = set()
         self._measured: Measured | None = None
         self._watch: TrainingWatch | None = None
@@ -71,10 +72,12 @@ class Diagnostics(VisualizationCallback):
         """What stands out, alarms first."""
         return sorted(self._found.values(), key=lambda one: (one.severity != "alarm", one.first_epoch))
 
-    def findings_document(self) -> dict[str, Any]:
-        """Return what stands out as plain values, for the picture store."""
-        rows = [[f"{self.name}/{one.check}/{panel.name}" for panel in one.panels] for one in self.findings]
-        found = [{**one.as_dict(), "rows": tags} for one, tags in zip(self.findings, rows, strict=True)]
+    def findings_document(self, name: str) -> dict[str, Any]:
+        """Return what stands out as plain values, for the picture store; `name` is the first part of the tags."""
+        found = [
+            {**one.as_dict(), "rows": [f"{name}/{row}" for row in self._rows.get(one.check, ())]}
+            for one in self.findings
+        ]
         return {"checked": [check.name for check in self.checks], "findings": found}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -127,7 +130,7 @@ class Diagnostics(VisualizationCallback):
 
     def passes(self, moment: Moment, samples: Samples) -> int:
         """Return about how many images go through the network."""
-        return _PASSES if moment.epoch else 0
+        return _PASSES if moment.epoch and _is_due(moment.epoch) else 0
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Judge the numbers, and show what proves each finding."""
@@ -158,13 +161,15 @@ class Diagnostics(VisualizationCallback):
             self._causes.add(check.name)
         known = self._found.get(check.name)
         first = epoch if known is None else known.first_epoch
-        shown = tuple(check.evidence(measured.exhibits, measured.facts, verdict))
-        finding = Finding(check.name, verdict.severity, verdict.sentence, first, epoch, shown)
+        evidence = check.evidence(measured.exhibits, measured.facts, verdict)
+        shown = tuple(replace(panel, name=f"{check.name}/{panel.name}") for panel in evidence)
+        self._rows[check.name] = [panel.name for panel in shown]
+        finding = Finding(check.name, verdict.severity, verdict.sentence, first, epoch, tuple(evidence))
         self._found[check.name] = finding
         if (known is None or known.severity != verdict.severity) and self._logger is not None:
             say = self._logger.warning if verdict.severity == "alarm" else self._logger.info
             say("Epoch %d, %s %s: %s", epoch, verdict.severity, check.name, verdict.sentence)
-        return [replace(panel, name=f"{check.name}/{panel.name}", caption=panel.caption) for panel in shown]
+        return list(shown)
 
     def _forget_consequences(self) -> None:
         """Take back what another finding explains."""
@@ -179,13 +184,15 @@ class Diagnostics(VisualizationCallback):
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the findings."""
         found = {name: one.as_dict() for name, one in self._found.items()}
-        return {**super().state_dict(), "findings": found, "seen": dict(self._seen), "causes": sorted(self._causes)}
+        kept = {"findings": found, "rows": self._rows, "seen": dict(self._seen), "causes": sorted(self._causes)}
+        return {**super().state_dict(), **kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the findings of a checkpoint."""
         super().load_state_dict(state_dict)
         self._found = {name: Finding(**one) for name, one in state_dict["findings"].items()}
-        self._seen, self._causes = dict(state_dict["seen"]), set(state_dict["causes"])
+        self._rows, self._seen = dict(state_dict["rows"]), dict(state_dict["seen"])
+        self._causes = set(state_dict["causes"])
 
 
 def _is_due(epoch: int) -> bool:

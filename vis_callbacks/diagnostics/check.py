@@ -8,6 +8,12 @@ from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
 from vis_callbacks.panel import Panel
 
+OTHER_IMAGES = ("scale", "channel-order", "geometry")
+"""Checks whose finding explains why images of validation are answered otherwise."""
+
+NOTHING_LEARNED = ("double-softmax", "not-finite", "not-in-optimizer", "no-gradient", "dead-units")
+"""Checks whose finding explains why a network learns little."""
+
 Judgement = Callable[[Facts], Verdict | None]
 Evidence = Callable[[Exhibits, Facts, Verdict], Sequence[Panel]]
 

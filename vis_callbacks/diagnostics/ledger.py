@@ -12,8 +12,12 @@ from vis_callbacks.diagnostics.facts import StageFacts
 MOST_IMAGES = 1000
 """Images of an epoch whose statistics are measured."""
 
+MOST_KEYS = 100_000
+"""Images of an epoch that are compared with those of the other stage."""
+
 _KEPT, _KEPT_BYTES = 160, 64 * 2**20
-_DOUBTED = 24
+_DOUBTED, _CONFIDENT = 24, 0.5
+_MOST_CLASSES = 1000  # of more, no table of answers is made
 _MARKED = 640  # images that are looked at for marks, which takes longest
 _GRID = 14
 _LEVELS, _LEAST_RANGE, _PATCH = 16, 4, 4
@@ -28,12 +32,15 @@ class Ledger:
     Attributes:
         classes: How many classes there are.
         measured: Whether images are looked at, and not only answers.
+        answers: Of each image label (-1: none), answer, second choice, gap between their probabilities, and loss.
+        doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer.
+        kept: Some images of each class.
     """
 
     classes: int
     measured: bool = True
     labels: list[Tensor] = field(default_factory=list)
-    answered: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    answers: list[Tensor] = field(default_factory=list)
     means: list[Tensor] = field(default_factory=list)
     deviations: list[Tensor] = field(default_factory=list)
     thumbnails: list[Tensor] = field(default_factory=list)
@@ -42,23 +49,28 @@ class Ledger:
     image_labels: list[Tensor] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     kept_labels: list[int] = field(default_factory=list)
-    doubted: list[tuple[float, Tensor, int, int]] = field(default_factory=list)
+    doubted: tuple[Tensor, Tensor] | None = None
     images: int = 0
+    keyed: int = 0
+    width: int = 0
     range: tuple[float, float] | None = None
     shape: tuple[int, ...] = ()
 
     def add_images(self, images: Tensor, labels: Tensor) -> None:
         """Look at a batch of images ``(N, C, H, W)`` with labels ``(N,)``."""
         self.labels.append(labels.detach())
-        other = bool(self.thumbnails) and images.shape[1:] != self.shape
-        if not self.measured or self.images >= MOST_IMAGES or other:
+        if not self.measured or (self.shape and images.shape[1:] != self.shape):
             return
         images, self.shape = images.detach().float(), images.shape[1:]
+        if self.keyed < MOST_KEYS:
+            self.keys.append(content_keys(images))
+            self.keyed += len(images)
+        if self.images >= MOST_IMAGES:
+            return
         self.images += len(images)
         self.means.append(images.mean(dim=(2, 3)))
         self.deviations.append(images.flatten(1).std(dim=1))
         self.thumbnails.append(F.adaptive_avg_pool2d(images, _GRID))
-        self.keys.append(content_keys(images))
         self.image_labels.append(labels.detach())
         if self.range is None:
             self.range = float(images.amin()), float(images.amax())
@@ -67,23 +79,16 @@ class Ledger:
         self._keep(images, labels)
 
     def add_answers(self, logits: Tensor, labels: Tensor, images: Tensor) -> None:
-        """Note the outputs ``(N, K)`` for a batch."""
-        logits = logits.detach().float()
-        self.answered.append((logits, labels.detach()))
-        top = logits.softmax(dim=1).topk(2, dim=1)
-        margin = torch.where(top.indices[:, 0] == labels, 0, top.values[:, 0] - top.values[:, 1])
-        least = self.doubted[-1][0] if len(self.doubted) >= _DOUBTED else 0.5
-        if not bool((margin > least).any()):
-            return
-        for index in (margin > least).nonzero()[:, 0].tolist():
-            one = (
-                float(margin[index]),
-                images[index].detach().float().cpu(),
-                int(labels[index]),
-                int(top.indices[index, 0]),
-            )
-            self.doubted.append(one)
-        self.doubted = sorted(self.doubted, key=lambda one: -one[0])[:_DOUBTED]
+        """Note what the outputs ``(N, K)`` for a batch say, in a few numbers for each image."""
+        logits, labels = logits.detach().float(), labels.detach()
+        fits = (labels >= 0) & (labels < logits.shape[1])
+        loss = F.cross_entropy(logits, labels.where(fits, 0), reduction="none")
+        top = logits.softmax(dim=1).topk(min(2, logits.shape[1]), dim=1)
+        gap = top.values[:, 0] - top.values[:, -1]
+        found, second = top.indices[:, 0], top.indices[:, -1]
+        self.width = logits.shape[1]
+        self.answers.append(torch.stack([labels.where(fits, -1), found, second, gap, loss], dim=1))
+        self._doubt(images, labels, found, gap.where(fits & (found != labels), 0))
 
     def facts(self) -> StageFacts:
         """Return the numbers."""
@@ -99,6 +104,15 @@ class Ledger:
             **measured,
         )
 
+    @property
+    def most_doubted(self) -> list[tuple[Tensor, int, int]]:
+        """Images whose label is denied with the most confidence, each with label and answer."""
+        if self.doubted is None:
+            return []
+        images, numbers = (one.cpu() for one in self.doubted)
+        told = [row for row, gap in enumerate(numbers[:, 0].tolist()) if gap > _CONFIDENT]
+        return [(images[row], int(numbers[row, 1]), int(numbers[row, 2])) for row in told]
+
     def _image_facts(self) -> dict[str, Any]:
         means, deviations = torch.cat(self.means).cpu(), torch.cat(self.deviations).cpu()
         usual = float(deviations.median())
@@ -111,28 +125,39 @@ class Ledger:
         }
 
     def _answer_facts(self) -> dict[str, Any]:
-        if not self.answered:
+        if not self.answers:
             return {}
-        logits = torch.cat([one for one, _ in self.answered]).cpu()
-        labels = torch.cat([one for _, one in self.answered]).cpu()
-        fits = (labels >= 0) & (labels < logits.shape[1])
-        logits, labels = logits[fits], labels[fits]
-        if not len(labels):
+        answers = torch.cat(self.answers).cpu()
+        answers = answers[answers[:, 0] >= 0]
+        if not len(answers):
             return {}
-        width = logits.shape[1]
-        found = logits.argmax(dim=1)
-        pairs = torch.bincount(labels * width + found, minlength=width * width).view(width, width)
-        top = logits.softmax(dim=1).topk(min(2, width), dim=1)
-        doubted = (found != labels) & (top.values[:, 0] - top.values[:, -1] > 0.5)
-        late = slice(len(labels) // 2, None)
+        labels, found, second = (column.long() for column in answers[:, :3].T)
+        gap, loss = answers[:, 3], answers[:, 4]
+        doubted = (found != labels) & (gap > _CONFIDENT)
         last = (found == labels)[-max(1, len(labels) // 4) :]
-        return {
-            "confusion": tuple(map(tuple, pairs.tolist())),
-            "cross_entropy": float(F.cross_entropy(logits[late], labels[late])),
+        facts = {
+            "cross_entropy": float(loss[len(labels) // 2 :].mean()),
             "doubted": int(doubted.sum()),
-            "second": int((doubted & (top.indices[:, -1] == labels)).sum()),
+            "second": int((doubted & (second == labels)).sum()),
             "tail": (float(last.float().mean()), len(last)),
         }
+        if self.width <= _MOST_CLASSES:
+            pairs = torch.bincount(labels * self.width + found, minlength=self.width**2)
+            facts["confusion"] = tuple(map(tuple, pairs.view(self.width, self.width).tolist()))
+        return facts
+
+    def _doubt(self, images: Tensor, labels: Tensor, answers: Tensor, gap: Tensor) -> None:
+        """Keep the images whose label is denied with the most confidence. Nothing waits for the device here."""
+        if self.doubted is not None and images.shape[1:] != self.doubted[0].shape[1:]:
+            return
+        numbers = torch.stack([gap, labels.float(), answers.float()], dim=1)
+        worst = gap.topk(min(_DOUBTED, len(gap))).indices
+        pictures, numbers = images.detach().float()[worst], numbers[worst]
+        if self.doubted is not None:
+            pictures, numbers = torch.cat([self.doubted[0], pictures]), torch.cat([self.doubted[1], numbers])
+            worst = numbers[:, 0].topk(min(_DOUBTED, len(numbers))).indices
+            pictures, numbers = pictures[worst], numbers[worst]
+        self.doubted = pictures, numbers
 
     def _keep(self, images: Tensor, labels: Tensor) -> None:
         most = min(_KEPT, max(16, _KEPT_BYTES // max(1, images[0].numel() * 4)))

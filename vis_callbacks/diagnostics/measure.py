@@ -57,7 +57,7 @@ def measure(
     layers: Sequence[LayerFacts] = ()
     repairs: Sequence[RepairFacts] = ()
     batch_statistics = None
-    worse = shown is not None and bool(seen.tail[1]) and seen.tail[0] - shown.accuracy > _GAP
+    worse = shown is not None and bool(shown.answers and seen.tail[1]) and seen.tail[0] - shown.accuracy > _GAP
     if validation is not None and worse and len(validation.kept) >= _LEAST_IMAGES:
         images, labels = torch.stack(validation.kept), torch.tensor(validation.kept_labels)
         plain = passes.answers(model, images)
@@ -132,11 +132,10 @@ def _exhibits(watch: TrainingWatch, samples: Samples, means: Tensor) -> Exhibits
     }
     doubted: Shown | None = None
     answers: tuple[int, ...] = ()
-    found = [one for ledger in (watch.train, watch.validation) if ledger is not None for one in ledger.doubted][:24]
+    ledgers = [ledger for ledger in (watch.train, watch.validation) if ledger is not None]
+    found = next(filter(None, (ledger.most_doubted for ledger in ledgers)), [])
     if found:
-        doubted = Shown(
-            displayed(torch.stack([image for _, image, _, _ in found])), [label for _, _, label, _ in found]
-        )
-        answers = tuple(answer for _, _, _, answer in found)
+        images, labels, answers = zip(*found, strict=True)
+        doubted = Shown(displayed(torch.stack(images)), labels)
     small = displayed(means) if len(means) else means
     return Exhibits(shown, doubted, answers, watch.first_outputs, small)

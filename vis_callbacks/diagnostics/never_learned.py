@@ -1,6 +1,6 @@
 """A class that is not learned."""
 
-from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.check import NOTHING_LEARNED, OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
@@ -38,23 +38,5 @@ def judge(facts: Facts) -> Verdict | None:
     return None
 
 
-CHECK = Check(
-    "never-learned",
-    judge,
-    confusion,
-    patience=2,
-    silenced_by=(
-        "scale",
-        "channel-order",
-        "geometry",
-        "double-softmax",
-        "not-finite",
-        "not-in-optimizer",
-        "no-gradient",
-        "dead-units",
-        "one-answer",
-        "swapped-labels",
-        "missing-class",
-        "no-progress",
-    ),
-)
+_EXPLAINED = ("one-answer", "swapped-labels", "missing-class", "no-progress")
+CHECK = Check("never-learned", judge, confusion, patience=2, silenced_by=(*OTHER_IMAGES, *NOTHING_LEARNED, *_EXPLAINED))

@@ -1,6 +1,6 @@
 """No better than guessing."""
 
-from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.check import NOTHING_LEARNED, Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
@@ -24,10 +24,4 @@ def judge(facts: Facts) -> Verdict | None:
     )
 
 
-CHECK = Check(
-    "no-progress",
-    judge,
-    confusion,
-    patience=2,
-    silenced_by=("double-softmax", "not-finite", "not-in-optimizer", "no-gradient", "growing-weights", "dead-units"),
-)
+CHECK = Check("no-progress", judge, confusion, patience=2, silenced_by=(*NOTHING_LEARNED, "growing-weights"))

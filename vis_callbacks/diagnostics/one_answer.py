@@ -1,6 +1,6 @@
 """One class is nearly the only answer."""
 
-from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.check import NOTHING_LEARNED, OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
@@ -33,17 +33,5 @@ CHECK = Check(
     judge,
     confusion,
     patience=2,
-    silenced_by=(
-        "double-softmax",
-        "not-finite",
-        "not-in-optimizer",
-        "no-gradient",
-        "dead-units",
-        "scale",
-        "channel-order",
-        "geometry",
-        "growing-weights",
-        "no-progress",
-        "train-eval-gap",
-    ),
+    silenced_by=(*NOTHING_LEARNED, *OTHER_IMAGES, "growing-weights", "no-progress", "train-eval-gap"),
 )

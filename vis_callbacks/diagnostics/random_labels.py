@@ -1,6 +1,6 @@
 """Labels that look random."""
 
-from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.check import NOTHING_LEARNED, OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import doubted
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
@@ -29,26 +29,11 @@ def judge(facts: Facts) -> Verdict | None:
     return None
 
 
+_EXPLAINED = ("swapped-labels", "missing-class", "never-learned", "one-answer", "no-progress", "constant-images")
 CHECK = Check(
     "random-labels",
     judge,
     doubted,
     patience=2,
-    silenced_by=(
-        "scale",
-        "channel-order",
-        "geometry",
-        "double-softmax",
-        "not-finite",
-        "not-in-optimizer",
-        "no-gradient",
-        "dead-units",
-        "swapped-labels",
-        "missing-class",
-        "never-learned",
-        "one-answer",
-        "no-progress",
-        "constant-images",
-        "train-eval-gap",
-    ),
+    silenced_by=(*OTHER_IMAGES, *NOTHING_LEARNED, *_EXPLAINED, "train-eval-gap"),
 )

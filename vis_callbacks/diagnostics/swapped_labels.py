@@ -1,6 +1,6 @@
 """Two classes that have each other's labels in one of the sets."""
 
-from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.check import OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
@@ -38,4 +38,4 @@ def judge(facts: Facts) -> Verdict | None:
     return None
 
 
-CHECK = Check("swapped-labels", judge, confusion, silenced_by=("scale", "channel-order", "geometry"))
+CHECK = Check("swapped-labels", judge, confusion, silenced_by=OTHER_IMAGES)

@@ -1,7 +1,6 @@
 """Watches the batches and steps of a training, without any pass of its own."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from vis_callbacks.data.batches import BatchToImages, read_batch
 from vis_callbacks.diagnostics.facts import FirstStep
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.weights import WeightsWatch
+from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.nested import tensors_in
 from vis_callbacks.model.outputs import candidates_in, logits_among
 
@@ -74,7 +74,11 @@ class TrainingWatch:
             self._network = find_network()
             self._hooked = self._network is not None and not _is_compiled(self._network[0])
         classes = 0 if self._network is None else self._network[1]
-        found = read_batch(self._reader, batch, classes or None)
+        try:
+            found = read_batch(self._reader, batch, classes or None)
+        except ConfigurationError:
+            # The callbacks that show images say so.
+            return
         labels = found.labels
         if (
             labels is None
@@ -135,17 +139,20 @@ class TrainingWatch:
 
     def _compare(self, logits: Tensor, labels: Tensor, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else next(iter(tensors_in(outputs)), None)
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or not bool((labels >= 0).all()):
+        if (
+            not isinstance(loss, Tensor)
+            or loss.numel() != 1
+            or not bool(((labels >= 0) & (labels < logits.shape[1])).all())
+        ):
             return
         if self.first_outputs is None:
             self.first_outputs = logits.cpu()
         value = float(loss)
         inside = bool((logits >= 0).all() and (logits <= 1).all())
         sums = bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all())
-        with suppress(Exception):
-            plain, twice = (float(F.cross_entropy(one, labels)) for one in (logits, logits.softmax(dim=1)))
-            size = max(abs(value), 1e-6)
-            self.first_steps.append(FirstStep(inside and sums, abs(value - plain) / size, abs(value - twice) / size))
+        plain, twice = (float(F.cross_entropy(one, labels)) for one in (logits, logits.softmax(dim=1)))
+        size = max(abs(value), 1e-6)
+        self.first_steps.append(FirstStep(inside and sums, abs(value - plain) / size, abs(value - twice) / size))
 
 
 def _is_compiled(module: nn.Module) -> bool:

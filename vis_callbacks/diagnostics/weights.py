@@ -52,13 +52,18 @@ class WeightsWatch:
             module: The module.
             trainable: Which parameters want gradients, by name. None: as they say themselves.
         """
+        same = [
+            (name, one)
+            for name, one in module.named_parameters()
+            if name in self._start and self._start[name].bits.device == one.device
+        ]
+        if not same:
+            return []
+        # All at once: each number that is read waits for the device.
+        changed = torch.stack([_bits(one) != self._start[name].bits for name, one in same]).tolist()
+        norms = torch.stack([torch.stack([self._start[name].norm.double(), _norm(one).double()]) for name, one in same])
         found = []
-        for name, one in module.named_parameters():
-            start = self._start.get(name)
-            if start is None or start.bits.device != one.device:
-                continue
-            before, now = float(start.norm), float(_norm(one))
-            changed = bool(_bits(one) != start.bits)
+        for (name, one), differs, (before, now) in zip(same, changed, norms.tolist(), strict=True):
             found.append(
                 WeightFacts(
                     name=name,
@@ -66,11 +71,11 @@ class WeightsWatch:
                     dimensions=one.ndim,
                     trainable=one.requires_grad if trainable is None else trainable.get(name, True),
                     optimized=id(one) in self._optimized,
-                    changed=changed,
+                    changed=differs,
                     had_gradient=name in self._had_gradient,
                     growth=now / before if before else None,
-                    finite=now == now and now != float("inf"),
-                    virgin=False if changed else _is_virgin(one),
+                    finite=math.isfinite(now),
+                    virgin=False if differs else _is_virgin(one),
                 )
             )
         return found

@@ -34,7 +34,7 @@ Heads = Literal["mean", "each"]
 
 
 @guarded
-def attention(model: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
+def attention(model: nn.Module, images: Tensor, layer: str | None = None, *, chunk_size: int | None = None) -> Tensor:
     """Return how much each token looks at each other: softmax(q k^T) of one layer, fused or not.
 
     Windows of an image are put together again: tokens are in the order of the image, and those of different windows
@@ -46,6 +46,7 @@ def attention(model: nn.Module, images: Tensor, layer: str | None = None) -> Ten
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
         layer: Name of a layer that computes attention, or of one around it; None: the last one.
+        chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
         ``(N, heads, T, T)`` float32; rows sum to 1. Class and register tokens come first. Where there are fewer queries
@@ -69,7 +70,7 @@ def attention(model: nn.Module, images: Tensor, layer: str | None = None) -> Ten
     name = full_name(model, layer)
     found = feature_info(model, images)
     with torch.no_grad():
-        seen = trace_in_chunks(model, images, attention=AttentionReads((name,)))
+        seen = trace_in_chunks(model, images, attention=AttentionReads((name,)), chunk_size=chunk_size)
     call = call_of(seen.attention, name, model)
     placed = placed_calls([call], found, len(images))
     return placed[0].whole() if placed else with_heads(call, len(images)).weights()

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = "visualizations"
-FILES = ("panels.jsonl", "metrics.jsonl", "run.json", "findings.json")
+from vis_callbacks.output.files import FINDINGS, FOLDER, METRICS, PANELS, RUN
 
+_FILES = (PANELS, METRICS, RUN, FINDINGS)
 _FRESH = 2.0  # seconds for which a list counts
 _DEEPEST = 12
 _PASSED_BY = {"checkpoints", "__pycache__"}
@@ -28,11 +28,11 @@ class Run:
 
     def sizes(self) -> tuple[int, ...]:
         """Return how large each file of the store is: lines are only added, so what is new makes it larger."""
-        return tuple(_size(self.store / name) for name in FILES)
+        return tuple(_size(self.store / name) for name in _FILES)
 
     def token(self) -> str:
         """Return a text that is another one once anything was written."""
-        return ".".join(f"{_size(self.store / name):x}-{_changed(self.store / name):x}" for name in FILES)
+        return ".".join(f"{_size(self.store / name):x}-{_changed(self.store / name):x}" for name in _FILES)
 
 
 class Runs:
@@ -105,7 +105,7 @@ def _stores(folder: str, depth: int) -> Iterator[str]:
 
 
 def _is_store(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in FILES[:3])
+    return any((folder / name).is_file() for name in (PANELS, METRICS, RUN))
 
 
 def _is_set_aside(name: str) -> bool:

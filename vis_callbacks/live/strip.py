@@ -52,7 +52,7 @@ def strip(directory: Path | str, tag: str, kind: str) -> bytes:
 
 
 def _row(history: History, tag: str) -> Row:
-    tags = {f"{row.callback}/{row.name}" if row.name else row.callback: row for row in history.rows}
+    tags = {row.tag: row for row in history.rows}
     if tag in tags:
         return tags[tag]
     some = ", ".join(list(tags)[:5]) or "none"

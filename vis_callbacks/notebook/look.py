@@ -3,7 +3,7 @@
 import html
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -26,12 +26,11 @@ from vis_callbacks.model.evidence import find_subject
 from vis_callbacks.model.guard import device_of, seed_all, undisturbed
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.pretrained_cfg import stated_input_size
-from vis_callbacks.model.subject import network_of
+from vis_callbacks.model.subject import Forward, Subject, network_of
 from vis_callbacks.notebook.figure import PictureFigure
 from vis_callbacks.output.destinations import Destinations
-from vis_callbacks.output.record import Record
 from vis_callbacks.output.render import render
-from vis_callbacks.output.writer import Output
+from vis_callbacks.output.writer import Output, record_of
 from vis_callbacks.panel import Panel
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run.technique import Watcher
@@ -101,21 +100,7 @@ class Look:
         with tempfile.TemporaryDirectory() as folder:
             output = Output(folder, [])
             for index, (callback, panel) in enumerate(zip(self.callbacks, self.panels, strict=True)):
-                record = Record(
-                    tag=f"{callback}/{panel.name}",
-                    callback=callback,
-                    epoch=0,
-                    step=0,
-                    stage="look",
-                    sample=panel.sample,
-                    label=panel.label,
-                    predicted=panel.predicted,
-                    probability=panel.probability,
-                    caption=panel.caption,
-                    captions=tuple(tile.caption for tile in panel.all_tiles),
-                    scalars=dict(panel.scalars),
-                    right=panel.right,
-                )
+                record = record_of(panel, callback=callback, epoch=0, step=0, stage="look")
                 output.put(index, record, panel, Destinations(tensorboard=False), None, {})
             output.end_event({**self.facts, "model": self.model, "about": self.about, "updated": time.time()})
             output.drain(timeout=600)
@@ -186,9 +171,12 @@ def look(
         samples.normalization,
         samples.pixel_source,
     )
-    made = list(_panels(model, samples, techniques))
+    # To find one may take a pass.
+    forwards = dict.fromkeys(one.forward for one in techniques)
+    subjects = {forward: find_subject(model, forward=forward, images=samples.images) for forward in forwards}
+    made = list(_panels(model, samples, techniques, subjects))
     kinds = {one.name: (type(one).__doc__ or "").split(". ")[0].split("\n\n")[0].rstrip(".") for one in techniques}
-    subject = find_subject(model, images=samples.images)
+    subject = subjects[techniques[0].forward]
     return Look(
         panels=tuple(panel for _, panel in made),
         callbacks=tuple(name for name, _ in made),
@@ -200,7 +188,10 @@ def look(
 
 
 def _panels(
-    model: nn.Module, samples: Samples, techniques: Sequence[VisualizationCallback]
+    model: nn.Module,
+    samples: Samples,
+    techniques: Sequence[VisualizationCallback],
+    subjects: Mapping[Forward, Subject],
 ) -> Iterator[tuple[str, Panel]]:
     """Make the pictures of all techniques under one guard, from passes that those with the same targets share."""
     device = device_of(model)
@@ -209,7 +200,7 @@ def _panels(
     events: list[tuple[VisualizationCallback, Event]] = []
     # Outside of the guard, which seeds: a technique that cannot work says so before any picture is made.
     for technique in techniques:
-        subject = find_subject(model, forward=technique.forward, images=samples.images)
+        subject = subjects[technique.forward]
         if not subject.runs:
             raise SubjectError(subject.problem)
         network = network_of(model, subject, technique.forward)

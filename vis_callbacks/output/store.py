@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vis_callbacks.output.encoding import SUFFIXES, Picture, encode
+from vis_callbacks.output.files import FINDINGS, FOLDER, METRICS, PANELS, RUN
 from vis_callbacks.output.names import slug
 from vis_callbacks.output.record import Record
-
-FOLDER = "visualizations"
-PANELS, METRICS, RUN = "panels.jsonl", "metrics.jsonl", "run.json"
-FINDINGS = "findings.json"
 
 Key = tuple[str, str, int, int]
 """Stage, tag, epoch and step: no two pictures share all four."""

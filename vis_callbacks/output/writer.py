@@ -126,10 +126,11 @@ class Output:
         """Store what stands out, and give it to the loggers when something new does."""
         if found == self._told:
             return
-        known = {finding["sentence"] for finding in (self._told or {}).get("findings", ())}
+        known = {(one["check"], one["severity"]) for one in (self._told or {}).get("findings", ())}
         self._told = found
         self._submit("", lambda: self._store.write_findings(found))
-        fresh = [finding for finding in found["findings"] if finding["sentence"] not in known]
+        # The numbers in a sentence change from epoch to epoch.
+        fresh = [one for one in found["findings"] if (one["check"], one["severity"]) not in known]
         if fresh:
             lines = [f"* **{one['check']}** ({one['severity']}): {one['sentence']}" for one in found["findings"]]
             self.add_text("visualizations/findings", "\n".join(lines))
@@ -198,6 +199,36 @@ class Output:
         if self._sinks is None:
             self._sinks = logger_sinks(self._loggers)
         return self._sinks
+
+
+def record_of(panel: Panel, *, callback: str, epoch: int, step: int, stage: str, seconds: float = 0.0) -> Record:
+    """Return the facts about a panel.
+
+    Args:
+        panel: What is shown.
+        callback: Name of its callback in this run.
+        epoch: See `Record`.
+        step: See `Record`.
+        stage: See `Record`.
+        seconds: What it took.
+    """
+    return Record(
+        tag=f"{callback}/{panel.name}",
+        callback=callback,
+        epoch=epoch,
+        step=step,
+        stage=stage,
+        sample=panel.sample,
+        label=panel.label,
+        predicted=panel.predicted,
+        probability=panel.probability,
+        seconds=round(seconds, 4),
+        caption=panel.caption,
+        captions=tuple(tile.caption for tile in panel.all_tiles),
+        scalars=dict(panel.scalars),
+        right=panel.right,
+        content=panel.content,
+    )
 
 
 def _do_all(tasks: Iterable[Callable[[], object]]) -> None:

@@ -118,7 +118,7 @@ def _section(anchor: str, callback: str, runs: Sequence[History], album: Album) 
 def _card(run: int, row: Row, aspect: float, sparks: tuple[Spark, ...], events: int, album: Album) -> Card:
     frames = tuple(_frame(row.pictures.get(index), album) for index in range(events))
     return Card(
-        key=f"{row.callback}/{row.name}" if row.name else row.callback,
+        key=row.tag,
         name=shorten(row.name or title_of(row.callback), NAME),
         run=run,
         aspect=aspect,

@@ -143,7 +143,7 @@ def _evidence(history: History, album: Album, sections: Sequence[Section], run: 
         for card in section.cards
         if card.run == run
         for row in history.rows
-        if card.key in (f"{row.callback}/{row.name}", row.callback)
+        if card.key == row.tag
         for picture in row.pictures.values()
     }
     found = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FINDINGS = "findings.json"
+from vis_callbacks.output.files import FINDINGS
 
 _MOST = 50
 

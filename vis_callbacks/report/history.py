@@ -71,6 +71,11 @@ class Row:
     name: str
     pictures: Mapping[int, Picture]
 
+    @property
+    def tag(self) -> str:
+        """The tag of its pictures, ``<callback>/<name>``."""
+        return f"{self.callback}/{self.name}" if self.name else self.callback
+
 
 @dataclass(frozen=True)
 class Point:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vis_callbacks.output.store import FOLDER
+from vis_callbacks.output.files import FOLDER
 
 
 def run_names(stores: Sequence[Path]) -> list[str]:

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vis_callbacks.output.files import FOLDER, METRICS, PANELS, RUN
 from vis_callbacks.output.record import Record
-from vis_callbacks.output.store import FOLDER, METRICS, PANELS, RUN
 from vis_callbacks.report.findings import read_findings
 from vis_callbacks.report.history import History, HistoryEvent, Picture, Point, Row, RunInfo, shorten
 

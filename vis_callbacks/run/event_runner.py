@@ -16,7 +16,7 @@ from vis_callbacks.event import Event, Moment, Needs, Share, SharedPass
 from vis_callbacks.model.guard import device_of, seed_all, swapped_weights, undisturbed
 from vis_callbacks.model.refusal import sentence_about
 from vis_callbacks.output.record import Record
-from vis_callbacks.output.writer import Output
+from vis_callbacks.output.writer import Output, record_of
 from vis_callbacks.panel import Panel
 from vis_callbacks.run.distributed import Part
 from vis_callbacks.run.selection import Ready
@@ -195,22 +195,13 @@ class EventRunner:
         technique, moment = ready.technique, self._moment
         with self._timer.time("handing over"):
             for index, (panel, numbers) in enumerate(zip(panels, logged_numbers(ready.name, panels), strict=True)):
-                record = Record(
-                    tag=f"{ready.name}/{panel.name}",
+                record = record_of(
+                    panel,
                     callback=ready.name,
                     epoch=moment.epoch,
                     step=moment.step,
                     stage=moment.stage,
-                    sample=panel.sample,
-                    label=panel.label,
-                    predicted=panel.predicted,
-                    probability=panel.probability,
-                    seconds=round(seconds / len(panels), 4),
-                    caption=panel.caption,
-                    captions=tuple(tile.caption for tile in panel.all_tiles),
-                    scalars=dict(panel.scalars),
-                    right=panel.right,
-                    content=panel.content,
+                    seconds=seconds / len(panels),
                 )
                 self._output.put(index, record, panel, technique.destinations, technique.transform, numbers)
 

@@ -1,7 +1,7 @@
 """What the callbacks of one Trainer share: one leader, fixed samples, one event per moment, one store, one timer."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -45,6 +45,7 @@ from vis_callbacks.run.subjects import Subjects
 from vis_callbacks.run.technique import Technique, Watcher
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
+from vis_callbacks.run.watchers import Watchers
 
 DRAIN_SECONDS = 120.0
 
@@ -115,7 +116,7 @@ class Run:
         self._trained = False
         self._validated = 0
         self._described = False
-        self._blinded: list[object] = []
+        self._watchers = Watchers(self.timer, self.warnings)
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Run":
@@ -150,6 +151,8 @@ class Run:
             while name in self._names.values():
                 name, number = f"{technique.name}_{number}", number + 1
             self._names[technique] = name
+            if isinstance(technique, Watcher):
+                self._watchers.add(name, technique, technique.forward)
         self.subjects.request(technique.forward)
         if technique.uses_samples:
             self.selector.request(technique.sample_request)
@@ -173,6 +176,8 @@ class Run:
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start a fit, validation or test; the model is built. All processes must call this."""
         self._log_dir = log_dir(trainer)
+        # One process tells; a fast development run leaves nothing behind.
+        self._watchers.active = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         self.subjects.start(module)
         self._trained, self._validated, self._overdue, self._batch_pixels = False, 0, [], None
         # A resumed run has shown something before.
@@ -200,9 +205,7 @@ class Run:
         self._trained = True
         self._check_classes(trainer, module)
         self._open_output(trainer, module, fresh=fresh)
-        for name, one in self._watching(trainer):
-            with self._watched(trainer, name, one):
-                one.training_starts(module, optimized_parameters(trainer))
+        self._watchers.training_starts(module, optimized_parameters(trainer))
         self.timer.training_starts()
         self._batches = 0
         if fresh:
@@ -226,10 +229,7 @@ class Run:
         if loader == 0 and is_fitting(trainer) and not trainer.sanity_checking:
             epoch = trainer.current_epoch + 1
             part = epoch if stage == "train" else trainer.global_step
-            for name, one in self._watching(trainer):
-                subject = self.subjects.subject(self._forward_of(one))
-                with self._watched(trainer, name, one):
-                    one.batch_starts(stage, epoch, part, module, batch, subject)
+            self._watchers.batch_starts(stage, epoch, part, module, batch, self.subjects.subject)
         if stage == "train" and self._batch_pixels is None:
             self._batch_pixels = max(
                 (len(images) * pixels_of(images) for images in tensors_in(batch) if images.ndim == 4), default=0
@@ -257,9 +257,7 @@ class Run:
     def batch_end(self, trainer: Trainer, module: LightningModule, stage: str, outputs: Any) -> None:
         """Learn from what the step did with a batch."""
         if is_fitting(trainer) and not trainer.sanity_checking:
-            for name, one in self._watching(trainer):
-                with self._watched(trainer, name, one):
-                    one.batch_ends(stage, module, outputs, partial(optimized_parameters, trainer))
+            self._watchers.batch_ends(stage, module, outputs, partial(optimized_parameters, trainer))
         self._settle(trainer, module, final=False)
         # Connected processes must communicate to know whether there are enough samples: after 1, 2, 4, 8, ... batches.
         alone = not (self._processes.connected and self._batches & (self._batches - 1))
@@ -309,9 +307,7 @@ class Run:
         for one in ready:
             one.technique.left_out = [epoch for epoch in one.technique.left_out if epoch != moment.epoch]
         self._make(ready, moment, trainer, module)
-        for name, watcher in self._watching(trainer):
-            with self._watched(trainer, name, watcher):
-                watcher.training_ends(moment.epoch)
+        self._watchers.training_ends(moment.epoch)
         self.read_metrics(trainer, "train")
 
     def step_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -354,8 +350,7 @@ class Run:
     def finalize(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Write everything to disk. Never raises, runs no pass, and waits for no other process. Idempotent."""
         self.subjects.stop_watching()
-        for _, watcher in self._watching(trainer):
-            watcher.stop_watching()
+        self._watchers.stop()
         # Processes that still wait for this one fail at once.
         self._processes.disconnect()
         self.timer.training_ends()
@@ -378,35 +373,6 @@ class Run:
 
     # What these moments have in common.
 
-    def _watching(self, trainer: Trainer) -> list[tuple[str, Watcher]]:
-        """The callbacks that look at the training as it passes, in the one process that tells."""
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-            return []
-        return [
-            (self._names[one], one) for one in self.techniques if isinstance(one, Watcher) and one not in self._blinded
-        ]
-
-    def _forward_of(self, watcher: Watcher) -> Forward:
-        return next(one.forward for one in self.techniques if id(one) == id(watcher))
-
-    @contextmanager
-    def _watched(self, trainer: Trainer, name: str, watcher: Watcher) -> Iterator[None]:
-        """Let a callback look; one that fails is told once and looks no more."""
-        with self.timer.time(name):
-            try:
-                yield
-            except Exception as error:
-                self._blinded.append(watcher)
-                watcher.stop_watching()
-                self.warnings.warn(name, "cannot watch this training", error, "report it")
-
-    def _tell(self, trainer: Trainer, output: Output) -> None:
-        """Write down what callbacks have found."""
-        found = [watcher.findings_document() for _, watcher in self._watching(trainer)]
-        if found:
-            checked = [name for one in found for name in one["checked"]]
-            output.tell({"checked": checked, "findings": [finding for one in found for finding in one["findings"]]})
-
     def _open_output(self, trainer: Trainer, module: LightningModule, *, fresh: bool) -> None:
         # One process writes; a fast development run leaves nothing behind.
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or self._log_dir is None:
@@ -427,7 +393,8 @@ class Run:
         fit = is_fitting(trainer)
         nothing = {self._names[one]: in_place(why, fit=fit) for one, why in self._reasons(trainer).items()}
         epochs, seconds = trainer.current_epoch, output.thread_seconds
-        self._tell(trainer, output)
+        if (found := self._watchers.findings()) is not None:
+            output.tell(found)
         output.end_event(self._metadata.current(epochs=epochs, thread_seconds=seconds, nothing=nothing))
 
     def _reasons(self, trainer: Trainer) -> dict[Technique, str]:

@@ -36,8 +36,8 @@ class Watcher(Protocol):
     def stop_watching(self) -> None:
         """Leave the module alone. Idempotent."""
 
-    def findings_document(self) -> dict[str, Any]:
-        """Return what was found, as plain values."""
+    def findings_document(self, name: str) -> dict[str, Any]:
+        """Return what was found, as plain values; `name` is that of the callback in this run."""
 
 
 class Technique(Protocol):
