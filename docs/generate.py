@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import mkdocs_gen_files
@@ -14,20 +15,15 @@ from vis_callbacks.event import Moment
 from vis_callbacks.report.titles import title_of
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+from pictures import techniques
+
 WINGS = {
     "attribution": "Attribution: which pixels mattered",
     "inspection": "Inspection: what is inside",
     "synthesis": "Synthesis: which image would the model love",
-    "diagnostics": "Diagnostics: what is wrong",
 }
 SAMPLES = 8
-
-
-def techniques() -> list[type[vc.VisualizationCallback]]:
-    """Return the callbacks that the package exports, but for the bases."""
-    exported = [getattr(vc, name) for name in vc.__all__]
-    bases = (vc.VisualizationCallback, vc.AttributionCallback)
-    return [one for one in exported if isinstance(one, type) and issubclass(one, bases[0]) and one not in bases]
 
 
 def wing_of(kind: type) -> str:

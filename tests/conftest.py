@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # What Lightning, torch and TensorBoard say about small runs on a CPU; whatever else is said fails a test.
 _WELL_KNOWN = (
@@ -31,6 +36,15 @@ _WELL_KNOWN = (
     r"ignore:You defined a `validation_step` but have no `val_dataloader`",
     r"ignore:Found \d+ module\(s\) in eval mode at the start of training",
 )
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A running Chromium."""
+    from tests.helpers.browser import launched  # here: most tests need no browser
+
+    with launched() as browser:
+        yield browser
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,6 +24,7 @@ def test_a_change_of_one_bit_is_seen() -> None:
 
 
 def test_networks_are_virgin_until_they_are_trained() -> None:
+    torch.manual_seed(0)
     nets = {name: timm.create_model(name) for name in ("resnet18", "test_nfnet", "test_efficientnet")}
     plain = nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 9))
     for name, net in {**nets, "plain": plain}.items():

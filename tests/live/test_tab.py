@@ -11,16 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Frame, Page, expect
 
 from tests.helpers.board import get, tensorboard
-from tests.helpers.browser import Visit, launched, needs_browser, visit
+from tests.helpers.browser import Visit, needs_browser, visit
 from tests.report.stores import record, small_run, squares
 
 pytestmark = [needs_browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
-from tests.helpers.browser import Visit, launched, needs_browser, visit
+from tests.helpers.browser import Visit, needs_browser, visit
 from tests.report.stores import FACTS, photograph, record, small_run, squares
 from vis_callbacks.output.store import PictureStore
 from vis_callbacks.report.html import write_report
@@ -16,12 +16,6 @@ pytestmark = needs_browser
 
 PHONE = {"width": 360, "height": 740}
 SCRIPT = "</script><script>document.title = 'owned'</script>"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -108,8 +108,8 @@ def _is_virgin(tensor: Tensor) -> bool | None:
         return None
     apart = values - values.mean()
     kurtosis = float(apart.pow(4).mean() / apart.square().mean().square())
-    # With four standard deviations of what so many numbers give.
+    # With several standard deviations of what so many numbers give; of normal ones it is skewed.
     if abs(kurtosis - _UNIFORM) < 4 * len(values) ** -0.5:
         return True
-    room = 4 * math.sqrt(24 / len(values))
+    room = 6 * math.sqrt(24 / len(values))
     return None if _NORMAL[0] - room <= kurtosis <= _NORMAL[1] + room else False
