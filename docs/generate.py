@@ -14,10 +14,10 @@ from vis_callbacks import Samples, functional
 from vis_callbacks.event import Moment
 from vis_callbacks.report.titles import title_of
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path.insert(0, str(Path(__file__).parent))
 from pictures import techniques
 
+ROOT = Path(__file__).parent.parent
 WINGS = {
     "attribution": "Attribution: which pixels mattered",
     "inspection": "Inspection: what is inside",
