@@ -41,7 +41,7 @@ from vis_callbacks.run.metrics import MetricReader
 from vis_callbacks.run.reasons import Outcome, by_reason, in_one_sentence, in_place, why_nothing
 from vis_callbacks.run.selection import Ready, Spent, select
 from vis_callbacks.run.subjects import Subjects
-from vis_callbacks.run.technique import Technique, Watcher
+from vis_callbacks.run.technique import Finder, Technique, Watcher
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
 
@@ -401,7 +401,7 @@ class Run:
 
     def _tell(self, trainer: Trainer, output: Output) -> None:
         """Write down what callbacks have found."""
-        found = [watcher.findings_document() for _, watcher in self._watching(trainer)]
+        found = [one.findings_document() for _, one in self._watching(trainer) if isinstance(one, Finder)]
         if found:
             checked = [name for one in found for name in one["checked"]]
             output.tell({"checked": checked, "findings": [finding for one in found for finding in one["findings"]]})
