@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vis_callbacks.data.samples import Samples as Samples
     from vis_callbacks.diagnostics.callback import Diagnostics as Diagnostics
     from vis_callbacks.diagnostics.finding import Finding as Finding
+    from vis_callbacks.diagnostics.hard_samples import HardSamples as HardSamples
     from vis_callbacks.errors import (
         ConfigurationError as ConfigurationError,
         LayerError as LayerError,
