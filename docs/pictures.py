@@ -36,10 +36,11 @@ SHOWN = {
 
 
 def techniques() -> list[type[vc.VisualizationCallback]]:
-    """Return the callbacks that the package exports, but for the bases, and for those that only find what is wrong."""
+    """Return the callbacks that the package exports, but for the bases, and for those that watch a training."""
     exported = [getattr(vc, name) for name in vc.__all__]
-    others = (vc.VisualizationCallback, vc.AttributionCallback, vc.Diagnostics)
-    return [one for one in exported if isinstance(one, type) and issubclass(one, others[0]) and one not in others]
+    bases = (vc.VisualizationCallback, vc.AttributionCallback)
+    found = [one for one in exported if isinstance(one, type) and issubclass(one, bases[0]) and one not in bases]
+    return [one for one in found if not hasattr(one, "batch_starts")]
 
 
 def row(kind: type[vc.VisualizationCallback]) -> str:

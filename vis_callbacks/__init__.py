@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vis_callbacks.data.samples import Samples as Samples
     from vis_callbacks.diagnostics.callback import Diagnostics as Diagnostics
     from vis_callbacks.diagnostics.finding import Finding as Finding
+    from vis_callbacks.diagnostics.hard_samples import HardSamples as HardSamples
     from vis_callbacks.errors import (
         ConfigurationError as ConfigurationError,
         LayerError as LayerError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vis_callbacks.inspection.activations import Activations as Activations
     from vis_callbacks.inspection.attention import Attention as Attention
     from vis_callbacks.inspection.filters import Filters as Filters
+    from vis_callbacks.inspection.input_images import InputImages as InputImages
     from vis_callbacks.inspection.maximal_patches import MaximalPatches as MaximalPatches
     from vis_callbacks.notebook.look import look as look
     from vis_callbacks.notebook.show import show as show

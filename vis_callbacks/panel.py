@@ -65,6 +65,7 @@ class Panel:
         scalars: Numbers that are plotted as curves, by name.
         right: Whether the prediction is right. None: it is if it equals the label.
         content: A fingerprint of the sample's pixels, by which the same image is found in another run.
+        captions_inside: Whether the captions of the tiles are part of the picture: for many tiles that each need one.
 
     Example:
         >>> panel = Panel("cat.png", Tile(torch.rand(3, 8, 8)), caption="a cat")
@@ -83,6 +84,7 @@ class Panel:
     scalars: Mapping[str, float] = field(default_factory=dict)
     right: bool | None = None
     content: str | None = None
+    captions_inside: bool = False
 
     def __post_init__(self) -> None:
         if not self.all_tiles:

@@ -11,11 +11,11 @@ from vis_callbacks import AttributionCallback, VisualizationCallback
 
 
 def callback_classes(*, watchers: bool = False) -> list[type[VisualizationCallback]]:
-    """Every technique's callback; with `watchers`, also those that show something only where they find something."""
+    """Every technique's callback; with `watchers`, also those that show what passes by in a training."""
     exported = [getattr(vis_callbacks, name) for name in vis_callbacks.__all__]
     classes = [one for one in exported if isinstance(one, type) and issubclass(one, VisualizationCallback)]
     abstract = {one for one in classes for value in _members(one) if getattr(value, "__isabstractmethod__", False)}
-    return [one for one in classes if one not in abstract and (watchers or not hasattr(one, "findings_document"))]
+    return [one for one in classes if one not in abstract and (watchers or not hasattr(one, "batch_starts"))]
 
 
 def attributions() -> list[type[AttributionCallback]]:

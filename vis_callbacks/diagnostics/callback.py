@@ -19,7 +19,6 @@ from vis_callbacks.diagnostics.registry import CHECKS
 from vis_callbacks.diagnostics.watch import TrainingWatch
 from vis_callbacks.errors import ConfigurationError, nearest
 from vis_callbacks.event import Event, Moment
-from vis_callbacks.model.classifier import unwrapped
 from vis_callbacks.model.subject import Subject
 from vis_callbacks.panel import Panel
 
@@ -97,15 +96,8 @@ class Diagnostics(VisualizationCallback):
         self, stage: str, epoch: int, part: int, module: nn.Module, batch: Any, subject: Subject | None
     ) -> None:
         """Look at a batch."""
-        if self._watch is None or stage not in ("train", "validation"):
-            return
-
-        def find_network() -> tuple[nn.Module, int] | None:
-            if subject is None or subject.class_count is None or subject.meaning != "classes" or subject.problem:
-                return None
-            return unwrapped(module.get_submodule(subject.network)), subject.class_count
-
-        self._watch.batch_start(stage, part, batch, find_network, measured=_is_due(epoch))
+        if self._watch is not None and stage in ("train", "validation"):
+            self._watch.batch_start(stage, part, module, batch, subject, measured=_is_due(epoch))
 
     def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: Callable[[], frozenset[int]]) -> None:
         """Learn from a step."""

@@ -3,23 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks.data.batches import BatchToImages, read_batch
+from vis_callbacks.data.batches import BatchToImages
+from vis_callbacks.diagnostics.answer_watch import AnswerWatch
 from vis_callbacks.diagnostics.facts import FirstStep
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.weights import WeightsWatch
-from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.nested import tensors_in
-from vis_callbacks.model.outputs import candidates_in, logits_among
+from vis_callbacks.model.subject import Subject
 
 _FIRST = 6  # steps whose loss is compared with the outputs
 _LOOKS = 50  # steps between looks at gradients, after the first three
-
-FindNetwork = Callable[[], tuple[nn.Module, int] | None]
-"""Returns the module whose outputs are the logits and how many there are, or None while that is not known."""
 
 
 class TrainingWatch:
@@ -39,7 +35,7 @@ class TrainingWatch:
     """
 
     def __init__(self, reader: BatchToImages | None) -> None:
-        self._reader = reader
+        self._answers = AnswerWatch(reader)
         self.train: Ledger | None = None
         self.validation: Ledger | None = None
         self.weights: WeightsWatch | None = None
@@ -49,44 +45,28 @@ class TrainingWatch:
         self.trainable: Mapping[str, bool] = {}
         self.steps = 0
         self._part = {"train": -1, "validation": -1}
-        self._batch: tuple[str, Tensor, Tensor] | None = None
-        self._outputs: list[Any] = []
-        self._handle: Any = None
-        self._network: tuple[nn.Module, int] | None = None
-        self._hooked = False
 
     def start(self, module: nn.Module, optimized: frozenset[int]) -> None:
         """Remember the weights at the start of the training."""
         self.weights = WeightsWatch(module, optimized)
 
-    def batch_start(self, stage: str, part: int, batch: Any, find_network: FindNetwork, *, measured: bool) -> None:
+    def batch_start(
+        self, stage: str, part: int, module: nn.Module, batch: Any, subject: Subject | None, *, measured: bool
+    ) -> None:
         """Look at a batch, and at what the network gives for it until `batch_end`.
 
         Args:
             stage: ``"train"`` or ``"validation"``.
             part: Number of the pass through the data; with a new one what was seen before is forgotten.
+            module: The user's module.
             batch: The batch, on the training device.
-            find_network: See `FindNetwork`.
+            subject: What is known of the network.
             measured: Whether its images are measured in this epoch.
         """
-        self.stop()
-        if self._network is None:
-            self._network = find_network()
-            self._hooked = self._network is not None and not _is_compiled(self._network[0])
-        classes = 0 if self._network is None else self._network[1]
-        try:
-            found = read_batch(self._reader, batch, classes or None)
-        except ConfigurationError:
-            # The callbacks that show images say so.
+        found = self._answers.start(stage, module, batch, subject)
+        if found is None:
             return
-        labels = found.labels
-        if (
-            labels is None
-            or found.truths is not None
-            or found.values is not None
-            or not found.images.is_floating_point()
-        ):
-            return
+        classes, labels = self._answers.classes, found.labels
         if self._part[stage] != part:
             self._part[stage] = part
             setattr(self, stage, None)
@@ -97,11 +77,6 @@ class TrainingWatch:
         if not classes:
             ledger.classes = max(ledger.classes, int(labels.max()) + 1)
         ledger.add_images(found.images, labels)
-        self._batch = stage, found.images, labels
-        if self._network is not None and self._hooked:
-            self._handle = self._network[0].register_forward_hook(
-                lambda _module, _inputs, output: self._outputs.append(output)
-            )
 
     def batch_end(self, stage: str, module: nn.Module, outputs: Any, optimized: Callable[[], frozenset[int]]) -> None:
         """Learn from what the step did with the batch.
@@ -112,30 +87,22 @@ class TrainingWatch:
             outputs: What the step returned.
             optimized: Returns the identities of the parameters that an optimizer has.
         """
-        batch, given = self._batch, self._outputs
-        self.stop()
+        found = self._answers.end(stage)
         if stage == "train":
             if self.weights is not None and (self.steps < 3 or self.steps % _LOOKS == 0):
                 self.weights.look(module, optimized())
             self.steps += 1
-        if batch is None or batch[0] != stage or len(given) != 1 or self._network is None:
+        if found is None:
             return
-        _, images, labels = batch
-        found = candidates_in(given[0], len(labels))
-        place = logits_among(self._network[0], found)
-        if place is None or found[place].ndim != 2 or found[place].shape[1] != self._network[1]:
-            return
-        logits = found[place].detach()
+        batch, logits = found
         ledger: Ledger = getattr(self, stage)
-        ledger.add_answers(logits, labels, images)
+        ledger.add_answers(logits, batch.labels, batch.images)
         if stage == "train" and len(self.first_steps) < _FIRST:
-            self._compare(logits.float(), labels, outputs)
+            self._compare(logits.float(), batch.labels, outputs)
 
     def stop(self) -> None:
         """Stop looking at what the network gives. Idempotent."""
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle, self._batch, self._outputs = None, None, []
+        self._answers.stop()
 
     def _compare(self, logits: Tensor, labels: Tensor, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else next(iter(tensors_in(outputs)), None)
@@ -153,11 +120,3 @@ class TrainingWatch:
         plain, twice = (float(F.cross_entropy(one, labels)) for one in (logits, logits.softmax(dim=1)))
         size = max(abs(value), 1e-6)
         self.first_steps.append(FirstStep(inside and sums, abs(value - plain) / size, abs(value - twice) / size))
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """Whether a hook would make torch compile anew."""
-    return any(
-        isinstance(one, torch._dynamo.OptimizedModule) or getattr(one, "_compiled_call_impl", None) is not None
-        for one in module.modules()
-    )

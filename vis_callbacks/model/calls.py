@@ -116,7 +116,7 @@ class CallWatch:
         self.training = training
         self._open: list[_Open] = []
         self._made: list[list[ReferenceType[Tensor]]] = []
-        self.blind = _is_compiled(module)
+        self.blind = is_compiled(module)
         self._handles = [] if self.blind else [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, with_kwargs=True),
@@ -337,7 +337,7 @@ def takes_images_alone(part: nn.Module) -> bool:
     return bool(positional) and all(parameter is positional[0] for parameter in needed)
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
     """Whether ``torch.compile`` works on a module, its methods or its parts."""
     if getattr(module, "_compiler_ctx", None) is not None:
         return True

@@ -30,6 +30,7 @@ class Record:
         time: Seconds since 1970 when the record was written.
         right: Whether the prediction is right. None: it is if it equals the label.
         content: Fingerprint of the sample's pixels, where the picture shows one.
+        captions_inside: Whether the captions are part of the picture.
     """
 
     tag: str
@@ -50,6 +51,7 @@ class Record:
     time: float = 0.0
     right: bool | None = None
     content: str | None = None
+    captions_inside: bool = False
 
     def to_json(self) -> str:
         """Return the record as one line of JSON; NaN and infinity become null."""

@@ -56,7 +56,7 @@ def render(panel: Panel, *, text: bool = True) -> Picture:
     Args:
         panel: What to draw.
         text: Add the sample line above, captions under the tiles and the panel's caption below. The tiles have the
-            same pixels with and without text.
+            same pixels with and without text. Captions inside the picture are always there.
 
     Returns:
         A uint8 RGB picture ``(H, W, 3)``, at most about 1600 pixels wide. The same panel always gives the same picture.
@@ -90,15 +90,15 @@ def assemble(panel: Panel, cells: list[Picture], *, text: bool = True) -> Pictur
     tiles, columns = panel.all_tiles, _columns(panel)
     height, width, _ = cells[0].shape
     gap = min(max(2, max(height, width) // 14), _MAX_GAP)
-    if not text:
-        return _grid(cells, columns, gap)
     total = max(columns * (width + gap) - gap, _MIN_TEXT_WIDTH)
     # TensorBoard shows every picture about 350 pixels wide, so the text size is a share of the width.
     size = max(14, total // 25)
-    if any(tile.caption for tile in tiles):
+    if (text or panel.captions_inside) and any(tile.caption for tile in tiles):
         captions = _captions([tile.caption for tile in tiles], width, round(0.9 * size))
         cells = [np.vstack((cell, caption)) for cell, caption in zip(cells, captions, strict=True)]
     grid = _grid(cells, columns, gap)
+    if not text:
+        return grid
     parts = [
         _text(describe(panel), total, size, lines=4, bold=True),
         _centred(grid, grid.shape[0], total),

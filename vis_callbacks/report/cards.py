@@ -16,6 +16,7 @@ NAME, SENTENCE, REASON = 120, 400, 600  # characters of the longest texts shown
 
 _MOST_SCALARS = 4
 _MOST_CAPTIONS = 12
+_READABLE = 310  # CSS pixels at which text inside a picture can be read
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def _section(anchor: str, callback: str, runs: Sequence[History], album: Album) 
         card = _card(at, row, aspects[id(row)] or usual, curves, len(runs[0].events), album)
         groups.setdefault(row.name, [None] * len(runs))[at] = card
     wide = 340 * usual**0.5 if len(groups) <= 2 else 170 * usual**0.75
+    if any(picture.record.captions_inside for _, row in rows for picture in row.pictures.values()):
+        wide = max(wide, _READABLE)
     remarks = dict.fromkeys(shorten(run.run.remarks.get(callback, ""), REASON) for run in runs)
     return Section(
         name=shorten(title_of(callback), NAME),
@@ -145,8 +148,9 @@ def _packed(picture: Picture | None, album: Album) -> Packed | None:
 
 
 def _aspect(row: Row, album: Album) -> float | None:
+    # Of a grid that grows with the training, the tallest picture keeps its width.
     shown = filter(None, (_packed(picture, album) for picture in row.pictures.values()))
-    return next((packed.width / packed.height for packed in shown), None)
+    return min((packed.width / packed.height for packed in shown), default=None)
 
 
 def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
@@ -156,7 +160,7 @@ def _frame(picture: Picture | None, album: Album) -> dict[str, Any] | None:
     record, gap = picture.record, picture.gap
     if picture.file is not None and picture.file not in album.index:
         gap = album.damaged.get(picture.file, "the picture is not shown")
-    named = sum(1 for caption in record.captions if caption)
+    named = 0 if record.captions_inside else sum(1 for caption in record.captions if caption)
     frame = {
         "image": album.index.get(picture.file) if picture.file is not None else None,
         "gap": None if gap is None else shorten(gap, REASON),

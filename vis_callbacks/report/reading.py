@@ -135,6 +135,7 @@ def _parse_record(line: str) -> Record:
         time=_number(record.time) or 0.0,
         right=record.right if isinstance(record.right, bool) else None,
         content=_text(record.content),
+        captions_inside=record.captions_inside is True,
     )
 
 

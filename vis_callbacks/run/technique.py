@@ -36,6 +36,11 @@ class Watcher(Protocol):
     def stop_watching(self) -> None:
         """Leave the module alone. Idempotent."""
 
+
+@runtime_checkable
+class Finder(Watcher, Protocol):
+    """A callback that finds what is wrong with a training."""
+
     def findings_document(self, name: str) -> dict[str, Any]:
         """Return what was found, as plain values; `name` is that of the callback in this run."""
 

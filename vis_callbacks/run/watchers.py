@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from vis_callbacks.model.subject import Forward, Subject
-from vis_callbacks.run.technique import Watcher
+from vis_callbacks.run.technique import Finder, Watcher
 from vis_callbacks.run.timer import Timer
 from vis_callbacks.run.warn_once import WarnOnce
 
@@ -72,8 +72,8 @@ class Watchers:
             watcher.stop_watching()
 
     def findings(self) -> dict[str, Any] | None:
-        """Return what all have found, as plain values; None if nobody looks."""
-        found = [watcher.findings_document(name) for name, watcher, _ in self._looking()]
+        """Return what all have found, as plain values; None if nobody looks for faults."""
+        found = [watcher.findings_document(name) for name, watcher, _ in self._looking() if isinstance(watcher, Finder)]
         if not found:
             return None
         return {key: [item for one in found for item in one[key]] for key in ("checked", "findings")}
