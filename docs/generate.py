@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from vis_callbacks.event import Moment
 from vis_callbacks.report.titles import title_of
 
 sys.path.insert(0, str(Path(__file__).parent))
-from pictures import techniques
+from pictures import figures, reading, shows, techniques, wing_of
 
 ROOT = Path(__file__).parent.parent
 WINGS = {
@@ -24,21 +23,6 @@ WINGS = {
     "synthesis": "Synthesis: which image would the model love",
 }
 SAMPLES = 8
-
-
-def wing_of(kind: type) -> str:
-    """Return the folder of a technique."""
-    return kind.__module__.split(".")[1]
-
-
-def rows() -> dict[str, list[str]]:
-    """Return the cells of each technique's row in the README, without its picture."""
-    found = {}
-    for line in (ROOT / "README.md").read_text("utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if re.fullmatch(r"`\w+`", cells[0]) and any("docs/images/" in cell for cell in cells):
-            found[cells[0].strip("`")] = [cell for cell in cells[1:] if "docs/images/" not in cell]
-    return found
 
 
 def cost(kind: type[vc.VisualizationCallback]) -> str:
@@ -60,15 +44,26 @@ def names_of(kind: type[vc.VisualizationCallback]) -> list[str]:
     return sorted(here if not own else [own], key=lambda name: name != own)
 
 
-def page(kind: type[vc.VisualizationCallback], cells: list[str]) -> str:
+def measured(kind: type[vc.VisualizationCallback]) -> str:
+    """Say how well a map did in the benchmarks."""
+    if not figures(kind):
+        return ""
+    place, removed, added = figures(kind)
+    return (
+        f"**Measured.** Rank of the right object of four: {place} (0.5 is chance). Probability of the class while the "
+        f"map's pixels are deleted: {removed} (low is good); while they come back: {added} (high is good)."
+    )
+
+
+def page(kind: type[vc.VisualizationCallback]) -> str:
     """Return a technique's page in Markdown."""
     name = kind.__name__
     functions = names_of(kind)
     picture = ROOT / "docs" / "images" / f"{name}.webp"
-    parts = [f"# {title_of(name)}", (cells[0][:1].upper() + cells[0][1:] + ".") if cells else ""]
+    parts = [f"# {title_of(name)}", f"{shows(kind)[:1].upper()}{shows(kind)[1:]}."]
     if picture.is_file():
         parts.append(f"![{title_of(name)} of photographs](../images/{name}.webp)")
-    parts += cells[1:]
+    parts += [reading(kind), measured(kind)]
     parts += [f"**Cost.** {cost(kind)}", f"```python\nfrom vis_callbacks import {name}\n\ncallback = {name}()\n```"]
     parts += [f"## Callback\n\n::: vis_callbacks.{name}"]
     if functions:
@@ -79,7 +74,7 @@ def page(kind: type[vc.VisualizationCallback], cells: list[str]) -> str:
 
 def main() -> None:
     """Write all pages."""
-    known, wings = rows(), {wing: [one for one in techniques() if wing_of(one) == wing] for wing in WINGS}
+    wings = {wing: [one for one in techniques() if wing_of(one) == wing] for wing in WINGS}
     summary, gallery = ["* [All techniques](index.md)"], ["# Techniques", "Each is a callback, and most a function."]
     for wing, kinds in wings.items():
         if not kinds:
@@ -87,13 +82,12 @@ def main() -> None:
         summary.append(f"* {WINGS[wing].partition(':')[0]}")
         gallery += [f"## {WINGS[wing]}", '<div class="gallery" markdown>']
         for kind in kinds:
-            name, cells = kind.__name__, known.get(kind.__name__, [])
+            name = kind.__name__
             with mkdocs_gen_files.open(f"techniques/{name}.md", "w") as file:
-                file.write(page(kind, cells))
+                file.write(page(kind))
             summary.append(f"    * [{title_of(name)}]({name}.md)")
-            shows = cells[0] if cells else ""
             image = f"![](../images/{name}.webp)" if (ROOT / "docs" / "images" / f"{name}.webp").is_file() else ""
-            gallery.append(f"[{image}<strong>{title_of(name)}</strong><span>{shows}</span>]({name}.md)")
+            gallery.append(f"[{image}<strong>{title_of(name)}</strong><span>{shows(kind)}</span>]({name}.md)")
         gallery.append("</div>")
     with mkdocs_gen_files.open("techniques/SUMMARY.md", "w") as file:
         file.write("\n".join(summary) + "\n")

@@ -58,9 +58,9 @@ def test_the_readme_has_a_row_and_a_picture_of_each_technique() -> None:
     missing = [technique.__name__ for technique in TECHNIQUES if technique.__name__ not in shown]
     assert not missing, f"no row or no picture of {', '.join(missing)} in README.md: run python docs/pictures.py"
     assert sorted(name for name, _ in rows) == sorted(technique.__name__ for technique in TECHNIQUES)
+    # What docstrings and benchmarks say stands there, word for word and figure for figure.
     written = runpy.run_path(str(ROOT / "docs" / "pictures.py"))["row"]
-    for technique in TECHNIQUES:
-        assert row.findall(written(technique)) == [(technique.__name__, f"docs/images/{technique.__name__}.webp")]
+    assert set(map(written, TECHNIQUES)) <= set((ROOT / "README.md").read_text("utf-8").splitlines())
 
 
 @every

@@ -173,7 +173,10 @@ def _ablation(
 
 
 class AblationCAM(CamCallback):
-    """Shows a layer's channels weighted by the drop of the logit without each. See `ablation_cam` and `CamCallback`."""
+    """Shows a layer's channels weighted by the drop of the logit without each. See `ablation_cam` and `CamCallback`.
+
+    Read it for what the class loses without each channel; it is coarse, and takes a pass for each channel.
+    """
 
     function = staticmethod(ablation_cam)
     split = "samples"

@@ -56,7 +56,10 @@ def attention_relevance_from_trace(seen: Trace, model: nn.Module) -> Tensor:
 
 
 class AttentionRelevance(AttentionFlowCallback):
-    """Shows what of the attention of all layers speaks for the class. See `attention_relevance`."""
+    """Shows what of the attention of all layers speaks for the class. See `attention_relevance`.
+
+    Read it for which patches speak for the class in a transformer; of the attention maps it alone has a class.
+    """
 
     function = staticmethod(attention_relevance)
     from_trace = staticmethod(attention_relevance_from_trace)

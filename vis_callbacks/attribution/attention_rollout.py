@@ -51,7 +51,10 @@ def attention_rollout_from_trace(seen: Trace, model: nn.Module) -> Tensor:
 
 
 class AttentionRollout(AttentionFlowCallback):
-    """Shows where the class token looks through all layers. See `attention_rollout` and `AttributionCallback`."""
+    """Shows where the class token looks through all layers. See `attention_rollout` and `AttributionCallback`.
+
+    Read it for which patches reach the answer at all; it is the same for every class.
+    """
 
     function = staticmethod(attention_rollout)
     from_trace = staticmethod(attention_rollout_from_trace)

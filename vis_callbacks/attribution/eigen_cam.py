@@ -75,7 +75,10 @@ def _first_projection(values: Tensor) -> Tensor:
 
 
 class EigenCAM(CamCallback):
-    """Shows the strongest pattern in a layer, independent of the class. See `eigen_cam` and `CamCallback`."""
+    """Shows the strongest pattern in a layer, independent of the class. See `eigen_cam` and `CamCallback`.
+
+    Read it for where a layer is active at all; it has no class.
+    """
 
     function = staticmethod(eigen_cam)
     no_evidence = "the layer is the same everywhere"

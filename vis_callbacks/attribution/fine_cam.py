@@ -81,7 +81,11 @@ def fine_cam_from_trace(seen: Trace, deep: Layout, fine: Layout) -> Tensor:
 
 
 class FineCAM(CamCallback):
-    """Shows Grad-CAM of a deep layer, drawn by the evidence of a finer one. See `fine_cam` and `CamCallback`."""
+    """Shows Grad-CAM of a deep layer, drawn by the evidence of a finer one. See `fine_cam` and `CamCallback`.
+
+    Read it for where the evidence for the class is, with finer outlines; it finds the class no better than
+    Grad-CAM.
+    """
 
     function = staticmethod(fine_cam)
     reads_gradient = True

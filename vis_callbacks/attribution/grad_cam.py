@@ -54,7 +54,10 @@ def grad_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 
 
 class GradCAM(GradientCamCallback):
-    """Shows a layer's channels weighted by their mean gradients. See `grad_cam` and `CamCallback`."""
+    """Shows a layer's channels weighted by their mean gradients. See `grad_cam` and `CamCallback`.
+
+    Read it for where the evidence for the class is; it is coarse and has no outlines.
+    """
 
     function = staticmethod(grad_cam)
     rule = staticmethod(grad_cam_rule)

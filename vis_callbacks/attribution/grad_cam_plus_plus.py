@@ -57,7 +57,10 @@ def grad_cam_plus_plus_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 
 
 class GradCAMPlusPlus(GradientCamCallback):
-    """Shows a layer's channels weighted by their positive gradients. See `grad_cam_plus_plus` and `CamCallback`."""
+    """Shows a layer's channels weighted by their positive gradients. See `grad_cam_plus_plus` and `CamCallback`.
+
+    Read it for several objects of one class; beside objects of other classes it shows these too.
+    """
 
     function = staticmethod(grad_cam_plus_plus)
     rule = staticmethod(grad_cam_plus_plus_rule)

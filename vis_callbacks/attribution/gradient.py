@@ -104,7 +104,11 @@ class InputGradientCallback(AttributionCallback):
 
 
 class Gradient(InputGradientCallback):
-    """Shows the gradient of the target logit at the image. See `gradient` and `AttributionCallback`."""
+    """Shows the gradient of the target logit at the image. See `gradient` and `AttributionCallback`.
+
+    Read it for which way a pixel would move the score; neighbours differ in sign, so it does not say where the
+    object is.
+    """
 
     function = staticmethod(gradient)
     from_trace = staticmethod(gradient_from_trace)
@@ -112,7 +116,11 @@ class Gradient(InputGradientCallback):
 
 
 class GradientXInput(InputGradientCallback):
-    """Shows the gradient of the target logit times the image. See `gradient_x_input` and `AttributionCallback`."""
+    """Shows the gradient of the target logit times the image. See `gradient_x_input` and `AttributionCallback`.
+
+    Read it for what makes up the score where the background is black, as in digits; on photographs it does not tell
+    one class from another.
+    """
 
     function = staticmethod(gradient_x_input)
     from_trace = staticmethod(gradient_x_input_from_trace)

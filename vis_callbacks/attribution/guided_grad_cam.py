@@ -57,7 +57,10 @@ def guided_grad_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, ch
 
 
 class GuidedGradCAM(CamCallback):
-    """Shows guided backpropagation where Grad-CAM sees the class. See `guided_grad_cam` and `CamCallback`."""
+    """Shows guided backpropagation where Grad-CAM sees the class. See `guided_grad_cam` and `CamCallback`.
+
+    Read it for edges inside the place that Grad-CAM finds; the edges are those of the image, not of the class.
+    """
 
     function = staticmethod(guided_grad_cam)
     default_display = "color"

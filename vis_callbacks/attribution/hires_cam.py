@@ -53,7 +53,10 @@ def hires_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 
 
 class HiResCAM(GradientCamCallback):
-    """Shows a layer's activation times its gradient. See `hires_cam` and `CamCallback`."""
+    """Shows a layer's activation times its gradient. See `hires_cam` and `CamCallback`.
+
+    Read it for where the evidence for the class is: before pooling and one linear layer it is exact, but coarse.
+    """
 
     function = staticmethod(hires_cam)
     rule = staticmethod(hires_cam_rule)

@@ -83,6 +83,8 @@ def integrated_gradients(
 class IntegratedGradients(AttributionCallback):
     """Shows integrated gradients from a baseline of zero in model space. See `integrated_gradients`.
 
+    Read it for shares that add up to the score; on photographs they do not tell one class from another.
+
     Args:
         steps: Points on the path.
         options: See `AttributionCallback`.

@@ -82,6 +82,8 @@ def _scaled_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 class LayerCAM(CamCallback):
     """Shows activation times positive gradient of one layer, or of several joined. See `layer_cam`.
 
+    Read it for fine places in shallow layers; it tells classes apart less well than Grad-CAM.
+
     Args:
         layers: Name of a layer, or names of several; None: the last whose map is fine enough.
         layer: The same, as `layer_cam` calls it.

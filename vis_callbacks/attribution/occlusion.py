@@ -128,6 +128,9 @@ def _covered(length: int, window: int, stride: int, side: str) -> Tensor:
 class Occlusion(AttributionCallback):
     """Shows how far the target's score drops when a window of the image is covered. See `occlusion`.
 
+    Read it for what the score needs, as it is measured; it is as coarse as its window, and misses what is there
+    twice.
+
     Args:
         window: Height and width in pixels, or one number for both; None: an eighth of the image's.
         stride: Pixels between windows, down and across, or one number for both; None: half a window.

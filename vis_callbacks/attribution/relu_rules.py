@@ -282,14 +282,20 @@ class _RuleCallback(AttributionCallback):
 
 
 class GuidedBackprop(_RuleCallback):
-    """Shows guided backpropagation of the target logit, or of one channel of a layer. See `guided_backprop`."""
+    """Shows guided backpropagation of the target logit, or of one channel of a layer. See `guided_backprop`.
+
+    Read it for what a channel responds to; it draws edges of the image whatever the class (Adebayo 2018).
+    """
 
     function = staticmethod(guided_backprop)
     rule = "guided"
 
 
 class Deconvnet(_RuleCallback):
-    """Shows the deconvnet's gradient of the target logit, or of one channel of a layer. See `deconvnet`."""
+    """Shows the deconvnet's gradient of the target logit, or of one channel of a layer. See `deconvnet`.
+
+    Read it for which edges reach a channel; it looks alike for all classes, and with random weights.
+    """
 
     function = staticmethod(deconvnet)
     rule = "deconv"

@@ -41,7 +41,11 @@ def saliency_from_trace(seen: Trace) -> Tensor:
 
 
 class Saliency(InputGradientCallback):
-    """Shows which pixels the target logit is most sensitive to. See `saliency` and `AttributionCallback`."""
+    """Shows which pixels the target logit is most sensitive to. See `saliency` and `AttributionCallback`.
+
+    Read it for which pixels the network is sensitive to; on photographs it is speckle that only leans towards the
+    class.
+    """
 
     function = staticmethod(saliency)
     from_trace = staticmethod(saliency_from_trace)

@@ -113,6 +113,8 @@ def _scaled(masks: Tensor) -> Tensor:
 class ScoreCAM(CamCallback):
     """Shows a layer's channels weighted by the logit of the image seen through each. See `score_cam`.
 
+    Read it where gradients cannot be trusted; it is coarse, and takes a pass for each channel.
+
     Args:
         top_k: How many channels count, those that vary most over positions; each costs a forward pass. None: all.
         layer: The layer's name; None: the last whose map is fine enough.

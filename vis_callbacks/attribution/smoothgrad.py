@@ -72,6 +72,8 @@ def smoothgrad(
 class SmoothGrad(AttributionCallback):
     """Shows the gradient averaged over noisy copies of the image. See `smoothgrad`.
 
+    Read it for the gradient with less speckle; on photographs it does not tell one class from another.
+
     Args:
         noisy_samples: Noisy copies of each image.
         noise_level: Standard deviation of the noise, as a part of the image's range of values.

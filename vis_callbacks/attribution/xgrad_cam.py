@@ -57,7 +57,10 @@ def xgrad_cam_rule(activation: Tensor, gradient: Tensor) -> Tensor:
 
 
 class XGradCAM(GradientCamCallback):
-    """Shows a layer's channels weighted by their activation-weighted gradients. See `xgrad_cam` and `CamCallback`."""
+    """Shows a layer's channels weighted by their activation-weighted gradients. See `xgrad_cam` and `CamCallback`.
+
+    Read it as Grad-CAM: before pooling and one linear layer the two are the same.
+    """
 
     function = staticmethod(xgrad_cam)
     rule = staticmethod(xgrad_cam_rule)

@@ -126,6 +126,8 @@ def scale_end(maps: Tensor) -> float:
 class Activations(VisualizationCallback):
     """Shows the outputs of some layers' channels for each sample: the same channels on the same scale at every event.
 
+    Read it for channels that are dead or always on; one channel may respond to several things.
+
     0 is black; the brighter a place, the stronger the channel's response there: purple, orange and yellow are positive,
     blue and cyan negative. The scale of a layer is that of the channels shown.
 

@@ -95,6 +95,8 @@ def call_of(calls: Sequence[AttentionCall], layer: str | None, model: nn.Module)
 class Attention(VisualizationCallback):
     """Shows where the class token looks, by head, or all places together where there is none.
 
+    Read it for where single heads look; to look is not to use, and it has no class.
+
     Args:
         layers: Names of layers that compute attention, or of ones around it; None: the last.
         heads: See `Heads`.

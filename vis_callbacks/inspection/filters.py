@@ -82,6 +82,8 @@ def duplicate_filters(weight: Tensor, *, similarity: float = 0.95) -> Tensor:
 class Filters(VisualizationCallback):
     """Shows the filters of a layer, and how many are dead or near-duplicates.
 
+    Read it for dead and noisy kernels of the first layer; those of 3x3 pixels are too small to look like edges.
+
     The first linear layer of a model without convolution reads pixels: its weights are shown as images.
 
     Args:

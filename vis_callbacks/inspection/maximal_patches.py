@@ -135,6 +135,8 @@ def patch_boxes(image_size: tuple[int, int], patch: Sides | None = None, stride:
 class MaximalPatches(VisualizationCallback):
     """Shows the patches of each sample that matter most to its class, or those that excite a layer's channels most.
 
+    Read it for which parts of real images count; patches of a few samples do not stand for a class.
+
     Without a layer or channels, patches of each sample are found by occlusion, see `maximal_patches`. With either,
     crops of validation images are shown, a row per channel, cut at the channel's receptive field, see `ChannelPatches`.
 

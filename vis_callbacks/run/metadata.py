@@ -109,7 +109,7 @@ class RunMetadata:
             **self._fixed,
             **subjects,
             "updated": time.time(),
-            "about": {name: _first_sentence(technique) for technique, name in self._names.items()},
+            "about": {name: _about(technique) for technique, name in self._names.items()},
             "epochs": epochs,
             "training_seconds": round(self._timer.training, 3),
             "picture_seconds": {part: round(value, 3) for part, value in self._timer.seconds.items()},
@@ -191,6 +191,9 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _first_sentence(technique: Technique) -> str:
-    sentence = (type(technique).__doc__ or "").strip().split(". See ")[0].split("\n")[0].rstrip(".")
-    return f"{sentence}." if sentence else ""
+def _about(technique: Technique) -> str:
+    """Return what a technique shows, and what it may be read for, as its docstring says."""
+    paragraphs = [" ".join(one.split()) for one in (type(technique).__doc__ or "").split("\n\n")]
+    shows = paragraphs[0].split(". See ")[0].rstrip(".")
+    read = [one for one in paragraphs[1:] if one.startswith("Read it")]
+    return " ".join([f"{shows}." if shows else "", *read]).strip()

@@ -190,6 +190,8 @@ class _Plan(NamedTuple):
 class ClassAppearance(SynthesisCallback):
     """Shows images that maximise the logit of each class, and continues them from one event to the next.
 
+    Read it for what the network has learned of a class; a low trust means that the image fools the network.
+
     The caption of an image gives the class's logit, its probability, and the image's trust, the mean probability when
     the image is blurred, gray or downsampled. Images of the first epochs mean little and are marked as early:
     BatchNorm's statistics still lag behind the weights.

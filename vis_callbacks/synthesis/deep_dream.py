@@ -116,6 +116,8 @@ def deep_dream(
 class DeepDream(SynthesisCallback):
     """Shows samples changed to amplify what a layer, or one channel of it, detects in them, at most 512 pixels large.
 
+    Read it for the patterns that a layer knows; it does not say what the layer used in this image.
+
     Args:
         layer: Name of the layer. None: a layer at two thirds of the depth.
         channel: One channel of it. None: all.

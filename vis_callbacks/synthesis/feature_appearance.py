@@ -110,6 +110,8 @@ def feature_appearance(
 class FeatureAppearance(SynthesisCallback):
     """Shows images that maximise channels of a layer, beside the real images that activate them most.
 
+    Read it together with the real images beside it; one channel may respond to several things.
+
     People learn more from real images than from synthetic ones (Borowski et al., arXiv 2010.12606): look at both.
 
     Args:

@@ -119,6 +119,8 @@ def feature_inversion(
 class FeatureInversion(SynthesisCallback):
     """Shows samples reconstructed from the features of several layers, side by side, at most 512 pixels large.
 
+    Read it for what is lost with depth; what is not seen may still be there, in a form that the inversion misses.
+
     Args:
         layers: Names of layers. None: four from shallow to deep.
         steps: Steps of the optimizer per layer, each with one forward and one backward pass.

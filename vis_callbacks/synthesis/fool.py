@@ -143,6 +143,8 @@ def _as_targets(targets: int | Sequence[int] | Tensor) -> Tensor | int:
 class FoolModel(SynthesisCallback):
     """Shows samples changed slightly until the network predicts another class, and the size of the change.
 
+    Read it for how near another class is, from epoch to epoch; few steps and small changes are usual, not a fault.
+
     Steps and distance are logged as curves: a network that is harder to fool needs more of both.
 
     Args:
