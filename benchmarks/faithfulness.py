@@ -41,9 +41,10 @@ from PIL import Image
 from table import Tables, add_options
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.functional import gaussian_blur, resize, to_tensor
+from torchvision.transforms.functional import resize, to_tensor
 
 from vis_callbacks import functional as ours
+from vis_callbacks.attribution.faithfulness import deletion_and_insertion, rank_correlation
 from vis_callbacks.model.features import default_layer
 from vis_callbacks.model.layers import find_layer
 
@@ -294,32 +295,6 @@ def rank_area(maps: Tensor, cells: Tensor) -> Tensor:
     return torch.tensor(areas)
 
 
-def curves(model: nn.Module, score: Callable[[Tensor], Tensor], maps: Tensor, images: Images) -> tuple[float, float]:
-    """Return the mean probability while pixels are deleted and inserted."""
-    single, labels = images.single, images.labels
-    kernel = single.shape[-1] // 4 * 2 + 1
-    blurred = gaussian_blur(single, [kernel, kernel], [kernel / 6, kernel / 6])
-    order = _summed(maps).flatten(1).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
-    rank = rank.view(len(single), 1, *single.shape[2:]) / order.shape[1]
-    found = []
-    for start, end in ((single, blurred), (blurred, single)):
-        probabilities = []
-        for step in range(STEPS + 1):
-            mixed = torch.where(rank < step / STEPS, end, start)
-            with torch.no_grad():
-                probabilities.append(score(model(mixed)).gather(1, labels[:, None]).mean())
-        found.append(float(torch.trapezoid(torch.stack(probabilities), dx=1 / STEPS)))
-    return found[0], found[1]
-
-
-def rank_correlation(one: Tensor, other: Tensor) -> float:
-    """Return the mean over images of the absolute rank correlation of two maps."""
-    ranks = [_summed(maps).flatten(1).argsort(1).argsort(1).double() for maps in (one, other)]
-    ranks = [(values - values.mean(1, keepdim=True)) / values.std(1, keepdim=True) for values in ranks]
-    return float((ranks[0] * ranks[1]).mean(dim=1).abs().mean())
-
-
 def with_random_weights(model: nn.Module) -> nn.Module:
     """Return the same network with each weight shuffled, so that only what was learnt is lost."""
     import copy
@@ -354,9 +329,15 @@ def measure(
     )
     first = halves[0]
     alone = in_batches(maps, model, first.single, first.labels)
-    deletion, insertion = curves(model, score, alone, first)
     other = in_batches(maps, random, first.single[:8], first.labels[:8])
-    figures = [float(chosen.mean()), deletion, insertion, rank_correlation(alone[:8], other), float(kept.mean())]
+
+    def of_label(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return score(model(images)).gather(1, first.labels[:, None])[:, 0]
+
+    deletion, insertion = deletion_and_insertion(of_label, first.single, alone, STEPS)
+    alike = rank_correlation(alone[:8], other).abs()
+    figures = [float(one.mean()) for one in (chosen, deletion, insertion, alike, kept)]
     return [f"{figure:.2f}" for figure in figures]
 
 

@@ -35,6 +35,8 @@ SHOWN = {
     "FoolModel": 1,
 }
 """How many pictures of a technique stand side by side; 2 of the others."""
+SHEETS = {"ExplanationHealth": 330}
+"""Height of the pictures that have several rows; 150 of the others."""
 
 
 def techniques() -> list[type[vc.VisualizationCallback]]:
@@ -123,7 +125,7 @@ def save_pictures(store: Path) -> None:
     for callback in dict.fromkeys(json.loads(line)["callback"] for line in lines):
         found = pictures(store, callback)[: SHOWN.get(callback, 2)]
         if found:
-            side_by_side(found, 150).save(HERE / f"{callback}.webp", quality=80, method=6)
+            side_by_side(found, SHEETS.get(callback, 150)).save(HERE / f"{callback}.webp", quality=80, method=6)
 
 
 def pictures(store: Path, callback: str) -> list[Image.Image]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vis_callbacks.attribution.attention_rollout import AttentionRollout as AttentionRollout
     from vis_callbacks.attribution.callback import AttributionCallback as AttributionCallback
     from vis_callbacks.attribution.eigen_cam import EigenCAM as EigenCAM
+    from vis_callbacks.attribution.explanation_health import ExplanationHealth as ExplanationHealth
     from vis_callbacks.attribution.fine_cam import FineCAM as FineCAM
     from vis_callbacks.attribution.grad_cam import GradCAM as GradCAM
     from vis_callbacks.attribution.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
