@@ -88,8 +88,8 @@ def every_technique() -> list[vc.VisualizationCallback]:
     return [
         kind(**OPTIONS.get(kind.__name__, {"samples": 4} if issubclass(kind, vc.AttributionCallback) else {}))
         for kind in sorted(kinds, key=lambda kind: kind.__module__.split(".")[1])
-        # EfficientNet has none: see transformer.py.
-        if not kind.__name__.startswith("Attention")
+        # EfficientNet has no attention: see transformer.py. Those that watch a training have none here.
+        if not kind.__name__.startswith("Attention") and not hasattr(kind, "batch_starts")
     ]
 
 

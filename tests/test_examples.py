@@ -19,6 +19,7 @@ import pytest
 from tests.helpers.browser import launched, needs_browser, visit
 
 ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "examples" / "notebooks"
 EPOCHS = 3
 
 
@@ -169,23 +170,48 @@ def test_a_yaml_file_sets_everything_up(tmp_path: Path) -> None:
     assert made == {"Filters", "Saliency", "GradCAM", "ClassAppearance", "Activations"}
 
 
+def run_cells(notebook: Path) -> tuple[list[str], list[object]]:
+    """Run a notebook; return its code, and what a notebook would show of the last lines that are expressions."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, object] = {}
+    shown = []
+    for number, source in enumerate(sources):
+        *statements, last = ast.parse(source).body
+        if not isinstance(last, ast.Expr):
+            statements.append(last)
+        exec(compile(ast.Module(statements, []), f"cell {number}", "exec"), names)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names))
+    return sources, shown
+
+
+def is_shown(value: object) -> bool:
+    html, png = (getattr(value, name, lambda: None)() for name in ("_repr_html_", "_repr_png_"))
+    return bool((html and "<iframe" in html) or (png and png.startswith(b"\x89PNG")))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_a_notebook_runs_and_shows_pictures(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.setattr(sys, "argv", ["notebook"])
+    _, shown = run_cells(notebook)
+    pictures = [value for value in shown if is_shown(value)]
+    assert len(pictures) >= (1 if notebook.stem == "class_appearance" else 3)
+
+
 @pytest.mark.slow
 def test_every_cell_of_the_notebook_shows_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    cells = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    sources, shown = run_cells(ROOT / "examples" / "notebook.ipynb")
     assert len(sources) >= 10
-    names: dict[str, object] = {}
-    for number, source in enumerate(sources):
-        assert len(source.splitlines()) <= 3
-        *statements, last = ast.parse(source).body
-        exec(compile(ast.Module(statements, []), f"cell {number}", "exec"), names)
-        if not isinstance(last, ast.Expr):
-            exec(compile(ast.Module([last], []), f"cell {number}", "exec"), names)
-            continue
-        # What a notebook does with the value of a cell's last line.
-        shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
-        html, png = (getattr(shown, name, lambda: None)() for name in ("_repr_html_", "_repr_png_"))
-        assert (html and "<iframe" in html) or (png and png.startswith(b"\x89PNG")), source
+    assert max(len(source.splitlines()) for source in sources) <= 3
+    assert len(shown) >= 10
+    assert all(map(is_shown, shown))
     assert (tmp_path / "out" / "espresso.png").is_file()
