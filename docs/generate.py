@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -72,8 +73,21 @@ def page(kind: type[vc.VisualizationCallback]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def notebook_page(path: Path) -> str:
+    """Return a notebook's cells in Markdown."""
+    parts = []
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    where = f"This page is the notebook `examples/notebooks/{path.name}`, without its pictures."
+    return "\n\n".join([parts[0], where, *parts[1:]]) + "\n"
+
+
 def main() -> None:
     """Write all pages."""
+    for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")):
+        with mkdocs_gen_files.open(f"notebooks/{path.stem}.md", "w") as file:
+            file.write(notebook_page(path))
     wings = {wing: [one for one in techniques() if wing_of(one) == wing] for wing in WINGS}
     summary, gallery = ["* [All techniques](index.md)"], ["# Techniques", "Each is a callback, and most a function."]
     for wing, kinds in wings.items():
