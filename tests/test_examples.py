@@ -18,6 +18,8 @@ import pytest
 
 from tests.helpers.browser import launched, needs_browser, visit
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "examples" / "notebooks"
 EPOCHS = 3
@@ -128,7 +130,6 @@ def test_the_report_opens_from_disk_and_the_slider_moves_the_pictures(digits: tu
         assert [request for request in seen.requests if not request.startswith(("file:", "data:", "blob:"))] == []
 
 
-@pytest.mark.slow
 def test_a_technique_of_ones_own(tmp_path: Path) -> None:
     printed = run_example("custom_technique.py", cwd=tmp_path)
     store = next(tmp_path.rglob("visualizations"))
@@ -139,7 +140,6 @@ def test_a_technique_of_ones_own(tmp_path: Path) -> None:
     assert "report.html" in printed
 
 
-@pytest.mark.slow
 def test_the_other_lightning_package_needs_one_changed_line(tmp_path: Path) -> None:
     source = (ROOT / "examples" / "digits.py").read_text()
     changed = source.replace("import pytorch_lightning as pl", "import lightning.pytorch as pl")
@@ -160,7 +160,6 @@ def test_the_other_lightning_package_needs_one_changed_line(tmp_path: Path) -> N
     assert epochs == {0, 1}
 
 
-@pytest.mark.slow
 def test_a_yaml_file_sets_everything_up(tmp_path: Path) -> None:
     more = ["--trainer.max_epochs=1", "--trainer.callbacks+=vis_callbacks.Activations", "--trainer.callbacks.samples=2"]
     run_example("digits_cli.py", "fit", "--config", str(ROOT / "examples" / "digits.yaml"), *more, cwd=tmp_path)
@@ -191,7 +190,6 @@ def is_shown(value: object) -> bool:
     return bool((html and "<iframe" in html) or (png and png.startswith(b"\x89PNG")))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
@@ -205,7 +203,6 @@ def test_a_notebook_runs_and_shows_pictures(notebook: Path, tmp_path: Path, monk
     assert len(pictures) >= (1 if notebook.stem == "class_appearance" else 3)
 
 
-@pytest.mark.slow
 def test_every_cell_of_the_notebook_shows_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))

@@ -156,6 +156,7 @@ def test_what_is_told_of_many_views_of_one_tensor_is_not_told_many_times() -> No
     assert all(torch.equal(again.state[index], image) for index, image in enumerate(images))
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_stops_nothing(tmp_path: Path) -> None:
     found = ran("faults", tmp_path)
     for name in ("stumbling", "mumbling 0", "mumbling 1"):
@@ -184,6 +185,7 @@ def test_a_process_that_fails_stops_nothing(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("report.html"))) == 3
 
 
+@pytest.mark.slow
 def test_processes_make_together_at_the_end_what_was_left_out(tmp_path: Path) -> None:
     assert ran("left out", tmp_path) == [3, 3]
     seen = {record["epoch"]: record for record in tiny.records(tmp_path) if record["callback"] == "Costly"}

@@ -120,6 +120,7 @@ def keys() -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_key_of_a_state_is_the_same_in_another_process() -> None:
     import os
     import subprocess
