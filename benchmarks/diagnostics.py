@@ -140,6 +140,11 @@ def marked(share: float, *, validation: bool = True) -> Callable[[Setup], None]:
     return change
 
 
+def mark_two(setup: Setup) -> None:
+    for data in (setup.train, setup.validation):
+        mark(data, (data.labels == 3) | (data.labels == 8))
+
+
 def mark_everywhere(setup: Setup) -> None:
     for data in (setup.train, setup.validation):
         for number in range(CLASSES):
@@ -174,6 +179,10 @@ def swapped(stage: str) -> Callable[[Setup], None]:
         labels[threes], labels[eights] = 8, 3
 
     return change
+
+
+def numbered_otherwise(setup: Setup) -> None:
+    setup.validation.labels = (setup.validation.labels + 1) % CLASSES
 
 
 def random_labels(*stages: str, share: float = 0.25) -> Callable[[Setup], None]:
@@ -302,6 +311,7 @@ FAULTS: Mapping[str, Fault] = {
     "mark on one class": Fault(("shortcut",), marked(1.0)),
     "mark on 40 % of one class": Fault(("shortcut",), marked(0.4)),
     "mark on one class, in training": Fault(("shortcut",), marked(1.0, validation=False)),
+    "mark on two classes": Fault(("shortcut",), mark_two),
     "mark whose place tells the class": Fault(("shortcut",), mark_everywhere),
     "border tells the class": Fault(("border", "shortcut"), bordered),
     "no normalisation in validation": Fault(("scale",), on_validation(lambda one: one * 0.31 + 0.13)),
@@ -313,6 +323,7 @@ FAULTS: Mapping[str, Fault] = {
     "validation at 60 %": Fault(("geometry", "scale"), on_validation(shrunk)),
     "two labels swapped in training": Fault(("swapped-labels",), swapped("train")),
     "two labels swapped in validation": Fault(("swapped-labels",), swapped("validation")),
+    "classes numbered otherwise in validation": Fault(("swapped-labels",), numbered_otherwise),
     "25 % random labels": Fault(("random-labels",), random_labels("train", "validation")),
     "25 % random labels in training": Fault(("random-labels",), random_labels("train")),
     "class missing in training": Fault(("missing-class",), without_class("train")),

@@ -82,6 +82,13 @@ def swapped() -> list[list[int]]:
     return found
 
 
+def in_a_round(*numbers: int) -> list[list[int]]:
+    found, before = matrix(), matrix()
+    for number, answer in zip(numbers, (*numbers[1:], numbers[0]), strict=True):
+        found[number] = before[answer]
+    return found
+
+
 RANDOM = {"doubted": 120, "second": 14}
 CASES = [
     ("double-softmax", {"first_steps": [FirstStep(True, 0.0, 0.3)] * 6}, "probabilities already"),
@@ -100,6 +107,8 @@ CASES = [
     ("dead-units", {"layers": [LayerFacts("relu", 64, 50, True)]}, "50 of 64 channels of relu"),
     ("swapped-labels", {"validation": stage(swapped())}, "has i and d swapped"),
     ("swapped-labels", {"train": stage(swapped())}, "training images of i are called d"),
+    ("swapped-labels", {"validation": stage(matrix()[1:] + matrix()[:1])}, "Of 10 classes most validation images"),
+    ("swapped-labels", {"validation": stage(in_a_round(2, 5, 7))}, "c is called f, f is called h, h is called c"),
     ("missing-class", {"validation": stage(with_row(6, [0] * 10))}, "class g, and none of 450 validation"),
     ("missing-class", {"train": stage(with_row(6, [0] * 10))}, "none of 450 training"),
     (
@@ -128,8 +137,13 @@ CASES = [
     ),
     (
         "shortcut",
-        {"place": PlaceFacts(200, 500, (0.0, 0.0, 0.1, 0.1), marked=7, marks=40, of_class=100, elsewhere=1)},
-        "top left is in 40 of 100 training images of class h",
+        {"place": PlaceFacts(200, 500, (0.0, 0.0, 0.1, 0.1), marked=(7,), marks=40, of_class=100, elsewhere=1)},
+        "top left is in 40 of 100 training images of class h, and in 1 of other",
+    ),
+    (
+        "shortcut",
+        {"place": PlaceFacts(200, 500, (0.0, 0.0, 0.1, 0.1), marked=(3, 8), marks=95, of_class=100, elsewhere=0)},
+        "in 95 of 100 training images of classes d and i, and in 0 of other",
     ),
     ("border", {"border": PlaceFacts(480, 500)}, "480 of 500 training images"),
     ("augmentation", {"train": stage(tail=(0.5, 125))}, "90% of validation images are right, and 50% of training"),
@@ -154,6 +168,13 @@ def test_a_clear_case_is_told(name: str, change: dict[str, object], says: str) -
 def test_it_is_too_early_to_judge_without_numbers(name: str) -> None:
     assert CHECKS[name].judge(Facts(epoch=1, steps=0, classes=())) is None
     assert CHECKS[name].judge(Facts(epoch=1, steps=5, classes=NAMES, validation=StageFacts())) is None
+
+
+def test_a_transform_that_makes_chance_hits_of_misses_is_not_the_fault() -> None:
+    hits = [RepairFacts("inverted", 22, 0, 160)]
+    rolled = stage(matrix(right=50, wrong=0)[1:] + matrix(right=50, wrong=0)[:1])
+    assert CHECKS["geometry"].judge(replace(CLEAN, repairs=hits, validation=rolled)) is None
+    assert CHECKS["geometry"].judge(replace(CLEAN, repairs=hits)) is not None
 
 
 def test_every_check_has_a_clear_case() -> None:

@@ -123,7 +123,7 @@ class PlaceFacts:
         right: Right answers of a rule that sees only the part.
         tried: How many images were tried.
         box: The part, as shares of width and height: left, top, right, bottom.
-        marked: A class that a repeated mark in the part tells; None if none does.
+        marked: The class that a repeated mark in the part tells, or classes; empty if none does.
         marks: How many of its images have it.
         of_class: How many images of this class were looked at.
         elsewhere: How many of other classes have it.
@@ -134,7 +134,7 @@ class PlaceFacts:
     right: int = 0
     tried: int = 0
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    marked: int | None = None
+    marked: tuple[int, ...] = ()
     marks: int = 0
     of_class: int = 0
     elsewhere: int = 0

@@ -8,6 +8,7 @@ from vis_callbacks.diagnostics.statistics import mcnemar
 
 CERTAIN = 0.001
 GAIN = 0.1
+ABOVE_CHANCE = 0.1
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -15,6 +16,11 @@ def judge(facts: Facts) -> Verdict | None:
     best = max(facts.repairs, key=lambda one: one.better - one.worse, default=None)
     if best is None or best.better - best.worse < GAIN * best.tried:
         return None
+    if facts.validation is not None and facts.validation.answers:
+        right = sum(row[number] for number, row in enumerate(facts.validation.confusion)) / facts.validation.answers
+        if right + (best.better - best.worse) / best.tried < 1 / max(2, len(facts.validation.confusion)) + ABOVE_CHANCE:
+            # Where nothing was right, whatever changes the answers makes some right by chance.
+            return None
     other = facts.batch_statistics
     if other is not None and other.better - other.worse >= best.better - best.worse:
         # BatchNorm that lags behind makes any other look of the images a little better.

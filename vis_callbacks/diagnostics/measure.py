@@ -67,7 +67,7 @@ def measure(
         # Those of validation may be wrong in a way that silences channels.
         images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)
         layers, plain = passes.layer_facts(model, images)
-        if place.marked is not None or surely_above(place.right, place.tried, _STANDS_OUT):
+        if place.marked or surely_above(place.right, place.tried, _STANDS_OUT):
             place = replace(place, share=passes.margin_taken(model, images, labels, plain, place))
     leaked, keyed = _leaks(watch)
     classes = tuple(samples.class_name(number) for number in range(train.classes))

@@ -75,20 +75,34 @@ def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
     marks, labels = marks[single], labels[single]
     rows, columns = marks.shape[1:]
     best = window
-    for number in torch.unique(labels[labels >= 0]).tolist():
-        mine, others = marks[labels == number].flatten(1), marks[labels != number].flatten(1)
+    marks, labels = marks[labels >= 0].flatten(1), labels[labels >= 0]
+    numbers, classes = torch.unique(labels, return_inverse=True)
+    sizes = torch.bincount(classes)[:, None]
+    for own, number in enumerate(numbers.tolist()):
+        mine = marks[classes == own]
         if len(mine) < _LEAST:
             continue
         # Flat places are no marks: a number of its own for each image keeps them from being common.
         common = torch.where(mine == 0, -1 - torch.arange(len(mine))[:, None], mine).mode(dim=0).values
-        have, elsewhere = ((some == common).sum(dim=0) for some in (mine, others))
-        worth = have - 9 * elsewhere
+        have = torch.zeros(len(numbers), marks.shape[1], dtype=torch.long)
+        have.index_add_(0, classes, (marks == common).long())
+        # Other classes may have it too, in most of their images, if the rest has it not.
+        carry = 2 * have >= sizes
+        carry[own] = True
+        carry &= (2 * carry.sum(dim=0) <= len(numbers)) | (torch.arange(len(numbers)) == own)[:, None]
+        inside, elsewhere = (have * carry).sum(dim=0), (have * ~carry).sum(dim=0)
+        worth = inside - 9 * elsewhere
         at = int(worth.argmax())
         if int(worth[at]) > max(0, best.marks - 9 * best.elsewhere):
             row, column = divmod(at, columns)
             box = (column / (columns + 3), row / (rows + 3), (column + 4) / (columns + 3), (row + 4) / (rows + 3))
             best = replace(
-                window, box=box, marked=number, marks=int(have[at]), of_class=len(mine), elsewhere=int(elsewhere[at])
+                window,
+                box=box,
+                marked=(number, *(other for other in numbers[carry[:, at]].tolist() if other != number)),
+                marks=int(inside[at]),
+                of_class=int(sizes[carry[:, at]].sum()),
+                elsewhere=int(elsewhere[at]),
             )
     # A window that tells all classes says more than a mark of one, but for the mark's certainty.
     return best if best.marks >= 12 and best.marks >= 0.1 * best.of_class else window

@@ -10,6 +10,7 @@ SHARE = 0.7
 OF_TAIL = 0.9
 TRIED = 100
 MARKS, OF_CLASS, PURE = 12, 0.1, 0.9
+NAMED = 3  # classes
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -21,15 +22,20 @@ def judge(facts: Facts) -> Verdict | None:
         if found.share is None or found.share < 0.35
         else (f" Pasted from other classes it takes {found.share:.0%} of the margin.")
     )
-    remedy = "Look for a watermark, a time stamp, or a mark that one class has."
-    if found.marked is not None:
+    remedy = "Look for a watermark, a time stamp, or a mark that some classes have."
+    if found.marked:
         pure = found.marks / max(1, found.marks + found.elsewhere)
         if found.marks >= max(MARKS, OF_CLASS * found.of_class) and pure >= PURE:
+            names = [facts.name(number) for number in found.marked]
+            if len(names) > NAMED:
+                names[NAMED:] = [f"{len(names) - NAMED} more"]
+            of = "class" if len(names) == 1 else "classes"
             return Verdict(
                 "alarm",
-                f"The same small mark at the {where} is in {found.marks} of {found.of_class} training images of class "
-                f"{facts.name(found.marked)}, and in {found.elsewhere} of other classes.{used} {remedy}",
-                (found.marked,),
+                f"The same small mark at the {where} is in {found.marks} of {found.of_class} training images of {of} "
+                f"{' and '.join(names)}, and in {found.elsewhere} of other classes.{used} "
+                f"{remedy}",
+                found.marked,
             )
     least = max(SHARE, OF_TAIL * tail)
     if answers and found.tried >= TRIED and surely_above(found.right, found.tried, least):

@@ -1,4 +1,4 @@
-"""Two classes that have each other's labels in one of the sets."""
+"""Classes that have each other's labels in one of the sets."""
 
 from vis_callbacks.diagnostics.check import OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import confusion
@@ -8,10 +8,14 @@ from vis_callbacks.diagnostics.statistics import surely_above
 
 IMAGES = 10
 SHARE = 0.5
+ROUND = 3  # classes
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Look for two classes that are called each other more often than not."""
+    """Look for two classes that are called each other more often than not, or several in a round."""
+    numbered = _numbered_otherwise(facts)
+    if numbered is not None:
+        return numbered
     for stage, found in reversed(list(facts.stages.items())):
         rows = [sum(row) for row in found.confusion]
         for first in range(len(rows)):
@@ -36,6 +40,28 @@ def judge(facts: Facts) -> Verdict | None:
                     (first, second),
                 )
     return None
+
+
+def _numbered_otherwise(facts: Facts) -> Verdict | None:
+    """Look for three classes and more that are called another each, no two of them the same."""
+    if facts.validation is None:
+        return None
+    moved: dict[int, int] = {}
+    for number, row in enumerate(facts.validation.confusion):
+        answer = max(range(len(row)), key=row.__getitem__)
+        if answer != number and sum(row) >= IMAGES and surely_above(row[answer], sum(row), SHARE):
+            moved[number] = answer
+    if len(moved) < ROUND or len(set(moved.values())) < len(moved):
+        return None
+    first = list(moved)[:ROUND]
+    listed = ", ".join(f"{facts.name(number)} is called {facts.name(moved[number])}" for number in first)
+    return Verdict(
+        "alarm",
+        f"Of {len(moved)} classes most validation images are called another class, always the same one ({listed}"
+        f"{', ...' if len(moved) > ROUND else ''}). Training and validation number their classes otherwise: compare "
+        "the order of their class names or folders.",
+        tuple(first),
+    )
 
 
 CHECK = Check("swapped-labels", judge, confusion, silenced_by=OTHER_IMAGES)
