@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 import vis_callbacks as vc
+from vis_callbacks.live.strip import write_strip
 
 HERE = Path(__file__).parent / "images"
 README = Path(__file__).parent.parent / "README.md"
@@ -151,17 +152,6 @@ def side_by_side(images: list[Image.Image], height: int, gap: int = 6) -> Image.
     return row
 
 
-def animation(store: Path, callback: str, path: Path) -> None:
-    """Write the pictures of a callback as one frame per event."""
-    frames: dict[tuple[int, int], list[Image.Image]] = {}
-    for line in (store / "panels.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if record["callback"] == callback and record["file"]:
-            frames.setdefault((record["epoch"], record["step"]), []).append(Image.open(store / record["file"]))
-    rows = [side_by_side([image.convert("RGB") for image in frames[when]], 84) for when in sorted(frames)]
-    rows[0].save(path, save_all=True, append_images=[*rows[1:], rows[-1]], duration=700, loop=0)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pretrained", type=Path, nargs="?", help="log directory of examples/pretrained.py")
@@ -173,7 +163,7 @@ def main() -> None:
     if arguments.pretrained:
         save_pictures(arguments.pretrained / "visualizations")
     if arguments.digits:
-        animation(arguments.digits / "visualizations", "ClassAppearance", HERE / "digits.webp")
+        write_strip(arguments.digits, "ClassAppearance", HERE / "digits.webp")
 
 
 if __name__ == "__main__":

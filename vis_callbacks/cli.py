@@ -91,7 +91,9 @@ def _add_strip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write the pictures of one row over time: as animated .webp or .gif, or as .png side by side.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="log directory of the run")
-    parser.add_argument("--row", metavar="TAG", required=True, help="the row, such as ClassAppearance/7")
+    parser.add_argument(
+        "--row", metavar="TAG", required=True, help="the row, such as ClassAppearance/7, or all of ClassAppearance"
+    )
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, default=Path("strip.webp"), help="(default: strip.webp)"
     )

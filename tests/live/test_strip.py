@@ -27,6 +27,15 @@ def test_a_still_strip_stands_side_by_side(tmp_path: Path) -> None:
         assert image.width > 4 * 200
 
 
+def test_the_rows_of_a_technique_stand_beside_each_other(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    with Image.open(write_strip(tmp_path, "Saliency/sample 0", tmp_path / "one.webp")) as one:
+        width = one.width
+    with Image.open(write_strip(tmp_path, "Saliency", tmp_path / "all.webp")) as all_rows:
+        assert all_rows.width > 1.5 * width
+        assert all_rows.n_frames >= 3  # type: ignore[attr-defined]
+
+
 def test_fifty_epochs_are_small_and_quick(tmp_path: Path) -> None:
     store = PictureStore(tmp_path)
     for epoch in range(51):

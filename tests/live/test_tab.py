@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Frame, Page, expect
 
+from tests.helpers import tiny
 from tests.helpers.board import get, tensorboard
 from tests.helpers.browser import Visit, needs_browser, visit
 from tests.report.stores import record, small_run, squares
@@ -68,6 +73,64 @@ def test_a_new_picture_is_told_and_on_screen_in_five_seconds(chromium: Browser, 
         assert width == 112
         assert "epoch0005" in source
         assert complaints(seen) == []
+
+
+TRAINING = """
+import sys, time
+from pathlib import Path
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from tests.helpers import tiny
+from vis_callbacks import Filters, Report, Saliency
+
+class Slowly(pl.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        time.sleep(3)
+
+folder = Path(sys.argv[1])
+callbacks = [Filters(), Saliency(samples=2), Slowly(), Report()]
+trainer = tiny.trainer(folder, callbacks, max_epochs=100, logger=TensorBoardLogger(folder))
+trainer.fit(tiny.module(), tiny.loader(16), tiny.loader(16, seed=1))
+"""
+
+
+def test_a_training_is_followed_while_it_runs(chromium: Browser, tmp_path: Path) -> None:
+    logs, root = tmp_path / "logs", Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    training = subprocess.Popen([sys.executable, "-c", TRAINING, logs], env=environment, **quiet)
+
+    def newest() -> dict[str, Any]:
+        made = [record for record in tiny.records(logs) if record["callback"] == "Saliency"] if logs.exists() else []
+        return max(made, key=lambda record: record["epoch"], default={"epoch": -1})
+
+    def wait_for(epoch: int) -> dict[str, Any]:
+        end = time.monotonic() + 120
+        while (record := newest())["epoch"] < epoch and time.monotonic() < end and training.poll() is None:
+            time.sleep(0.05)
+        assert record["epoch"] >= epoch
+        return record
+
+    try:
+        wait_for(1)
+        with (
+            tensorboard(tmp_path, "--logdir", str(logs)) as address,
+            visit(chromium, f"{address}/#visualizations") as seen,
+        ):
+            frame = tab(seen.page)
+            frame.check("#follow")
+            for _ in range(3):
+                record = wait_for(newest()["epoch"] + 1)
+                expect(frame.locator("#moment")).to_contain_text(f"epoch {record['epoch']} ", timeout=6000)
+                image = frame.locator('[data-key^="Saliency/"] img').first
+                assert f"epoch{record['epoch']:04}" in image.evaluate("img => img.decode().then(() => img.src)")
+                assert time.time() - record["time"] < 5
+            assert complaints(seen) == []
+        assert training.poll() is None
+    finally:
+        training.kill()
+        training.wait()
 
 
 def test_the_slider_moves_every_row_and_the_address_opens_the_same(chromium: Browser, host: str) -> None:

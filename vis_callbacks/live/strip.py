@@ -1,4 +1,4 @@
-"""Film strips: one row of a run over time, as a moving picture or side by side, with the moment below."""
+"""Film strips: one row of a run over time, or all of a technique, as a moving picture or side by side."""
 
 import io
 from pathlib import Path
@@ -11,9 +11,10 @@ from vis_callbacks.report.reading import read_history
 
 KINDS = (".webp", ".gif", ".png")
 
-_LARGEST = 480  # pixels of the longer side of a frame
+_LARGEST, _WIDEST = 480, 960  # pixels of the longer side of a frame; of one that shows several rows
 _SMALLEST = 160  # smaller pictures are enlarged by whole numbers
 _STILL = 12  # frames side by side
+_GAP = 8  # pixels
 _MILLISECONDS, _LAST_MILLISECONDS = 400, 1600
 
 
@@ -22,7 +23,7 @@ def write_strip(directory: Path | str, tag: str, output: Path | str) -> Path:
 
     Args:
         directory: The run's log directory, or the ``visualizations`` directory in it.
-        tag: The row, such as ``"ClassAppearance/7"``.
+        tag: The row, such as ``"ClassAppearance/7"``, or a technique, all rows of which stand beside each other.
         output: File that ends in ``.webp`` or ``.gif``, which move, or in ``.png``, with up to twelve frames side by
             side.
 
@@ -41,22 +42,36 @@ def write_strip(directory: Path | str, tag: str, output: Path | str) -> Path:
 def strip(directory: Path | str, tag: str, kind: str) -> bytes:
     """Return the content of a film strip's file, see `write_strip`."""
     history = read_history(directory)
-    row = _row(history, tag)
-    shown = [(picture.file, history.events[at].name) for at, picture in row.pictures.items() if picture.file]
+    rows = _rows(history, tag)
+    shown = sorted({at for row in rows for at, picture in row.pictures.items() if picture.file})
     if kind == ".png" and len(shown) > _STILL:
         shown = [shown[round(at * (len(shown) - 1) / (_STILL - 1))] for at in range(_STILL)]
-    frames = [_frame(image, name) for file, name in shown if (image := _opened(file)) is not None]
+    frames = [_frame(image, history.events[at].name) for at in shown if (image := _at(rows, at)) is not None]
     if not frames:
         raise ValueError(f"row {tag!r} has no pictures that can be read: choose another row")
     return _still(frames) if kind == ".png" else _moving(_of_one_size(frames), kind)
 
 
-def _row(history: History, tag: str) -> Row:
+def _rows(history: History, tag: str) -> list[Row]:
     tags = {row.tag: row for row in history.rows}
-    if tag in tags:
-        return tags[tag]
+    found = [row for name, row in tags.items() if tag in (name, name.partition("/")[0])]
+    if found:
+        return found
     some = ", ".join(list(tags)[:5]) or "none"
     raise ValueError(f"no row {tag!r}: expected one of {some}{', …' if len(tags) > 5 else ''}"[:290])
+
+
+def _at(rows: list[Row], at: int) -> Image.Image | None:
+    """Return the pictures of an event beside each other; a row that has none leaves its place to the others."""
+    files = [picture.file for row in rows if (picture := row.pictures.get(at)) and picture.file]
+    images = [image for file in files if (image := _opened(file)) is not None]
+    if len(rows) == 1 or not images:
+        return _enlarged(images[0], _LARGEST) if images else None
+    height = max(image.height for image in images)
+    scaled = [
+        image.resize((round(image.width * height / image.height), height), Image.Resampling.BOX) for image in images
+    ]
+    return _enlarged(_beside(scaled), _WIDEST)
 
 
 def _opened(file: Path) -> Image.Image | None:
@@ -67,14 +82,19 @@ def _opened(file: Path) -> Image.Image | None:
         return None
 
 
+def _enlarged(image: Image.Image, largest: int) -> Image.Image:
+    """Return a picture that is neither too large nor too small for a frame."""
+    longest = max(image.size)
+    if longest > largest:
+        return image.resize([max(1, round(side * largest / longest)) for side in image.size], Image.Resampling.BOX)
+    if longest < _SMALLEST:
+        factor = -(-_SMALLEST // longest)
+        return image.resize([side * factor for side in image.size], Image.Resampling.NEAREST)
+    return image
+
+
 def _frame(image: Image.Image, name: str) -> Image.Image:
     """Return a picture with its moment below it on white."""
-    longest = max(image.size)
-    if longest > _LARGEST:
-        image = image.resize([max(1, round(side * _LARGEST / longest)) for side in image.size], Image.Resampling.BOX)
-    elif longest < _SMALLEST:
-        factor = -(-_SMALLEST // longest)
-        image = image.resize([side * factor for side in image.size], Image.Resampling.NEAREST)
     font = ImageFont.load_default(13)
     width = max(image.width, round(font.getlength(name)) + 12)
     frame = Image.new("RGB", (width, image.height + 24), "white")
@@ -103,13 +123,17 @@ def _moving(frames: list[Image.Image], kind: str) -> bytes:
 
 
 def _still(frames: list[Image.Image]) -> bytes:
-    gap = 8
-    width = sum(frame.width + gap for frame in frames) - gap
-    whole = Image.new("RGB", (width, max(frame.height for frame in frames)), "white")
-    left = 0
-    for frame in frames:
-        whole.paste(frame, (left, 0))
-        left += frame.width + gap
     data = io.BytesIO()
-    whole.save(data, "png")
+    _beside(frames).save(data, "png")
     return data.getvalue()
+
+
+def _beside(images: list[Image.Image]) -> Image.Image:
+    """Return pictures in a row on white."""
+    width = sum(image.width + _GAP for image in images) - _GAP
+    whole = Image.new("RGB", (width, max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        whole.paste(image, (left, 0))
+        left += image.width + _GAP
+    return whole
