@@ -76,6 +76,28 @@ def test_the_slider_moves_all_pictures_at_once(seen: Visit) -> None:
     assert page.get_attribute("#slider", "aria-valuetext") == "epoch 3 · step 299"
 
 
+def test_of_very_many_cards_those_in_the_window_show_the_moment(chromium: Browser, tmp_path: Path) -> None:
+    store = PictureStore(tmp_path)
+    for number in range(400):
+        for epoch in range(2):
+            store.add(record(f"Saliency/sample {number}", epoch, epoch * 10), squares(2 * number + epoch))
+    in_window = """
+        [...document.querySelectorAll('.card')].filter(card => {
+            const {top, bottom} = card.getBoundingClientRect();
+            return bottom > 0 && top < innerHeight;
+        }).map(card => card.querySelector('img')).map(image => [image.naturalWidth, image.alt])
+    """
+    with visit(chromium, write_report(tmp_path).as_uri(), viewport={"width": 1100, "height": 800}) as seen:
+        page, whole = seen.page, "document.documentElement.scrollHeight"
+        for place in (0, 0.5, 1):
+            page.evaluate(f"scrollTo(0, {place} * {whole})")
+            for key, said in (("Home", "before training"), ("End", "epoch 1")):
+                page.keyboard.press(key)
+                page.wait_for_function(f"({in_window}).every(([width, words]) => width && words.includes('{said}'))")
+                assert len(page.evaluate(in_window)) >= 4
+        assert seen.complaints == []
+
+
 def test_the_pixels_on_the_screen_are_those_of_the_moment(seen: Visit) -> None:
     card = seen.page.locator(".card img").nth(1)
     last = card.screenshot()

@@ -4,6 +4,8 @@ import { plotsOf, showChart } from "./charts.js";
 import { Large } from "./large.js";
 import { Rows } from "./rows.js";
 
+const MANY = 300; // cards; of more, those far from the window follow when they come near it
+
 export class Page {
   /**
    * @param root the element that holds the page's content
@@ -31,6 +33,7 @@ export class Page {
     this.play = root.querySelector("#play");
     this.moment = root.querySelector("#moment");
     for (const image of root.querySelectorAll("img[data-picture]")) draw(image, model.pictures[image.dataset.picture]);
+    this.far = new Set(this.cards.length > MANY ? this.cards : []);
     if (this.last >= 0) this.listen();
     this.go(this.last);
     this.quiet = false;
@@ -46,10 +49,30 @@ export class Page {
     this.slider.style.setProperty("--at", this.now / Math.max(1, this.last));
     this.slider.setAttribute("aria-valuetext", label);
     this.moment.textContent = label;
-    for (const view of this.cards) showCard(view, this.model, this.now);
+    for (const view of this.cards) if (!this.far.has(view)) this.show(view);
     for (const plot of this.plots) showChart(plot, this.model.events[this.now]);
     this.large.show();
     if (!this.timer) this.changed();
+  }
+
+  show(view) {
+    if (view.shown === this.now) return;
+    view.shown = this.now;
+    showCard(view, this.model, this.now);
+  }
+
+  /** Show cards when they come near the window. */
+  approach(signal) {
+    const views = new Map(this.cards.map((view) => [view.card, view]));
+    const near = new IntersectionObserver((changes) => {
+      for (const { target, isIntersecting } of changes) {
+        const view = views.get(target);
+        if (!isIntersecting) this.far.add(view);
+        else if (this.far.delete(view)) this.show(view);
+      }
+    }, { rootMargin: "100%" });
+    for (const card of views.keys()) near.observe(card);
+    signal.addEventListener("abort", () => near.disconnect());
   }
 
   /** Label the slider by epochs or by steps. */
@@ -114,12 +137,14 @@ export class Page {
     this.slider.addEventListener("input", () => this.choose(+this.slider.value));
     document.addEventListener("visibilitychange", () => { if (document.hidden) this.pause(); }, { signal });
     this.print(signal);
+    if (this.far.size) this.approach(signal);
   }
 
   print(signal) {
     // A closed <details> would be missing on paper.
     const opened = new Set();
     addEventListener("beforeprint", () => {
+      for (const view of this.far) this.show(view);
       for (const details of this.root.querySelectorAll("details:not([open])")) {
         opened.add(details);
         details.open = true;
