@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers import tiny
 from vis_callbacks import ConfigurationError, DefaultSuite, Diagnostics, Report, Saliency, VisualizationWarning
+from vis_callbacks.diagnostics import Check, Facts, Verdict, confusion
 from vis_callbacks.report.html import write_report
 
 
@@ -232,7 +233,24 @@ def test_batches_without_images_are_told_by_others(tmp_path: Path) -> None:
     assert "cannot watch" not in str(one.message)
 
 
+def test_a_check_of_ones_own_is_told_as_the_others(tmp_path: Path) -> None:
+    def judge(facts: Facts) -> Verdict | None:
+        shown = facts.validation
+        return None if shown is None else Verdict("alarm", f"{shown.answers} images of {facts.name(0)} and others.")
+
+    diagnostics = Diagnostics(checks=[Check("mine", judge, confusion, patience=2), "scale"])
+    assert [check.name for check in diagnostics.checks] == ["scale", "mine"]
+    fit(tmp_path, diagnostics)
+    (found,) = diagnostics.findings
+    assert (found.check, found.first_epoch) == ("mine", 2)
+    assert found.sentence.endswith("images of 0 and others.")
+    tags = {record["tag"] for record in tiny.records(tmp_path) if record["file"]}
+    assert "Diagnostics/mine/confusion in validation" in tags
+
+
 def test_an_unknown_check_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"checks=.*each name once"):
+        Diagnostics(checks=["scale", "scale"])
     with pytest.raises(ConfigurationError, match="checks: no check 'scales'; nearest: scale"):
         Diagnostics(checks=["scales"])
 

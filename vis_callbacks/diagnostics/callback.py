@@ -35,27 +35,29 @@ class Diagnostics(VisualizationCallback):
     training (several labels, mixed images, few steps) stay silent.
 
     Args:
-        checks: Names of the checks; None: all of them.
+        checks: Names of the checks, and checks of one's own, see `Check`; None: all that there are.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Attributes:
         findings: What stands out, a list of `Finding`, alarms first.
 
     Raises:
-        ConfigurationError: If a check is unknown.
+        ConfigurationError: If a check is unknown, or named twice.
 
     Example:
         >>> Diagnostics(checks=["leakage", "scale"]).findings
         []
     """
 
-    def __init__(self, checks: Sequence[str] | None = None, **options: Unpack[SharedOptions]) -> None:
+    def __init__(self, checks: Sequence[str | Check] | None = None, **options: Unpack[SharedOptions]) -> None:
         super().__init__(**options)
-        names = list(CHECKS) if checks is None else list(options_of.several("checks", checks, options_of.text, "names"))
-        for name in names:
-            if name not in CHECKS:
-                raise ConfigurationError(f"checks: no check {name!r}; {nearest(name, CHECKS, most=len(CHECKS))}")
-        self.checks: list[Check] = [CHECKS[name] for name in CHECKS if name in names]
+        chosen = options_of.several("checks", list(CHECKS) if checks is None else checks, _check, "names, or checks")
+        names = [check.name for check in chosen]
+        if len(set(names)) < len(names):
+            raise options_of.refused("checks", names, "each name once")
+        # In the order in which one explains another; one's own come last.
+        order = [*CHECKS, *names]
+        self.checks: list[Check] = sorted(chosen, key=lambda check: order.index(check.name))
         self._found: dict[str, Finding] = {}
         self._seen: dict[str, int] = {}
         self._rows: dict[str, list[str]] = {}
@@ -185,6 +187,15 @@ class Diagnostics(VisualizationCallback):
         self._found = {name: Finding(**one) for name, one in state_dict["findings"].items()}
         self._rows, self._seen = dict(state_dict["rows"]), dict(state_dict["seen"])
         self._causes = set(state_dict["causes"])
+
+
+def _check(name: str, value: Any) -> Check:
+    if isinstance(value, Check):
+        return value
+    wanted = options_of.text(name, value, "a check's name")
+    if wanted not in CHECKS:
+        raise ConfigurationError(f"checks: no check {wanted!r}; {nearest(wanted, CHECKS, most=len(CHECKS))}")
+    return CHECKS[wanted]
 
 
 def _is_due(epoch: int) -> bool:
