@@ -43,12 +43,18 @@ class Classifier(pl.LightningModule):
 
 
 class Clock(pl.Callback):
-    """Notes the wall and the CPU time at which its turn comes."""
+    """Measures what happens from the last batch of a validation to its end, where pictures are made before its turn."""
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Note the times, with all processes together."""
         trainer.strategy.barrier()
         self.wall, self.cpu = time.perf_counter(), time.thread_time()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the differences, with all processes together."""
+        self.cpu = time.thread_time() - self.cpu
+        trainer.strategy.barrier()
+        self.wall = time.perf_counter() - self.wall
 
 
 def measure(processes: int, options: argparse.Namespace) -> tuple[float, list[float]]:
@@ -60,7 +66,7 @@ def measure(processes: int, options: argparse.Namespace) -> tuple[float, list[fl
     pictures = ClassAppearance(
         range(options.classes), steps=options.steps, fresh_steps=options.steps, progress=False
     ).with_handler(lambda *_: None)
-    before, after = Clock(), Clock()
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -68,14 +74,14 @@ def measure(processes: int, options: argparse.Namespace) -> tuple[float, list[fl
             strategy="ddp" if processes > 1 else "auto",
             default_root_dir=Path(folder),
             logger=False,
-            callbacks=[before, pictures, after],
+            callbacks=[pictures, clock],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         trainer.validate(model, loader, verbose=False)
-    spent = torch.tensor(after.cpu - before.cpu, dtype=torch.float64)
+    spent = torch.tensor(clock.cpu, dtype=torch.float64)
     everyone = trainer.strategy.all_gather(spent).flatten().tolist() if processes > 1 else [float(spent)]
-    return after.wall - before.wall, everyone
+    return clock.wall, everyone
 
 
 def main() -> None:
