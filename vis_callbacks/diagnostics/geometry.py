@@ -8,7 +8,7 @@ from vis_callbacks.diagnostics.statistics import mcnemar
 
 CERTAIN = 0.001
 GAIN = 0.1
-ABOVE_CHANCE = 0.1
+ABOVE_CHANCE = 0.25
 
 
 def judge(facts: Facts) -> Verdict | None:

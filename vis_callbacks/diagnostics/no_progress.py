@@ -4,6 +4,7 @@ from vis_callbacks.diagnostics.check import NOTHING_LEARNED, Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.statistics import surely_above
 
 STEPS = 100
 SHARE = 0.98
@@ -15,6 +16,9 @@ def judge(facts: Facts) -> Verdict | None:
     if facts.steps < STEPS or train.cross_entropy is None or train.entropy < 0.1:
         return None
     if train.cross_entropy < SHARE * train.entropy:
+        return None
+    if train.answers and surely_above(train.right, train.answers, max(map(sum, train.confusion)) / train.answers):
+        # Early networks are too sure of themselves, which costs more than what they know gains.
         return None
     return Verdict(
         "alarm",

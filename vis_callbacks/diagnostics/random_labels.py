@@ -7,6 +7,7 @@ from vis_callbacks.diagnostics.finding import Verdict
 from vis_callbacks.diagnostics.statistics import surely_below
 
 LEAST, SHARE = 20, 0.04
+ACCURACY = 0.5  # below, a network that has learned little is confident of anything
 CLASSES = 5
 
 
@@ -16,7 +17,11 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     for stage, found in facts.stages.items():
         doubted, total = found.doubted, found.answers
-        if doubted < max(LEAST, SHARE * total) or not surely_below(found.second, doubted, 1 / 3):
+        if (
+            found.accuracy < ACCURACY
+            or doubted < max(LEAST, SHARE * total)
+            or not surely_below(found.second, doubted, 1 / 3)
+        ):
             continue
         # Of random labels some are right by chance.
         wrong = doubted / total * len(facts.classes) / (len(facts.classes) - 1)
