@@ -49,16 +49,10 @@ export class Page {
     this.slider.style.setProperty("--at", this.now / Math.max(1, this.last));
     this.slider.setAttribute("aria-valuetext", label);
     this.moment.textContent = label;
-    for (const view of this.cards) if (!this.far.has(view)) this.show(view);
+    for (const view of this.cards) if (!this.far.has(view)) showCard(view, this.model, this.now);
     for (const plot of this.plots) showChart(plot, this.model.events[this.now]);
     this.large.show();
     if (!this.timer) this.changed();
-  }
-
-  show(view) {
-    if (view.shown === this.now) return;
-    view.shown = this.now;
-    showCard(view, this.model, this.now);
   }
 
   /** Show cards when they come near the window. */
@@ -68,7 +62,7 @@ export class Page {
       for (const { target, isIntersecting } of changes) {
         const view = views.get(target);
         if (!isIntersecting) this.far.add(view);
-        else if (this.far.delete(view)) this.show(view);
+        else if (this.far.delete(view)) showCard(view, this.model, this.now);
       }
     }, { rootMargin: "100%" });
     for (const card of views.keys()) near.observe(card);
@@ -144,7 +138,7 @@ export class Page {
     // A closed <details> would be missing on paper.
     const opened = new Set();
     addEventListener("beforeprint", () => {
-      for (const view of this.far) this.show(view);
+      for (const view of this.far) showCard(view, this.model, this.now);
       for (const details of this.root.querySelectorAll("details:not([open])")) {
         opened.add(details);
         details.open = true;
