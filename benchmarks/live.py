@@ -67,8 +67,8 @@ def listed(folder: Path, runs: int, pictures: int) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
-def slid(folder: Path) -> list[float]:
-    """Return the milliseconds of each step of the slider in Chromium; none without one."""
+def slid(folder: Path, times: int = 1) -> list[float]:
+    """Return the milliseconds of each step of the slider over all moments in Chromium; none without one."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         return []
@@ -84,7 +84,7 @@ def slid(folder: Path) -> list[float]:
         page = browser.new_page()
         page.goto(server.stdout.readline().strip())
         page.wait_for_selector(".card img[src]")
-        took: list[float] = page.evaluate(STEPS)
+        took = [step for _ in range(times) for step in page.evaluate(STEPS)]
         browser.close()
         server.terminate()
     return took
@@ -118,6 +118,11 @@ def main() -> None:
         if took := slid(folder / "run"):
             cuts = statistics.quantiles(took, n=20)
             rows.append(("step of its slider, ms: median, p95", f"{cuts[9]:.0f}, {cuts[18]:.0f}"))
+        wide = 40 if options.tiny else 2000
+        write_store(folder / "wide" / "run", 4 * wide, rows=wide)
+        if took := slid(folder / "wide", times=10):
+            cuts = statistics.quantiles(took, n=20)
+            rows.append((f"of a page of {wide:,} pictures at once, ms: median, p95", f"{cuts[9]:.0f}, {cuts[18]:.0f}"))
         begin = time.perf_counter()
         path = write_strip(Run("", folder / "strip").store, "Saliency/sample 3", folder / "strip.webp")
         spent = time.perf_counter() - begin

@@ -1,14 +1,6 @@
 """The formula of each technique, as its page shows it, and what its letters mean."""
 
-import re
-
-LETTERS = {
-    "S": "S the logit",
-    "x": "x the image",
-    "A": "A the output of a layer",
-    "k": "k a channel",
-    "p": "p a place",
-}
+LETTERS = "S is the logit, x the image, A the output of a layer, k a channel, p a place."
 FORMULAS = {
     "Gradient": "∂S/∂x",
     "Saliency": "max over colours |∂S/∂x|",
@@ -37,13 +29,3 @@ FORMULAS = {
     "FeatureInversion": "argmin over x of ‖A(x) − A(photograph)‖² / ‖A(photograph)‖² + penalties",
     "FoolModel": "x ← x + step · ∂S/∂x, S of the other class, until it is probable enough",
 }
-
-
-def formula(name: str) -> str:
-    """Return the formula of a technique in Markdown, with its letters; "" if it has none."""
-    found = FORMULAS.get(name, "")
-    if not found:
-        return ""
-    used = set(re.findall(r"\b[SxAp]\b|[SA](?=ₖ)|(?<=∂)[Sx]", found)) | ({"k", "A"} if "ₖ" in found else set())
-    said = ", ".join(meaning for letter, meaning in LETTERS.items() if letter in used)
-    return f"`{found}`" + (f"  \n<small>{said}</small>" if said else "")

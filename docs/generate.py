@@ -15,7 +15,7 @@ from vis_callbacks.event import Moment
 from vis_callbacks.report.titles import title_of
 
 sys.path.insert(0, str(Path(__file__).parent))
-from formulas import formula
+from formulas import FORMULAS, LETTERS
 from pictures import figures, reading, shows, techniques, wing_of
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,9 @@ def page(kind: type[vc.VisualizationCallback]) -> str:
     parts = [f"# {title_of(name)}", f"{shows(kind)[:1].upper()}{shows(kind)[1:]}."]
     if picture.is_file():
         parts.append(f"![{title_of(name)} of photographs](../images/{name}.webp)")
-    parts += [formula(name), reading(kind), measured(kind)]
+    if name in FORMULAS:
+        parts.append(f"`{FORMULAS[name]}`  \n<small>{LETTERS}</small>")
+    parts += [reading(kind), measured(kind)]
     parts += [f"**Cost.** {cost(kind)}", f"```python\nfrom vis_callbacks import {name}\n\ncallback = {name}()\n```"]
     parts += [f"## Callback\n\n::: vis_callbacks.{name}"]
     if functions:

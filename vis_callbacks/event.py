@@ -135,6 +135,13 @@ class SharedPass:
         part._alone = None if self._alone is None else {}
         return part
 
+    def again(self, targets: Tensor) -> "SharedPass":
+        """Return a pass of its own over the same samples, that nobody has asked for anything, for targets ``(N,)``."""
+        samples = dataclasses.replace(self.samples, labels=targets.to(self.samples.labels.device), truths=None)
+        again = SharedPass(self._model, samples, "label", fitting=self._fitting, chunk_size=self._chunk_size)
+        again._meaning = self._meaning
+        return again
+
     @cached_property
     def trace(self) -> Trace:
         """The result of the pass. Where more images are not known to fit, large ones go through it one by one."""
@@ -280,6 +287,16 @@ class Event:
 
         count = len(self.samples)
         return torch.cat([found for _, found in in_chunks(piece, count, pixels=1, chunk_size=count)])
+
+    def again(self, targets: Tensor) -> "Event":
+        """Return this event with a pass of its own, which runs anew where the model was changed.
+
+        Args:
+            targets: The logits that are differentiated, ``(N,)``.
+        """
+        shared = self._pass.again(targets)
+        shared.add(self.needs)
+        return dataclasses.replace(self, shared=shared)
 
     def prediction(self, index: int) -> tuple[str, float | None]:
         """Return the name of the class predicted for a sample, and its probability in [0, 1].

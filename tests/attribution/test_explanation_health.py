@@ -49,6 +49,48 @@ def test_a_map_of_the_image_alone_is_told(tmp_path: Path) -> None:
         assert "settled since the last event" in record["caption"]
 
 
+class Sides(nn.Module):
+    """The more class 0, the brighter the left half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 1, 1), nn.Linear(1, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images)[..., :4].mean((2, 3)))
+
+
+class Half(AttributionCallback):
+    """Shows one half of the image."""
+
+    def __init__(self, columns: slice, **options: Any) -> None:
+        super().__init__(**options)
+        self.columns = columns
+
+    def attribute(self, event: Event) -> Tensor:
+        maps = torch.zeros_like(event.samples.images)
+        maps[..., self.columns] = 1.0
+        return maps
+
+
+@pytest.mark.parametrize(("columns", "trusted"), [(slice(4), True), (slice(4, None), False)], ids=["left", "right"])
+def test_a_map_of_what_does_not_count_is_told(columns: slice, trusted: bool, tmp_path: Path) -> None:
+    module = tiny.module(net=Sides(), lr=0.0)
+    with torch.no_grad():
+        for one in (module.net.conv.weight, module.net.conv.bias, module.net.head.bias):
+            one.fill_(one.ndim > 1)
+        module.net.head.weight.copy_(torch.tensor([[9.0], [0.0], [0.0], [0.0]]))
+    # Stripes whose blur is darker: with the left half gone, class 0 is less likely.
+    images = torch.zeros(16, 1, 8, 8)
+    images[..., :4] = 1.0
+    bright = DataLoader(torch.utils.data.TensorDataset(images, torch.zeros(16).long()), batch_size=8)
+    callback = ExplanationHealth(Half(columns), samples=2, on_error="raise")
+    tiny.trainer(tmp_path, [callback], max_epochs=1).fit(module, bright, bright)
+    for record in tiny.records(tmp_path):
+        assert (record["scalars"]["deletion"] < record["scalars"]["insertion"]) == trusted
+        assert ("do not read them yet" in record["caption"]) != trusted
+
+
 def test_a_map_that_reads_the_weights_depends_on_them(tmp_path: Path) -> None:
     records = fit(tmp_path, ExplanationHealth(Truth(), samples=4, on_error="raise"))
     assert all(record["scalars"]["dependence"] > 0.2 for record in records)

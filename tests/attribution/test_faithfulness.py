@@ -37,11 +37,14 @@ def test_a_map_that_says_nothing_has_equal_areas() -> None:
     assert torch.allclose(deletion, insertion, atol=0.01)
 
 
-def test_rank_correlation_is_that_of_scipy() -> None:
+@pytest.mark.parametrize("rectified", [False, True], ids=["all different", "many zeros"])
+def test_rank_correlation_is_that_of_scipy(rectified: bool) -> None:
     one, other = torch.randn(3, 2, 5, 7), torch.randn(3, 2, 5, 7)
+    if rectified:
+        one, other = (maps.sum(dim=1, keepdim=True).relu() for maps in (one, other))
     expected = [spearmanr(a.sum(0).flatten(), b.sum(0).flatten()).statistic for a, b in zip(one, other, strict=True)]
     assert rank_correlation(one, other).tolist() == pytest.approx(expected, abs=1e-5)
-    assert rank_correlation(one, one.exp().sum(1, keepdim=True) * 0).tolist() == [0, 0, 0]
+    assert rank_correlation(one, torch.zeros(3, 1, 5, 7)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("fails", [False, True])

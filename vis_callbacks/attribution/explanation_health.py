@@ -14,7 +14,7 @@ from vis_callbacks.attribution.faithfulness import deletion_and_insertion, rank_
 from vis_callbacks.attribution.grad_cam import GradCAM
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.event import Event, Moment, Needs, SharedPass
+from vis_callbacks.event import Event, Moment, Needs
 from vis_callbacks.model.batching import in_chunks
 from vis_callbacks.model.classifier import probabilities
 from vis_callbacks.panel import Panel, Tile
@@ -78,7 +78,7 @@ class ExplanationHealth(VisualizationCallback):
         deletion, insertion = self._curves(event, images, maps.to(images.device), targets)
         numbers = {"deletion": deletion, "insertion": insertion}
         with shuffled_output_layer(event.model, event.trace.logits.shape[1], self.seed) as layer:
-            shuffled = self._maps(self._again(event, targets)) if layer else None
+            shuffled = self._maps(event.again(targets)) if layer else None
         if shuffled is not None:
             numbers["dependence"] = 1 - float(rank_correlation(maps, shuffled).mean())
         pooled, of = nn.functional.adaptive_avg_pool2d(maps, 28), " ".join(map(str, event.samples.contents))
@@ -101,13 +101,6 @@ class ExplanationHealth(VisualizationCallback):
         """Return maps of one channel ``(N, 1, H, W)``."""
         maps = event.in_pieces(lambda piece: self.technique.attribute(piece).detach().float().cpu())
         return maps.sum(dim=1, keepdim=True)
-
-    def _again(self, event: Event, targets: Tensor) -> Event:
-        """Return the event with a pass of its own, for the same targets."""
-        samples = dataclasses.replace(event.samples, labels=targets.to(event.samples.labels.device), truths=None)
-        shared = SharedPass(event.model, samples, "label")
-        shared.add(event.needs, event.subject)
-        return dataclasses.replace(event, shared=shared)
 
     def _curves(self, event: Event, images: Tensor, maps: Tensor, targets: Tensor) -> tuple[float, float]:
         meaning, places = event.meaning, torch.arange(len(images), device=images.device)

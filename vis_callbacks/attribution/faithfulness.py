@@ -51,7 +51,8 @@ def deletion_and_insertion(
 def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
     """Return Spearman's rank correlation of two maps ``(N, C, H, W)`` of each image, summed over the channels ``(N,)``.
 
-    A map that is the same everywhere correlates with none.
+    Equal values share their mean rank: places where both maps are zero make them no more alike. A map that is the same
+    everywhere correlates with none.
 
     Example:
         >>> maps = torch.rand(2, 1, 4, 4)
@@ -61,10 +62,10 @@ def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
     ranks = []
     for maps in (one, other):
         flat = maps.sum(dim=1).flatten(1)
-        rank = flat.argsort(dim=1, stable=True).argsort(dim=1).double()
-        rank = rank - rank.mean(dim=1, keepdim=True)
-        varies = (flat != flat[:, :1]).any(dim=1, keepdim=True)
-        ranks.append(nn.functional.normalize(rank, dim=1) * varies)
+        order = flat.sort(dim=1).values
+        below, upto = (torch.searchsorted(order, flat, right=right) for right in (False, True))
+        rank = (below + upto).double()
+        ranks.append(nn.functional.normalize(rank - rank.mean(dim=1, keepdim=True), dim=1))
     return (ranks[0] * ranks[1]).sum(dim=1).float()
 
 
