@@ -248,6 +248,22 @@ def test_a_check_of_ones_own_is_told_as_the_others(tmp_path: Path) -> None:
     assert "Diagnostics/mine/confusion in validation" in tags
 
 
+def test_a_check_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
+    def judge(facts: Facts) -> Verdict | None:
+        return Verdict("alarm", f"Class {facts.classes[99]} is missing.")
+
+    always = Check("always", lambda facts: Verdict("alarm", f"Epoch {facts.epoch} is over."), confusion)
+    diagnostics = Diagnostics(checks=[Check("mine", judge, confusion), always])
+    with pytest.warns(VisualizationWarning) as told:
+        fit(tmp_path, diagnostics)
+    (text,) = [str(one.message) for one in told if issubclass(one.category, VisualizationWarning)]
+    assert text.startswith("The check mine of Diagnostics failed in epoch 1: IndexError: ")
+    assert [found.check for found in diagnostics.findings] == ["always"]
+    assert any(record["tag"].startswith("Diagnostics/always/") for record in tiny.records(tmp_path) if record["file"])
+    with pytest.raises(IndexError):
+        fit(tmp_path / "raise", Diagnostics(checks=[Check("mine", judge, confusion)], on_error="raise"))
+
+
 def test_an_unknown_check_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"checks=.*each name once"):
         Diagnostics(checks=["scale", "scale"])

@@ -139,7 +139,16 @@ class Diagnostics(VisualizationCallback):
         panels: list[Panel] = []
         for check in self.checks:
             if self._alone or check.name not in _OF_ALL_DATA:
-                panels += self._judge(check, measured, epoch)
+                try:
+                    panels += self._judge(check, measured, epoch)
+                except Exception as error:
+                    # One that fails, of the user's own perhaps, takes no other with it.
+                    if self.on_error == "raise" or self._run is None:
+                        raise
+                    who = f"The check {check.name} of {self.name}"
+                    self._run.warnings.warn(
+                        who, f"failed in epoch {epoch}", error, "mend it, or leave it out of checks="
+                    )
         self._forget_consequences()
         return panels
 
