@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.report.stores import photograph, record, small_run
+from tests.report.stores import photograph, record, small_run, squares
 from vis_callbacks.live.strip import write_strip
 from vis_callbacks.output.store import PictureStore
 
@@ -34,6 +34,22 @@ def test_the_rows_of_a_technique_stand_beside_each_other(tmp_path: Path) -> None
     with Image.open(write_strip(tmp_path, "Saliency", tmp_path / "all.webp")) as all_rows:
         assert all_rows.width > 1.5 * width
         assert all_rows.n_frames >= 3  # type: ignore[attr-defined]
+        size = all_rows.size
+    with Image.open(write_strip(tmp_path, "Saliency", tmp_path / "all.png")) as still:
+        # Frames as wide as these stand below each other.
+        assert still.width == size[0]
+        assert still.height > 3 * size[1]
+
+
+def test_a_hundred_classes_stand_in_lines(tmp_path: Path) -> None:
+    store = PictureStore(tmp_path)
+    for number in range(25):
+        store.add(record(f"ClassAppearance/{number}", 1, 10), squares(number))
+    with Image.open(write_strip(tmp_path, "ClassAppearance", tmp_path / "all.png")) as image:
+        # Ten across and three down.
+        assert image.width / image.height == pytest.approx(
+            squares(0).shape[1] * 10 / (squares(0).shape[0] * 3), rel=0.2
+        )
 
 
 def test_fifty_epochs_are_small_and_quick(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ KINDS = (".webp", ".gif", ".png")
 _LARGEST, _WIDEST = 480, 960  # pixels of the longer side of a frame; of one that shows several rows
 _SMALLEST = 160  # smaller pictures are enlarged by whole numbers
 _STILL = 12  # frames side by side
+_ACROSS = 10  # rows of a technique in a line
 _GAP = 8  # pixels
 _MILLISECONDS, _LAST_MILLISECONDS = 400, 1600
 
@@ -23,9 +24,9 @@ def write_strip(directory: Path | str, tag: str, output: Path | str) -> Path:
 
     Args:
         directory: The run's log directory, or the ``visualizations`` directory in it.
-        tag: The row, such as ``"ClassAppearance/7"``, or a technique, all rows of which stand beside each other.
+        tag: The row, such as ``"ClassAppearance/7"``, or a technique, all rows of which stand in lines of ten.
         output: File that ends in ``.webp`` or ``.gif``, which move, or in ``.png``, with up to twelve frames side by
-            side.
+            side, or below each other where they are wide.
 
     Raises:
         FileNotFoundError: If there is no picture store.
@@ -71,7 +72,8 @@ def _at(rows: list[Row], at: int) -> Image.Image | None:
     scaled = [
         image.resize((round(image.width * height / image.height), height), Image.Resampling.BOX) for image in images
     ]
-    return _enlarged(_beside(scaled), _WIDEST)
+    lines = [_joined(scaled[at : at + _ACROSS]) for at in range(0, len(scaled), _ACROSS)]
+    return _enlarged(_joined(lines, down=True), _WIDEST)
 
 
 def _opened(file: Path) -> Image.Image | None:
@@ -124,16 +126,19 @@ def _moving(frames: list[Image.Image], kind: str) -> bytes:
 
 def _still(frames: list[Image.Image]) -> bytes:
     data = io.BytesIO()
-    _beside(frames).save(data, "png")
+    # Wide frames stand below each other.
+    _joined(frames, down=frames[0].width > 2 * frames[0].height).save(data, "png")
     return data.getvalue()
 
 
-def _beside(images: list[Image.Image]) -> Image.Image:
-    """Return pictures in a row on white."""
-    width = sum(image.width + _GAP for image in images) - _GAP
-    whole = Image.new("RGB", (width, max(image.height for image in images)), "white")
-    left = 0
+def _joined(images: list[Image.Image], *, down: bool = False) -> Image.Image:
+    """Return pictures in a row on white, or in a column."""
+    along, across = (1, 0) if down else (0, 1)
+    size = [0, 0]
+    size[along] = sum(image.size[along] + _GAP for image in images) - _GAP
+    size[across] = max(image.size[across] for image in images)
+    whole, place = Image.new("RGB", (size[0], size[1]), "white"), [0, 0]
     for image in images:
-        whole.paste(image, (left, 0))
-        left += image.width + _GAP
+        whole.paste(image, (place[0], place[1]))
+        place[along] += image.size[along] + _GAP
     return whole
