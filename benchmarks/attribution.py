@@ -133,7 +133,7 @@ class Bench:
         side = images.shape[-1]
         windows = (1 + -(-(side - WINDOW) // STRIDE)) ** 2
         sliding = {"sliding_window_shapes": (3, WINDOW, WINDOW), "strides": (3, STRIDE, STRIDE)}
-        integrated = {"n_steps": 32, "method": "riemann_middle", "internal_batch_size": 16}
+        integrated = {"n_steps": 32, "internal_batch_size": 16}
         noisy = {"nt_samples": 25, "nt_samples_batch_size": 2, "stdevs": 0.3, "abs": False}
         gradient_peer = captum.Saliency(model)
         return [
@@ -228,12 +228,12 @@ class Bench:
 
 
 def completeness(bench: Bench, steps: int) -> tuple[str, ...]:
-    """Return how far integrated gradients are from the rise of the logit, ours and captum's Gauss-Legendre."""
+    """Return how far integrated gradients are from the rise of the logit, ours and captum's."""
     model, images, targets = bench.model, bench.images, bench.targets
     with torch.no_grad():
         rise = model(images) - model(torch.zeros_like(images))
     rise = rise.gather(1, targets[:, None])[:, 0]
-    options = {"n_steps": steps, "method": "gausslegendre", "internal_batch_size": 16}
+    options = {"n_steps": steps, "internal_batch_size": 16}
     maps = (
         ours.integrated_gradients(model, images, targets, steps=steps),
         captum.IntegratedGradients(model).attribute(images, target=targets, **options),
@@ -285,7 +285,7 @@ def main() -> None:
         tables.put(f"attribution: {name}", ("", "passes", *WHO), rows, f"{what} `{bench.layer}`.")
         if name == "EfficientNet-lite0" and not options.only:
             lengths = (4,) if options.tiny else (32, 128)
-            head = ("steps", "ours, midpoint rule", "captum, Gauss-Legendre")
+            head = ("steps", "ours", "captum")
             tables.put("attribution: completeness", head, [completeness(bench, steps) for steps in lengths])
 
 

@@ -25,6 +25,25 @@ def test_tasks_are_done_in_order_and_again_after_a_drain() -> None:
     assert done == list(range(9))
 
 
+def test_held_tasks_begin_at_the_end_or_when_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, done = Worker(), []
+    with worker.held():
+        worker.submit(lambda: done.append("after"))
+        time.sleep(0.2)
+        assert done == []
+    assert worker.drain(10)
+    monkeypatch.setattr(module, "HELD", 0.1)
+    with worker.held():
+        worker.submit(lambda: done.append("meanwhile"))
+        until = time.monotonic() + 10
+        while len(done) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert done == ["after", "meanwhile"]
+    worker.submit(lambda: done.append("at once"))
+    assert worker.drain(10)
+    assert done[2:] == ["at once"]
+
+
 def test_a_task_that_never_ends_holds_nothing_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_WAITING", 2)
     monkeypatch.setattr(module, "PATIENCE", 0.5)

@@ -190,10 +190,15 @@ class Activations(VisualizationCallback):
                 self.limits[name] = scale_end(maps[:, channels])
                 # The outputs of an untrained network do not show the range of later ones.
                 self.settled[name] = event.moment.epoch > 0 and self.limits[name] > 0
+            caption = self._caption(layout, len(channels), maps)
             for index in range(len(event.samples)):
+                # A copy: until they are drawn, views would hold the maps of all channels.
                 shown = maps[index][channels]
-                tiles = [self._tile(shown, place, name, channel) for place, channel in enumerate(channels)]
-                caption = self._caption(layout, len(channels), maps)
+                limits = self._limits(shown, name)
+                tiles = [
+                    Tile(values, "response", str(channel), limit=limit)
+                    for values, channel, limit in zip(shown.unsqueeze(1), channels, limits, strict=True)
+                ]
                 panel = event.sample_panel(index, *tiles, columns=columns_for(len(tiles) + 1), caption=caption)
                 yield dataclasses.replace(panel, name=f"{panel.name}/{name}")
 
@@ -208,12 +213,14 @@ class Activations(VisualizationCallback):
         for name in _KEPT:
             setattr(self, name, state_dict[name])
 
-    def _tile(self, shown: Tensor, place: int, layer: str, channel: int) -> Tile:
-        # A copy: until it is drawn, a view would hold the maps of all channels.
-        values = shown[place].clone()
-        widest = shown if self.scale == "layer" else values
-        limit = self.limits[layer] if self.scale == "fixed" else float(widest.abs().max())
-        return Tile(values, "response", str(channel), limit=max(limit, 1e-12))
+    def _limits(self, shown: Tensor, layer: str) -> list[float]:
+        """Return where the colour scale of each channel ends."""
+        if self.scale == "fixed":
+            ends = [self.limits[layer]] * len(shown)
+        else:
+            largest = shown.abs().amax(dim=(1, 2))
+            ends = (largest.max().expand_as(largest) if self.scale == "layer" else largest).tolist()
+        return [max(end, 1e-12) for end in ends]
 
     def _caption(self, layout: Layout, shown: int, maps: Tensor) -> str:
         which = {"strongest": "strongest at first", "random": "random"}.get(str(self.channels), "listed")

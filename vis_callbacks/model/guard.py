@@ -147,7 +147,7 @@ def _changeable(modules: Sequence[nn.Module]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for module in modules:
         found.update({id(buffer): buffer for buffer in module._buffers.values() if buffer is not None})
-        attributes = [value for name, value in vars(module).items() if name != "_parameters"]
+        attributes = [value for name, value in vars(module).items() if name not in {"_parameters", "_modules"}]
         for item in chain.from_iterable(map(_items, attributes)):
             if type(item) is Tensor and item.is_leaf and item.numel() <= _LARGE:
                 found[id(item)] = item
@@ -155,9 +155,9 @@ def _changeable(modules: Sequence[nn.Module]) -> list[Tensor]:
 
 
 def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else (value,)
+    if isinstance(value, (dict, list, tuple)):
+        return () if not value else value.values() if isinstance(value, dict) else value
+    return (value,)
 
 
 class _Values:
@@ -197,7 +197,9 @@ class _Attributes:
     def __init__(self, module: nn.Module) -> None:
         self.values = dict(vars(module))
         self.containers = [
-            (value, value.copy()) for value in self.values.values() if isinstance(value, (dict, list, set))
+            (value, value.copy() if value else ())  # most are empty, and stay so
+            for value in self.values.values()
+            if isinstance(value, (dict, list, set))
         ]
 
     def restore(self, module: nn.Module) -> None:
@@ -206,11 +208,9 @@ class _Attributes:
             del found[name]
         found.update(self.values)
         for container, contents in self.containers:
-            if isinstance(container, list):
-                container[:] = contents
-            else:
-                container.clear()
-                container.update(contents)
+            container.clear()
+            if contents:
+                (container.extend if isinstance(container, list) else container.update)(contents)
 
 
 def _silence(module: nn.Module) -> None:

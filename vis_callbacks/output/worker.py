@@ -3,14 +3,16 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 Task = Callable[[], object]
 
 MOST_WAITING = 1024  # tasks
 PATIENCE = 120.0
 """Seconds that `submit` waits, once, for a full queue to move."""
+HELD = 2.0
+"""Most seconds that `Worker.held` holds tasks back: what takes longer is shown while it goes on."""
 
 
 class Worker:
@@ -33,7 +35,20 @@ class Worker:
         self._tasks: queue.Queue[Task | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._stuck = False
+        self._free = threading.Event()
+        self._free.set()
+        self._until = 0.0
         self.seconds = 0.0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Begin no task inside, for `HELD` seconds: it would take turns with the caller at each of its short steps."""
+        self._until = time.monotonic() + HELD
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
 
     def submit(self, task: Task) -> bool:
         """Queue a task; return False if the queue is full and does not move within `PATIENCE` seconds."""
@@ -77,6 +92,7 @@ class Worker:
         # A thread that `drain` gave up on has an old queue, and ends when that is empty.
         with suppress(queue.Empty):
             while (task := tasks.get(block=tasks is self._tasks)) is not None:
+                self._free.wait(max(self._until - time.monotonic(), 0))
                 start = time.perf_counter()
                 task()
                 self.seconds += time.perf_counter() - start

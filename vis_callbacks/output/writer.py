@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,10 @@ class Output:
     def at_end(self, task: Callable[["Output"], object]) -> None:
         """Call a function with this output, on the writing thread, after everything queued before it."""
         self._submit("The report", lambda: task(self))
+
+    def held(self) -> AbstractContextManager[None]:
+        """Draw nothing inside, unless it takes long; see `Worker.held`."""
+        return self._worker.held()
 
     @property
     def unfinished(self) -> bool:

@@ -37,6 +37,7 @@ from vis_callbacks.output.writer import Output
 from vis_callbacks.run.budget import Budget
 from vis_callbacks.run.distributed import Processes
 from vis_callbacks.run.event_runner import EventRunner
+from vis_callbacks.run.freed_memory import return_freed_memory
 from vis_callbacks.run.metadata import RunMetadata, subject_text
 from vis_callbacks.run.metrics import MetricReader
 from vis_callbacks.run.reasons import Outcome, by_reason, in_one_sentence, in_place, why_nothing
@@ -583,7 +584,8 @@ class Run:
             fitting=self._fitting(trainer, ready),
             chunk_size=self.chunk_size,
         )
-        with self.timer.split_evenly("shared pass", [one.name for one in ready if one.technique.uses_samples]):
+        passed = self.timer.split_evenly("shared pass", [one.name for one in ready if one.technique.uses_samples])
+        with passed, nullcontext() if output is None else output.held():
             parts = runner.make(module, buffers)
         if parts:
             with self.timer.time("waiting for other processes"):
@@ -595,6 +597,10 @@ class Run:
             self._describe(output)
             self.warnings.warn_unwritten(output.problems())
             self._end_event(output, trainer)
+        if self._batch_pixels is None and is_fitting(trainer):
+            # Later events use memory that training has used already.
+            with self.timer.time("freed memory"):
+                return_freed_memory()
         if runner.raised:
             raise runner.raised[0]
 
