@@ -24,6 +24,10 @@ WINGS = {
     "inspection": "Inspection: what is inside",
     "synthesis": "Synthesis: which image would the model love",
 }
+INTRODUCTION = (
+    "Each is a callback, and a function for a notebook. Filters, activations, saliency, Grad-CAM and class images are "
+    "in the default suite. Not sure? See [which technique when](../which-technique.md)."
+)
 SAMPLES = 8
 
 
@@ -64,7 +68,8 @@ def page(kind: type[vc.VisualizationCallback]) -> str:
     picture = ROOT / "docs" / "images" / f"{name}.webp"
     parts = [f"# {title_of(name)}", f"{shows(kind)[:1].upper()}{shows(kind)[1:]}."]
     if picture.is_file():
-        parts.append(f"![{title_of(name)} of photographs](../images/{name}.webp)")
+        seen = "digits" if name.startswith("Attention") else "photographs"
+        parts.append(f"![{title_of(name)} of {seen}](../images/{name}.webp)")
     if name in FORMULAS:
         parts.append(f"`{FORMULAS[name]}`  \n<small>{LETTERS}</small>")
     parts += [reading(kind), measured(kind)]
@@ -92,7 +97,7 @@ def main() -> None:
         with mkdocs_gen_files.open(f"notebooks/{path.stem}.md", "w") as file:
             file.write(notebook_page(path))
     wings = {wing: [one for one in techniques() if wing_of(one) == wing] for wing in WINGS}
-    summary, gallery = ["* [All techniques](index.md)"], ["# Techniques", "Each is a callback, and most a function."]
+    summary, gallery = ["* [All techniques](index.md)"], ["# Techniques", INTRODUCTION]
     for wing, kinds in wings.items():
         if not kinds:
             continue

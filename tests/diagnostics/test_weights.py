@@ -23,6 +23,18 @@ def test_a_change_of_one_bit_is_seen() -> None:
     assert watch.facts(net)[0].changed
 
 
+def test_weights_that_start_all_but_zero_have_no_growth() -> None:
+    net = timm.create_model("test_vit")  # its class token starts at 1e-6
+    watch = WeightsWatch(net, frozenset())
+    with torch.no_grad():
+        for one in net.parameters():
+            one.add_(0.002)
+    growth = {one.name: one.growth for one in watch.facts(net) if one.dimensions >= 2}
+    assert growth.pop("cls_token") is None
+    assert all(1 < one < 2 for one in growth.values() if one is not None)
+    assert None not in growth.values()
+
+
 def test_networks_are_virgin_until_they_are_trained() -> None:
     torch.manual_seed(0)
     nets = {name: timm.create_model(name) for name in ("resnet18", "test_nfnet", "test_efficientnet")}

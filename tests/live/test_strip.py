@@ -65,7 +65,7 @@ def test_fifty_epochs_are_small_and_quick(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tag", "name", "said"),
     [
-        ("Saliency/9", "a.webp", "no row 'Saliency/9': expected one of Filters/conv1"),
+        ("Saliency/9", "a.webp", "no row 'Saliency/9'; nearest: Saliency, Saliency/sample 1"),
         ("Filters/conv1", "a.avi", "expected a file"),
     ],
 )

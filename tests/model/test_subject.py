@@ -301,7 +301,7 @@ CASES = {
         32,
         "embedding",
         "no single part of Parts maps images to logits (encoder gives tensor (6, 32), and head gives tensor (6, 5)); "
-        "set forward= to a function (module, images) -> logits",
+        "do all of it in Parts.forward(), or set forward= to a function (module, images) -> logits",
         classes=NAMES,
     ),
     "an encoder with as many features as there are classes": Case(
@@ -521,7 +521,8 @@ CASES = {
     ),
     "images that the step resizes": Case(
         lambda: Parts(net=net()), of_changed(lambda x: F.interpolate(x, (12, 12))), "net",
-        says="the step calls net with (3, 12, 12), not with the batch's images (3, 8, 8); set forward=", runs=False,
+        says="the step calls net with (3, 12, 12), not with the batch's images (3, 8, 8); "
+        "do all of it in Parts.forward(), or set forward=", runs=False,
     ),
     "images that the step scales in place": Case(
         lambda: Parts(net=net()), of_changed(lambda x: x.mul_(255)), "net", says=CHANGED, runs=False,
@@ -579,7 +580,8 @@ CASES = {
     "a backbone that gives maps, and a head": Case(
         lambda: Parts(backbone=nn.Conv2d(3, 4, 3), head=nn.Sequential(nn.Flatten(), nn.Linear(144, 5))),
         in_turn("backbone", "head"), "head",
-        says="the step calls head with (4, 6, 6), not with the batch's images (3, 8, 8); set forward=", runs=False,
+        says="the step calls head with (4, 6, 6), not with the batch's images (3, 8, 8); "
+        "do all of it in Parts.forward(), or set forward=", runs=False,
     ),
     "a forward of a backbone that gives maps, and a head": Case(
         lambda: Chained(encoder=nn.Conv2d(3, 4, 3), head=nn.Sequential(nn.Flatten(), nn.Linear(144, 5))),

@@ -184,3 +184,8 @@ def test_images_of_inference_mode() -> None:
 def test_what_needs_a_training_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="Diagnostics watches a training: there is none here"):
         look(small_net(), random_images(2, height=16, width=16), Diagnostics())
+
+
+def test_it_prints_in_one_line() -> None:
+    printed = repr(look(small_net(), random_images(), [Saliency(), Filters()]))
+    assert re.fullmatch(r"<Look at \w+: \d+ pictures of Saliency, Filters; .{20,60}>", printed)

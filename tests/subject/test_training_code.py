@@ -274,7 +274,7 @@ CASES = {
         modules.ResizesInTheStep,
         network=None,
         own=None,
-        says=r"net with \(3, 24, 24\), not with the batch's images \(3, 16, 16\); set forward=",
+        says=r"net with \(3, 24, 24\), not with the batch's images \(3, 16, 16\); do all of it in ",
         shown=(),
         slow=True,
     ),

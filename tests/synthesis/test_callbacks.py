@@ -215,6 +215,18 @@ def test_large_images_made_one_by_one_start_from_different_noise(tmp_path):
     assert torch.corrcoef(torch.stack([first, second]))[0, 1] < 0.5
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_trainer_without_progress_bar_shows_none(tmp_path, shown):
+    callback = ClassAppearance([0], fresh_steps=1, samples=1)
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path, logger=False, callbacks=[callback], enable_progress_bar=shown, accelerator="cpu"
+    )
+    data = TensorDataset(torch.rand(2, 3, 32, 32), torch.arange(2))
+    trainer.validate(Classifier(ConvNet()), DataLoader(data, batch_size=2), verbose=False)
+    assert callback.shows_progress is shown
+    assert not ClassAppearance([0], progress=False).shows_progress
+
+
 def validated(callback: VisualizationCallback, model: nn.Module, shape: tuple[int, int, int], tmp_path) -> list[Panel]:
     """Return the panels of one validation with images of a shape."""
     seen: list[list[Panel]] = []

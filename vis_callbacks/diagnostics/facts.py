@@ -64,7 +64,7 @@ class WeightFacts:
         optimized: Whether an optimizer has it.
         changed: Whether any bit differs from the start of the training.
         had_gradient: Whether a gradient was ever seen.
-        growth: Its norm as a multiple of that at the start. None: it was zero.
+        growth: Its norm as a multiple of that at the start. None: it was zero, or all but zero.
         finite: Whether all numbers are.
         virgin: Whether it is surely untouched since initialisation, as norm layers of ones are, or surely not. None: it
             may be.

@@ -11,6 +11,7 @@ from vis_callbacks.diagnostics.facts import WeightFacts
 
 _INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
 _UNIFORM, _NORMAL = 1.8, (2.3, 3.0)  # kurtosis of what kernels are initialised with; training makes it larger
+_ZERO = 1e-4  # root mean square of weights that start all but zero, as class tokens of timm do with 1e-6
 _FEW = 256  # numbers, of which the kurtosis says little
 
 
@@ -73,7 +74,7 @@ class WeightsWatch:
                     optimized=id(one) in self._optimized,
                     changed=differs,
                     had_gradient=name in self._had_gradient,
-                    growth=now / before if before else None,
+                    growth=now / before if before > _ZERO * one.numel() ** 0.5 else None,
                     finite=math.isfinite(now),
                     virgin=False if differs else _is_virgin(one),
                 )

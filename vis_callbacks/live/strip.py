@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vis_callbacks.errors import nearest
 from vis_callbacks.output.store import write_whole
 from vis_callbacks.report.history import History, Row
 from vis_callbacks.report.reading import read_history
@@ -58,8 +59,8 @@ def _rows(history: History, tag: str) -> list[Row]:
     found = [row for name, row in tags.items() if tag in (name, name.partition("/")[0])]
     if found:
         return found
-    some = ", ".join(list(tags)[:5]) or "none"
-    raise ValueError(f"no row {tag!r}: expected one of {some}{', …' if len(tags) > 5 else ''}"[:290])
+    callbacks = dict.fromkeys(name.partition("/")[0] for name in tags)
+    raise ValueError(f"no row {tag!r}; {nearest(tag, [*callbacks, *tags], most=7)}"[:290])
 
 
 def _at(rows: list[Row], at: int) -> Image.Image | None:

@@ -215,10 +215,15 @@ def _of_changed(module: nn.Module, call: Call) -> str:
     name, shapes = _named(module, call.name), [tuple(one.shape[1:]) for one in (call.images, call.given)]
     if shapes[0] != shapes[1]:
         text = f"the step calls {name} with {shapes[1]}, not with the batch's images {shapes[0]}"
-        return sentence(text, f"set forward= to {FUNCTION}")
+        return sentence(text, _in_one_forward(module))
     text = f"the step changes the images before it calls {name}"
     same = f"forward={call.name!r} if it only augments them, else to" if call.name else "forward= to"
     return sentence(text, f"set {same} {FUNCTION} that changes them too")
+
+
+def _in_one_forward(module: nn.Module) -> str:
+    """Say what to do where a step calls one part after the other."""
+    return f"do all of it in {kind_of(module)}.forward(), or set forward= to {FUNCTION}"
 
 
 def stated_classes(module: nn.Module) -> frozenset[int]:
@@ -276,7 +281,7 @@ def _of_calls(module: nn.Module, calls: Sequence[Call], classes: Classes) -> Sub
     if not able:
         steps = [f"{_named(module, call.name)} gives {call.gave}" for call in (parts[0], _heads(calls)[-1])]
         text = f"no single part of {kind_of(module)} maps images to logits ({', and '.join(steps)})"
-        subject = _unknown(module, parts[0].name, text, f"set forward= to {FUNCTION}")
+        subject = _unknown(module, parts[0].name, text, _in_one_forward(module))
         return replace(subject, meaning="embedding", width=parts[0].widths[0])
     judged = _judged(calls)
     for fits in (

@@ -42,7 +42,7 @@ _SIDE = 224
 _PAGE_HEIGHT = 720
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Look:
     """What `look` has found; a notebook shows it as a page.
 
@@ -61,6 +61,11 @@ class Look:
     model: str
     about: dict[str, str]
     facts: dict[str, object]
+
+    def __repr__(self) -> str:
+        """Return in one line what was found, not the numbers of the pictures."""
+        names = ", ".join(dict.fromkeys(self.callbacks))
+        return f"<Look at {self.model}: {len(self.panels)} pictures of {names}; .save('look.html'), .figure(), .panels>"
 
     def figure(self) -> PictureFigure:
         """Return all pictures below each other, as a figure of matplotlib."""

@@ -18,6 +18,7 @@ _WORDS = {
     "GuidedGradCAM": "Guided Grad-CAM",
     "ScoreCAM": "Score-CAM",
     "SmoothGrad": "SmoothGrad",
+    "XGradCAM": "XGrad-CAM",
 }
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 

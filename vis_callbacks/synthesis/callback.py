@@ -44,7 +44,8 @@ class SynthesisCallback(VisualizationCallback):
         image_size: An int, ``(H, W)`` or ``(C, H, W)``. None: the size of the samples, but at most 512 on the longer
             side if the model takes smaller images; the caption says so.
         optimizer: From parameters to a torch optimizer. None: the technique's own.
-        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds.
+        progress: Whether to show a progress bar on stderr once it takes longer than a few seconds; a Trainer without
+            progress bar shows none.
         options: Shared by all callbacks, see `VisualizationCallback`.
 
     Raises:
@@ -68,11 +69,22 @@ class SynthesisCallback(VisualizationCallback):
         self.image_size = checks.optional(_check_image_size, "image_size", image_size)
         self.optimizer = checks.optional(checks.function, "optimizer", optimizer)
         self.progress = checks.switch("progress", progress)
+        self._trainer_shows_progress = True
         self._statistics: ImageStatistics | None = None
         self._pool_size = POOL
         self._pool = self._new_pool()
         self._shared_count = 0
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a bar is shown: it was asked for, and the Trainer shows its own."""
+        return self.progress and self._trainer_shows_progress
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Join the run, and see whether it shows progress bars."""
+        self._trainer_shows_progress = trainer.progress_bar_callback is not None
+        super().setup(trainer, pl_module, stage)
 
     def restart(self) -> None:
         """Forget the images of an earlier run."""

@@ -293,7 +293,7 @@ class ClassAppearance(SynthesisCallback):
                 # all groups would start from the same image.
                 seed=event.seed + self._events + _SEED_STRIDE * wanted[0],
                 meaning=event.meaning,
-                progress=self.progress,
+                progress=self.shows_progress,
             )
             scores = robustness(
                 event.model,

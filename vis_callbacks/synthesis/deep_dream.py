@@ -180,7 +180,7 @@ class DeepDream(SynthesisCallback):
             normalization=samples.normalization,
             optimizer=self.optimizer,
             seed=event.seed,
-            progress=self.progress,
+            progress=self.shows_progress,
         )
         what = layer if self.channel is None else f"channel {self.channel} of {layer}"
         for index in range(len(samples)):

@@ -195,7 +195,7 @@ class FeatureAppearance(SynthesisCallback):
             optimizer=self.optimizer,
             image_statistics=self.image_statistics(event),
             seed=event.seed,
-            progress=self.progress,
+            progress=self.shows_progress,
         )
         activations = _mean_activations(model, normalization.to_model(made), layout)
         pixels = normalization.to_pixels(real.float()).clamp(0, 1)

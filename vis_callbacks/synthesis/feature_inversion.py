@@ -168,7 +168,7 @@ class FeatureInversion(SynthesisCallback):
             normalization=samples.normalization,
             optimizer=self.optimizer,
             seed=event.seed,
-            progress=self.progress,
+            progress=self.shows_progress,
         )
         wanted = samples.normalization.to_pixels(samples.images.float()).clamp(0, 1)
         for index in range(len(samples)):

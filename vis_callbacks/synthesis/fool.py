@@ -206,7 +206,7 @@ class FoolModel(SynthesisCallback):
             normalization=samples.normalization,
             optimizer=self.optimizer,
             meaning=event.meaning,
-            progress=self.progress,
+            progress=self.shows_progress,
         )
         before = samples.normalization.to_pixels(samples.images.float()).clamp(0, 1)
         after = samples.normalization.to_pixels(made.images).clamp(0, 1)
