@@ -18,7 +18,7 @@ from vis_callbacks import DefaultSuite, Filters, Occlusion, Report, default_suit
 from vis_callbacks._lightning import LightningCallback
 from vis_callbacks.run.hooks import RunHooks
 
-NAMES = ["Filters", "Activations", "Saliency", "GradCAM", "ClassAppearance"]
+NAMES = ["Filters", "Activations", "Saliency", "FineCAM", "ClassAppearance"]
 
 
 def fit(folder: Path, callbacks: list[Any], *, package: str = tiny.PACKAGES[0], **options: Any) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vis_callbacks._lightning import LightningModule, Trainer
-from vis_callbacks.attribution.grad_cam import GradCAM
+from vis_callbacks.attribution.fine_cam import FineCAM
 from vis_callbacks.attribution.saliency import Saliency
 from vis_callbacks.diagnostics.callback import Diagnostics
 from vis_callbacks.inspection.activations import Activations
@@ -29,10 +29,10 @@ def default_suite(
 
     Example:
         >>> [type(callback).__name__ for callback in default_suite()]
-        ['Diagnostics', 'Filters', 'Activations', 'Saliency', 'GradCAM', 'ClassAppearance', 'Report']
+        ['Diagnostics', 'Filters', 'Activations', 'Saliency', 'FineCAM', 'ClassAppearance', 'Report']
     """
     # All look at the same samples, so that one pass serves them.
-    looking = [Activations(depth=2, max_channels=16, samples=4), Saliency(samples=4), GradCAM(samples=4)]
+    looking = [Activations(depth=2, max_channels=16, samples=4), Saliency(samples=4), FineCAM(samples=4)]
     return [
         # First, as what it finds out is told first.
         Diagnostics(samples=4),
@@ -65,7 +65,7 @@ class DefaultSuite(RunHooks):
                   init_args: {budget: 0.1}
 
         >>> [callback.name for callback in DefaultSuite().callbacks[:-1]]
-        ['Diagnostics', 'Filters', 'Activations', 'Saliency', 'GradCAM', 'ClassAppearance']
+        ['Diagnostics', 'Filters', 'Activations', 'Saliency', 'FineCAM', 'ClassAppearance']
     """
 
     def __init__(self, *, budget: float | None = 0.05, forward: Forward = None, chunk_size: int | None = None) -> None:

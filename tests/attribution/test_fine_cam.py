@@ -7,9 +7,11 @@ from torch.nn import functional as F
 
 from tests.attribution.cases import random_images, same
 from vis_callbacks import FineCAM
-from vis_callbacks.attribution.fine_cam import fine_cam, finer_layouts
+from vis_callbacks.attribution.fine_cam import fine_cam, fine_cam_from_trace, finer_layouts
 from vis_callbacks.attribution.grad_cam import grad_cam
+from vis_callbacks.attribution.hires_cam import hires_cam
 from vis_callbacks.event import Event, Moment, Samples, SharedPass
+from vis_callbacks.model import trace_in_chunks
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import undisturbed
 
@@ -32,8 +34,9 @@ def outputs_and_gradients(model: nn.Module, images: Tensor, target: int, *layers
 def test_it_is_the_evidence_beyond_activity_times_that_of_two_finer_layers() -> None:
     torch.manual_seed(0)
     model, images = timm.create_model("test_resnet", num_classes=5).eval(), random_images(2, height=256, width=224)
-    assert find_layout(model, images).layer == "layer4"
-    assert [(one.layer, one.size) for one in finer_layouts(model, images)] == [
+    coarse = find_layout(model, images)
+    assert coarse.layer == "layer4"
+    assert [(one.layer, one.size) for one in finer_layouts(model, images, coarse)] == [
         ("layer1", (64, 56)),
         ("layer2", (32, 28)),
     ]
@@ -103,11 +106,24 @@ def test_an_object_that_hardly_counts_for_the_class_is_dark() -> None:
     images[:, 1, 40:56, 40:56] = 1
     model = TwoObjects().eval()
     # The deep layer is the finest as well, and counts once.
-    assert [one.layer for one in finer_layouts(model, images)] == ["sees"]
+    assert [one.layer for one in finer_layouts(model, images, find_layout(model, images))] == ["sees"]
     coarse, found = grad_cam(model, images, 0), fine_cam(model, images, 0)
     assert coarse[0, 0, 48, 48] > 0
     assert not found[..., 40:56, 40:56].any()
     assert found[0, 0, 16, 16] > 0
+
+
+def test_a_coarser_layer_draws_nothing() -> None:
+    torch.manual_seed(0)
+    # Of images of 28x28, the layer of stride 8 has 4x4 places, fewer than the deep one's.
+    model, images = timm.create_model("test_resnet", num_classes=5).eval(), random_images(2, height=28, width=28)
+    deep = find_layout(model, images)
+    assert deep.size == (7, 7)
+    assert finer_layouts(model, images, deep) == [deep]
+    detail = hires_cam(model, images, 3, deep.layer)
+    found = fine_cam(model, images, 3)
+    alone = fine_cam_from_trace(trace_in_chunks(model, images, 3, gradients=[deep]), deep, [])
+    assert same(found, alone * (detail / detail.mean(dim=(2, 3), keepdim=True) + 2) / 3)
 
 
 def test_the_callback_names_the_layers_that_drew_it() -> None:

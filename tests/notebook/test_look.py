@@ -137,6 +137,7 @@ def test_the_page_opens_in_a_browser_and_in_a_notebook(tmp_path: Path) -> None:
         page = seen_page.page
         assert page.locator("h2").all_inner_texts()[:2] == ["Grad-CAM", "Saliency"]
         assert not page.locator("#slider").is_visible()
+        assert not page.locator("#axis").is_visible()
         assert not seen_page.complaints
         assert page.evaluate("[...document.images].filter(one => one.naturalWidth > 50).length") >= 4
     with launched() as browser, visit(browser, shown.as_uri()) as seen_page:

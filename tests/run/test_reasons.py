@@ -102,7 +102,7 @@ def said(
     return texts, json.loads(found[0].read_text()) if found else None
 
 
-ALL = "Filters, Activations, Saliency, GradCAM and ClassAppearance made no pictures"
+ALL = "Filters, Activations, Saliency, FineCAM and ClassAppearance made no pictures"
 TRAINED = f"{ALL} of the trained network, because"
 
 

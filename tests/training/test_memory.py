@@ -22,7 +22,7 @@ from vis_callbacks import (
     ClassAppearance,
     Diagnostics,
     Filters,
-    GradCAM,
+    FineCAM,
     GradCAMPlusPlus,
     Report,
     Saliency,
@@ -76,7 +76,7 @@ def test_nothing_grows_over_two_hundred_epochs(tmp_path: Path) -> None:
         Filters,
         Activations,
         Saliency,
-        GradCAM,
+        FineCAM,
         partial(ClassAppearance, ["star"], steps=2, fresh_steps=2),
     )
     ours = [maker(samples=1) for maker in makers]

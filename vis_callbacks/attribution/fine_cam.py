@@ -1,5 +1,6 @@
 """Fine CAM: where Grad-CAM sees the class, drawn as finely as earlier layers see it."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -72,15 +73,15 @@ def fine_cam(
         torch.Size([2, 1, 8, 8])
     """
     deep = find_layout(model, images, layer)
-    finer = finer_layouts(model, images)
+    finer = finer_layouts(model, images, deep)
     seen = trace_in_chunks(model, images, targets, gradients=[deep, *finer], chunk_size=chunk_size)
     return fine_cam_from_trace(seen, deep, finer)
 
 
-def finer_layouts(model: nn.Module, images: Tensor) -> list[Layout]:
-    """Return how the outputs of the last layers that are fine enough become maps; one where they are the same."""
-    found = feature_info(model, images)
-    return found.layouts(AtStride(most) for most in STRIDES)
+def finer_layouts(model: nn.Module, images: Tensor, deep: Layout) -> list[Layout]:
+    """Return how the outputs of the last layers of each stride become maps, if finer than the deep one; else that."""
+    found = feature_info(model, images).layouts(AtStride(most) for most in STRIDES)
+    return [one for one in found if math.prod(one.size) > math.prod(deep.size)] or [deep]
 
 
 def fine_cam_from_trace(seen: Trace, deep: Layout, finer: Sequence[Layout]) -> Tensor:
@@ -121,13 +122,13 @@ class FineCAM(CamCallback):
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
-        deep = event.layout(self.layer)
-        return fine_cam_from_trace(event.trace, deep, finer_layouts(event.model, event.samples.images))
+        return fine_cam_from_trace(event.trace, event.layout(self.layer), self._finer(event))
 
     def remark(self, event: Event, index: int, values: Tensor) -> str:
         """Return all layers with the sizes of their maps, and why a map is zero everywhere."""
-        finer = [
-            f"{layout.layer}, {layout.size[0]}×{layout.size[1]}"
-            for layout in finer_layouts(event.model, event.samples.images)
-        ]
-        return f"{super().remark(event, index, values)}; finer by {' and '.join(finer)}"
+        finer = [one for one in self._finer(event) if one != event.layout(self.layer)]
+        sizes = " and ".join(f"{one.layer}, {one.size[0]}×{one.size[1]}" for one in finer)
+        return super().remark(event, index, values) + (f"; finer by {sizes}" if sizes else "")
+
+    def _finer(self, event: Event) -> list[Layout]:
+        return finer_layouts(event.model, event.samples.images, event.layout(self.layer))
