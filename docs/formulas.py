@@ -21,7 +21,7 @@ FORMULAS = {
     "Occlusion": "S(x) − S(x with the window covered)",
     "AttentionRelevance": "R ← R + mean over heads of ReLU(a · ∂S/∂a) R, from layer to layer; a is the attention",
     "AttentionRollout": "R ← (a/2 + I/2) R, from layer to layer; a is the attention, averaged over heads",
-    "FineCAM": "ReLU( e − ½ a ē/ā ) · (h₄/h̄₄ + 2) · (h₈/h̄₈ + 2),  e = Σₖ wₖ Aₖ, a = Σₖ |Aₖ|, h: HiResCAM of finer layers",
+    "FineCAM": "ReLU( e − ½ a ē/ā ) · (h₄/h̄₄ + 2) · (h₈/h̄₈ + 2),  e = Σₖ wₖ Aₖ, a = Σₖ |Aₖ|, h: finer HiResCAM",
     "Attention": "softmax( q·k / √d )",
     "ClassAppearance": "argmax over x of S(x) − penalties, under small shifts, turns and scales of x",
     "FeatureAppearance": "argmax over x of mean over p of Aₖ(p) − penalties, under small shifts, turns and scales of x",

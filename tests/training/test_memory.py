@@ -23,6 +23,7 @@ from vis_callbacks import (
     Diagnostics,
     Filters,
     FineCAM,
+    GradCAM,
     GradCAMPlusPlus,
     Report,
     Saliency,

@@ -21,8 +21,8 @@ _FLOOR = 2.0
 _ACTIVITY = 0.5
 """How much of what activity brings on average, whatever it is of, is taken from Grad-CAM.
 
-Other objects are active as well: without this, the finer layers would cost the class (.88 instead of .91). With all of it,
-deletion is half as much again, as half of an object is zero.
+Other objects are active as well: without this, the finer layers would cost the class (.88 instead of .91). With all of
+it, deletion is half as much again, as half of an object is zero.
 """
 
 
