@@ -461,7 +461,7 @@ def agreement(found: Sequence[Figures]) -> str:
         return "Quantus was not installed."
     chosen, areas, deletions, flipped = (np.array(column) for column in zip(*pairs, strict=True))
     return (
-        f"Quantus {quantus.__version__}: its area under the ROC curve is class, to {np.abs(chosen - areas).max():.4f}; "
+        f"Quantus: its area under the ROC curve is class, to {np.abs(chosen - areas).max():.4f}; "
         f"its pixel flipping orders the {len(pairs)} maps as deletion does, to a rank correlation of "
         f"{spearmanr(deletions, flipped).statistic:.2f}."
     )
@@ -536,7 +536,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if options.only:
         options.write = None
-    tables = Tables(options, "captum", "grad-cam", "timm", threads=options.threads)
+    others = {"captum": captum, "grad-cam": pytorch_grad_cam, "torchcam": torchcam, "quantus": quantus}
+    installed = [name for name, module in others.items() if module is not None]
+    tables = Tables(options, "timm", *installed, threads=options.threads)
     for name, model, score, halves in networks(options):
         attends = isinstance(model, timm.models.VisionTransformer)
         techniques = [*own(attends), *peers(model), *controls()]
