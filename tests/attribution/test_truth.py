@@ -91,6 +91,15 @@ class TestIntegratedGradients:
         expected = (images - baseline) * model[1].weight[2].view(3, 6, 5)
         assert same(integrated_gradients(model, images, 2, baseline=baseline, steps=1), expected)
 
+    def test_two_steps_are_exact_on_fourth_powers(self) -> None:
+        class FourthPowers(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                return torch.stack([(images**4).sum((1, 2, 3)), images.sum((1, 2, 3))], dim=1)
+
+        images = random_images(2, height=6, width=5)
+        found = integrated_gradients(FourthPowers(), images, 0, baseline=-0.5, steps=2)
+        assert same(found, images**4 - 0.5**4)
+
     @pytest.mark.parametrize("baseline", [0.3, torch.full((3, 1, 1), 0.3), torch.full((2, 3, 8, 8), 0.3)])
     def test_baselines_broadcast(self, baseline: float | Tensor) -> None:
         model, images = small_net(), random_images(2, height=8, width=8)

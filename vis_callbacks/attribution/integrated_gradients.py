@@ -1,5 +1,6 @@
 """Integrated gradients: the gradient averaged along the path from a baseline to the image."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
@@ -33,8 +34,8 @@ def integrated_gradients(
     """Multiply the difference from a baseline by the mean gradient of the target logit along the path.
 
     The values of an image sum to the logit at the image minus the logit at the baseline, up to the error of the
-    integration, whose nodes are the midpoints of equal steps. On a deep network the logit is jagged along the path: 32
-    steps show the picture; for the sum to agree within a few percent, hundreds may be needed.
+    integration, which is Gauss and Legendre's. On a deep network the logit is jagged along the path: 32 steps show the
+    picture; for the sum to agree within a few percent, a hundred and more may be needed.
 
     Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017, arXiv:1703.01365.
 
@@ -66,18 +67,19 @@ def integrated_gradients(
     start = baseline_for(images, baseline)
     difference = images.float() - start
     total = torch.zeros_like(difference)
+    nodes, weights = (torch.as_tensor(one).to(difference) for one in np.polynomial.legendre.leggauss(steps))
 
     def gradients(items: Tensor) -> Tensor:
-        rows, nodes = items // steps, (items % steps + 0.5) / steps
-        return gradients_of(
-            model, start[rows] + nodes.to(difference)[:, None, None, None] * difference[rows], chosen[rows]
-        )
+        rows, places = items // steps, items % steps
+        # From [-1, 1], where the nodes are, to the path; the weights sum to 2.
+        at, weight = ((1 + nodes[places]) / 2)[:, None, None, None], (weights[places] / 2)[:, None, None, None]
+        return weight * gradients_of(model, start[rows] + at * difference[rows], chosen[rows])
 
     for items, found in in_chunks(
         gradients, len(images) * steps, pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
     ):
         add_by_row(total, items // steps, found)
-    return difference * total / steps
+    return difference * total
 
 
 class IntegratedGradients(AttributionCallback):
