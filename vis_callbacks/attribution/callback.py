@@ -20,7 +20,7 @@ Display = Literal["heatmap", "overlay", "gray", "color", "positive", "negative"]
 * ``heatmap``: in colour; a signed map is summed over channels and diverges around zero.
 * ``overlay``: the heatmap over the image.
 * ``gray``: the magnitude, summed over channels, in gray.
-* ``color``: a signed map of three channels as colour around mid-gray.
+* ``color``: a signed map of three channels as colour around mid-gray, pixel by pixel: fine outlines stay.
 * ``positive``, ``negative``: the part above, or below, zero.
 """
 
@@ -29,6 +29,7 @@ SMOOTH = 1 / 112
 """How far maps are blurred where they are drawn, as a share of the longer side: two pixels of 224, none of 28.
 
 On photographs, neighbouring pixels of a gradient have alternating signs: unblurred, red and blue are too fine to see.
+What sums over the channels sums over neighbours too; colours are drawn pixel by pixel.
 """
 
 
@@ -128,12 +129,11 @@ def display_tile(
         >>> display_tile(torch.tensor([[[-1.0, 2.0]]]), torch.zeros(1, 1, 2), "positive", 0.5).values
         tensor([[[0., 2.]]])
     """
+    if mode == "color" and len(values) == 3:
+        return Tile(values, "signed")
     if mode == "gray":
         return Tile(_smoothed(values.abs().sum(dim=0, keepdim=True), smooth), "gray")
-    values = _smoothed(values, smooth)
-    flat = values.sum(dim=0, keepdim=True)
-    if mode == "color":
-        return Tile(values, "signed") if len(values) == 3 else Tile(flat, "signed" if signed else "heat")
+    flat = _smoothed(values.sum(dim=0, keepdim=True), smooth)
     if mode == "positive":
         return Tile(flat.clamp(min=0), "heat", caption="for" if signed else "")
     if mode == "negative":
