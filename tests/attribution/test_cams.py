@@ -4,7 +4,6 @@ import copy
 from typing import Any
 
 import pytest
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -12,10 +11,8 @@ from tests.attribution.cases import network, random_images, same, small_net
 from vis_callbacks.attribution import ablation_cam as ablation
 from vis_callbacks.attribution.ablation_cam import ablation_cam
 from vis_callbacks.attribution.eigen_cam import eigen_cam_rule
-from vis_callbacks.attribution.fine_cam import fine_cam, fine_layout
 from vis_callbacks.attribution.grad_cam import grad_cam
 from vis_callbacks.attribution.grad_cam_plus_plus import grad_cam_plus_plus_rule
-from vis_callbacks.attribution.hires_cam import hires_cam
 from vis_callbacks.attribution.layer_cam import layer_cam
 from vis_callbacks.attribution.score_cam import score_cam
 from vis_callbacks.attribution.xgrad_cam import xgrad_cam_rule
@@ -242,33 +239,3 @@ def test_an_exchanged_module_is_seen() -> None:
     model[4] = nn.Sequential(nn.ReLU(), nn.Conv2d(12, 12, 3))
     assert grad_cam(model, images).isfinite().all()
     assert torch.equal(grad_cam(model, images), grad_cam(model, images, layer="4"))
-
-
-class TestFineCAM:
-    def test_it_is_grad_cam_times_the_evidence_of_a_finer_layer(self) -> None:
-        model, images = timm.create_model("test_resnet", num_classes=5).eval(), random_images(2, height=256, width=224)
-        deep, fine = find_layout(model, images), fine_layout(model, images)
-        assert fine.size == (32, 28)
-        assert deep.size == (8, 7)
-        detail = hires_cam(model, images, 3, fine.layer)
-        expected = grad_cam(model, images, 3) * (detail / detail.mean(dim=(2, 3), keepdim=True) + 2) / 3
-        assert same(fine_cam(model, images, 3), expected)
-
-    def test_where_the_fine_layer_has_no_evidence_grad_cam_stays(self) -> None:
-        class Silent(nn.Module):
-            """Its first map counts against every class, where it counts."""
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.fine, self.deep, self.head = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 8, 3, 8, 1), nn.Linear(8, 5)
-
-            def forward(self, images: Tensor) -> Tensor:
-                return self.head(self.deep(-self.fine(images).relu()).relu().mean(dim=(2, 3)))
-
-        torch.manual_seed(0)
-        model, images = Silent().eval(), random_images(2, height=64, width=64)
-        for target in range(5):
-            found, coarse = fine_cam(model, images, target), grad_cam(model, images, target)
-            assert found.isfinite().all()
-            assert torch.equal(found > 0, coarse > 0)
-            assert bool((found >= coarse * 2 / 3 - 1e-6).all())

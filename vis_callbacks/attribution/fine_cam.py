@@ -1,22 +1,27 @@
-"""Fine CAM: where Grad-CAM sees the class, drawn as finely as an earlier layer sees it."""
+"""Fine CAM: where Grad-CAM sees the class, drawn as finely as earlier layers see it."""
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from vis_callbacks.attribution.cam import CamCallback, cam_from_trace
-from vis_callbacks.attribution.grad_cam import grad_cam_rule
 from vis_callbacks.attribution.hires_cam import hires_cam_rule
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model import Layout, Targets, Trace, full_name, guarded, trace_in_chunks
 from vis_callbacks.model.feature_info import AtStride
 from vis_callbacks.model.features import feature_info, find_layout
 
-STRIDE = 8
-"""Most pixels from one position of the fine layer's map to the next."""
+STRIDES = (4, 8)
+"""Most pixels from one position of each finer layer's map to the next."""
 
 _FLOOR = 2.0
-"""What the fine map counts where it has no evidence, in its own means: without it, gaps would cost the class.
+"""What a finer map counts where it has no evidence, in its own means: without it, gaps would cost the class."""
 
-More brings the map nearer to Grad-CAM; of 1 to 4 this has the lowest deletion on the photographs that were chosen on.
+_ACTIVITY = 0.5
+"""How much of what activity brings on average, whatever it is of, is taken from Grad-CAM.
+
+Other objects are active as well: with it, the map tells the class from others better. Of 0 to 1 the class, deletion and
+insertion hardly change around it; with all of it, half of each image of one object is zero.
 """
 
 
@@ -29,26 +34,32 @@ def fine_cam(
     *,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Multiply Grad-CAM of a deep layer by the evidence of an earlier layer, position by position.
+    """Multiply Grad-CAM of a deep layer by the evidence of finer layers, position by position.
 
-    The deep layer tells the class from others, the earlier one the pixels that count from those beside them: the map
-    keeps Grad-CAM's choice of the class, and deleting its pixels lowers the class as fast as gradient x input does; see
-    ``benchmarks/faithfulness.py``. Where no layer is finer, it is Grad-CAM times HiResCAM of the same layer.
+    The deep layer tells the class from others, the finer ones the pixels that count from those beside them::
 
-    Both are of one forward and backward. They are those of Selvaraju et al., 2016, arXiv:1610.02391, and Draelos and
-    Carin, 2020, arXiv:2011.08891.
+        ReLU( e - 1/2 a mean(e) / mean(a) ) · product over the finer layers of (h / mean(h) + 2) / 3
+
+    with e the sum of Grad-CAM before its ReLU, a the sum of the deep layer's absolute activations, h HiResCAM of the
+    last layer with a position for 4 pixels and of that for 8. A negative mean(e) counts as 0.
+
+    On EfficientNet-lite0 it tells the class from others better than Grad-CAM, and deleting its pixels lowers the class
+    twice as fast; inserting them brings the class back later, as fine places are little of an object. See
+    ``benchmarks/faithfulness.py``. Where no layer is finer, h is of the deep layer.
+
+    All are of one forward and backward. The parts are those of Selvaraju et al., 2016, arXiv:1610.02391, and Draelos
+    and Carin, 2020, arXiv:2011.08891.
 
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)`` float, in the model's input space.
         targets: Classes ``(N,)``, pairs ``(N, 2)`` for the first's logit minus the second's, one class for all, or
             None for the predicted ones.
-        layer: The deep layer; None: the last whose map is fine enough. The other is the last with a position for 8
-            pixels.
+        layer: The deep layer; None: the last whose map is fine enough.
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
-        ``(N, 1, H, W)`` float32, at least 0, bilinearly resized. All zero where no evidence is positive.
+        ``(N, 1, H, W)`` float32, at least 0 and zero wherever Grad-CAM is; each layer's map is bilinearly resized.
 
     Raises:
         ConfigurationError: If the images are not ``(N, C, H, W)`` or the targets do not fit.
@@ -61,46 +72,62 @@ def fine_cam(
         torch.Size([2, 1, 8, 8])
     """
     deep = find_layout(model, images, layer)
-    fine = fine_layout(model, images)
-    seen = trace_in_chunks(model, images, targets, gradients=[deep, fine], chunk_size=chunk_size)
-    return fine_cam_from_trace(seen, deep, fine)
+    finer = finer_layouts(model, images)
+    seen = trace_in_chunks(model, images, targets, gradients=[deep, *finer], chunk_size=chunk_size)
+    return fine_cam_from_trace(seen, deep, finer)
 
 
-def fine_layout(model: nn.Module, images: Tensor) -> Layout:
-    """Return how the output of the last layer that is fine enough becomes a map."""
+def finer_layouts(model: nn.Module, images: Tensor) -> list[Layout]:
+    """Return how the outputs of the last layers that are fine enough become maps; one where they are the same."""
     found = feature_info(model, images)
-    return found.layout(found.layer_at(STRIDE))
+    return found.layouts(AtStride(most) for most in STRIDES)
 
 
-def fine_cam_from_trace(seen: Trace, deep: Layout, fine: Layout) -> Tensor:
-    """Return the map ``(N, 1, H, W)`` from a trace that has the gradients of both layers."""
-    detail = cam_from_trace(seen, fine, hires_cam_rule)
-    mean = detail.mean(dim=(2, 3), keepdim=True)
-    shape = (detail / mean.where(mean > 0, 1) + _FLOOR) / (1 + _FLOOR)
-    return cam_from_trace(seen, deep, grad_cam_rule) * shape
+def fine_cam_from_trace(seen: Trace, deep: Layout, finer: Sequence[Layout]) -> Tensor:
+    """Return the map ``(N, 1, H, W)`` from a trace that has the gradients of all these layers."""
+    found = cam_from_trace(seen, deep, _beyond_activity)
+    for layout in finer:
+        detail = cam_from_trace(seen, layout, hires_cam_rule)
+        found = found * (_in_means(detail) + _FLOOR) / (1 + _FLOOR)
+    return found
+
+
+def _beyond_activity(activation: Tensor, gradient: Tensor) -> Tensor:
+    evidence = (activation * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True)
+    activity = _in_means(activation.abs().sum(dim=1, keepdim=True))
+    # Where the class has less than no evidence, activity of others is none for it.
+    usual = evidence.mean(dim=(2, 3), keepdim=True).relu()
+    return (evidence - _ACTIVITY * usual * activity).relu()
+
+
+def _in_means(maps: Tensor) -> Tensor:
+    mean = maps.mean(dim=(2, 3), keepdim=True)
+    return maps / mean.where(mean > 0, 1)
 
 
 class FineCAM(CamCallback):
-    """Shows Grad-CAM of a deep layer, drawn by the evidence of a finer one. See `fine_cam` and `CamCallback`.
+    """Shows Grad-CAM of a deep layer, drawn by the evidence of finer ones. See `fine_cam` and `CamCallback`.
 
-    Read it for where the evidence for the class is, with finer outlines; it finds the class no better than
-    Grad-CAM.
+    Read it for where the evidence for the class is and which pixels of it count most; what it leaves dark inside an
+    object may still belong to it.
     """
 
     function = staticmethod(fine_cam)
     reads_gradient = True
 
     def needs(self, event: Event) -> Needs:
-        """The gradients of both layers."""
-        return Needs(gradients=(full_name(event.model, self.layer), AtStride(STRIDE)))
+        """The gradients of all layers."""
+        return Needs(gradients=(full_name(event.model, self.layer), *map(AtStride, STRIDES)))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
         deep = event.layout(self.layer)
-        return fine_cam_from_trace(event.trace, deep, fine_layout(event.model, event.samples.images))
+        return fine_cam_from_trace(event.trace, deep, finer_layouts(event.model, event.samples.images))
 
     def remark(self, event: Event, index: int, values: Tensor) -> str:
-        """Return both layers with the sizes of their maps, and why a map is zero everywhere."""
-        fine = fine_layout(event.model, event.samples.images)
-        height, width = fine.size
-        return f"{super().remark(event, index, values)}; finer by {fine.layer}, {height}×{width}"
+        """Return all layers with the sizes of their maps, and why a map is zero everywhere."""
+        finer = [
+            f"{layout.layer}, {layout.size[0]}×{layout.size[1]}"
+            for layout in finer_layouts(event.model, event.samples.images)
+        ]
+        return f"{super().remark(event, index, values)}; finer by {' and '.join(finer)}"
