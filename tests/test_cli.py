@@ -1,5 +1,7 @@
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,22 @@ def test_an_output_that_cannot_be_written_is_no_traceback(log_dir: Path, capsys:
 def test_a_comparison_takes_two_to_six_runs(log_dir: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
     assert main(["compare", *[str(log_dir)] * count]) == 2
     assert "expected 2 to 6" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_terminated_look_ends_at_once(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(tmp_path / "black.png")
+    options = ["timm:resnet50", tmp_path / "black.png", "--techniques", "ScoreCAM,Occlusion", "-o", tmp_path / "x.html"]
+    command = [sys.executable, "-m", "vis_callbacks.cli", "look", *map(str, options)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        # It is said before the passes begin, which take far longer than what is waited for.
+        assert "random weights" in running.stderr.readline()
+        time.sleep(2)
+        assert running.poll() is None
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(5) == -signal.SIGTERM
+    assert not (tmp_path / "x.html").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["unknown"], ["report"]])

@@ -47,6 +47,47 @@ def test_the_technique_and_not_the_image_decides_about_the_scale() -> None:
     assert display_tile(VALUES.abs(), IMAGE, "heatmap", 0.5).kind == "signed"
 
 
+def dust(side: int) -> torch.Tensor:
+    """Signs that alternate from pixel to pixel, and more evidence for than against in the upper half."""
+    checkers = (-1.0) ** (torch.arange(side)[:, None] + torch.arange(side))
+    return (checkers + torch.where(torch.arange(side) < side // 2, 0.2, -0.2)[:, None])[None]
+
+
+@pytest.mark.parametrize("mode", ["heatmap", "overlay"])
+def test_signs_too_fine_to_see_are_drawn_as_what_they_sum_to(mode: str) -> None:
+    values = dust(224)
+    drawn = display_tile(values, torch.rand(3, 224, 224), mode, 0.5).values  # type: ignore[arg-type]
+    assert drawn.shape == values.shape
+    assert bool((drawn[:, :104] > 0.15).all())
+    assert bool((drawn[:, 120:] < -0.15).all())
+    assert torch.equal(values, dust(224))
+
+
+def test_both_signs_are_smoothed_before_they_are_told_apart() -> None:
+    values, image = dust(224), torch.rand(3, 224, 224)
+    assert float(display_tile(values, image, "positive", 0.5).values[:, 120:].max()) == 0
+    assert float(display_tile(values, image, "negative", 0.5).values[:, :104].max()) == 0
+    assert float(display_tile(values, image, "gray", 0.5).values.min()) > 0.9
+
+
+def test_colours_are_drawn_pixel_by_pixel() -> None:
+    values = dust(224).repeat(3, 1, 1)
+    assert torch.equal(display_tile(values, torch.rand(3, 224, 224), "color", 0.5).values, values)
+
+
+@pytest.mark.parametrize(("side", "options"), [(28, {}), (64, {}), (224, {"smooth": 0.0})])
+def test_small_maps_and_those_of_smooth_0_are_drawn_pixel_by_pixel(side: int, options: dict[str, float]) -> None:
+    values = dust(side)
+    assert torch.equal(display_tile(values, torch.rand(3, side, side), "heatmap", 0.5, **options).values, values)
+
+
+def test_a_pixel_that_is_not_finite_is_drawn_where_it_is() -> None:
+    values = dust(224)
+    values[0, 5, 5] = torch.nan
+    drawn = display_tile(values, torch.rand(3, 224, 224), "heatmap", 0.5).values
+    assert drawn.isnan().nonzero().tolist() == [[0, 5, 5]]
+
+
 def panels(callback: Saliency | Gradient, labels: list[int]) -> list[Panel]:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 3))
     images = torch.rand(len(labels), 3, 4, 4)
@@ -83,7 +124,9 @@ def test_the_caption_names_another_target_than_the_predicted() -> None:
     assert "against" in contrast.caption
 
 
-@pytest.mark.parametrize(("wrong", "said"), [({"display": "rainbow"}, "'heatmap'"), ({"alpha": 2.0}, "0 to 1")])
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"display": "rainbow"}, "'heatmap'"), ({"alpha": 2.0}, "0 to 1"), ({"smooth": -1}, "0 to 1")]
+)
 def test_a_wrong_display_is_refused(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         Saliency(**wrong)  # type: ignore[arg-type]

@@ -56,6 +56,16 @@ def test_panels_are_what_the_functions_return_from_one_shared_pass() -> None:
         assert same(panel.all_tiles[1].values, expected)
 
 
+def test_the_graph_of_one_large_image_is_held_at_a_time() -> None:
+    model, images = small_net(), random_images(3, height=512, width=512)
+    batches: list[int] = []
+    handle = model.register_forward_pre_hook(lambda _, given: batches.append(len(given[0]) * torch.is_grad_enabled()))
+    look(model, images, [GradCAM(), Saliency()])
+    handle.remove()
+    assert batches.count(1) >= 3
+    assert max(batches) == 1
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = small_net().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

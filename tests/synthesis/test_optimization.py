@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from vis_callbacks.data.blur import gaussian_blur
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.guard import undisturbed
@@ -37,7 +38,6 @@ from vis_callbacks.synthesis.optimization.regularizers import (
     GradientClipping,
     GradientScaling,
     alpha_norm,
-    gaussian_blur,
     l1,
     l2,
     total_variation,

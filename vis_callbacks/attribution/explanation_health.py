@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from vis_callbacks import checks
-from vis_callbacks.attribution.callback import AttributionCallback, display_tile
+from vis_callbacks.attribution.callback import AttributionCallback
 from vis_callbacks.attribution.faithfulness import deletion_and_insertion, rank_correlation, shuffled_output_layer
 from vis_callbacks.attribution.grad_cam import GradCAM
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
@@ -133,7 +133,7 @@ class ExplanationHealth(VisualizationCallback):
         for caption, values in (("map", maps), ("shuffled", shuffled)):
             if values is not None:
                 shown = (
-                    display_tile(one, image, technique.default_display, technique.alpha, signed=technique.signed)
+                    technique.tile(one, image, technique.default_display)
                     for one, image in zip(values, pixels, strict=True)
                 )
                 rows.append([dataclasses.replace(tile, caption=caption) for tile in shown])

@@ -22,6 +22,7 @@ from vis_callbacks.data.samples import UNKNOWN, Samples
 from vis_callbacks.data.targets import class_index
 from vis_callbacks.errors import ConfigurationError, SubjectError
 from vis_callbacks.event import Event, Moment, SharedPass
+from vis_callbacks.model.batching import CPU_PIXELS, pixels_of
 from vis_callbacks.model.evidence import find_subject
 from vis_callbacks.model.guard import device_of, seed_all, undisturbed
 from vis_callbacks.model.inputs import check_images
@@ -176,9 +177,10 @@ def look(
         samples.normalization,
         samples.pixel_source,
     )
-    # To find one may take a pass.
+    # To find one may take a pass: of as many images as go through the model at once.
+    few = samples.images[: max(1, CPU_PIXELS // pixels_of(samples.images))]
     forwards = dict.fromkeys(one.forward for one in techniques)
-    subjects = {forward: find_subject(model, forward=forward, images=samples.images) for forward in forwards}
+    subjects = {forward: find_subject(model, forward=forward, images=few) for forward in forwards}
     made = list(_panels(model, samples, techniques, subjects))
     kinds = {one.name: (type(one).__doc__ or "").split(". ")[0].split("\n\n")[0].rstrip(".") for one in techniques}
     subject = subjects[techniques[0].forward]

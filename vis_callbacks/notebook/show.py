@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks import checks
-from vis_callbacks.attribution.callback import Display, display_tile
+from vis_callbacks.attribution.callback import SMOOTH, Display, display_tile
 from vis_callbacks.data.pixels import find_normalization
 from vis_callbacks.data.samples import displayable
 from vis_callbacks.errors import ConfigurationError
@@ -26,6 +26,7 @@ def show(
     display: Display | None = None,
     captions: Sequence[str] = (),
     alpha: float = 0.5,
+    smooth: float = SMOOTH,
 ) -> PictureFigure:
     """Show maps, or pictures, in one figure: each beside its image and over it, those of both signs around zero.
 
@@ -37,6 +38,7 @@ def show(
         display: How maps are shown, see `Display`. None: over the image if it is given, else alone.
         captions: One under each of several maps.
         alpha: Opacity of a map over its image, in [0, 1].
+        smooth: How far maps are blurred where they are drawn, as a share of their longer side; 0 draws each pixel.
 
     Returns:
         A figure of matplotlib.
@@ -56,11 +58,12 @@ def show(
         raise ConfigurationError(f"maps and images of {shapes}: expected the same number of each, at least one")
     pixels = None if images is None else _pixels(_batched(images))
     checks.number("alpha", alpha, 0, 1)
+    checks.number("smooth", smooth, 0, 1)
     rows = [
         [
             *([] if pixels is None else [Tile(pixels[row])]),
             *(
-                _tile(one[row], None if pixels is None else pixels[row], display, alpha, caption)
+                _tile(one[row], None if pixels is None else pixels[row], display, alpha, smooth, caption)
                 for one, caption in zip(several, [*captions, *[""] * len(several)], strict=False)
             ),
         ]
@@ -76,13 +79,15 @@ def show(
     return figure
 
 
-def _tile(values: Tensor, pixels: Tensor | None, display: Display | None, alpha: float, caption: str) -> Tile:
+def _tile(
+    values: Tensor, pixels: Tensor | None, display: Display | None, alpha: float, smooth: float, caption: str
+) -> Tile:
     values = values.detach().float().cpu()
     if display is None and len(values) == 3 and float(values.min()) >= 0 and float(values.max()) <= 1:
         return Tile(values, caption=caption)
     mode: Display = display or ("heatmap" if pixels is None else "overlay")
     image = torch.zeros(1, 1, 1) if pixels is None else pixels
-    tile = display_tile(values, image, mode, alpha, signed=bool((values < 0).any()))
+    tile = display_tile(values, image, mode, alpha, signed=bool((values < 0).any()), smooth=smooth)
     return Tile(tile.values, tile.kind, caption or tile.caption, tile.limit, tile.backdrop, tile.alpha)
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vis_callbacks.data.blur import gaussian_blur
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.model import Meaning, guarded, in_chunks, likelihoods_of, pixels_of, resolve_targets, target_scores
 from vis_callbacks.synthesis.optimization.generate import normalization_for
-from vis_callbacks.synthesis.optimization.regularizers import gaussian_blur
 from vis_callbacks.synthesis.optimization.transforms import gray
 
 _LOW_RESOLUTION = 96 / 224

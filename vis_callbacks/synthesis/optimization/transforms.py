@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vis_callbacks.synthesis.optimization.regularizers import gaussian_blur
+from vis_callbacks.data.blur import gaussian_blur
 
 SMALLEST = 0.43
 """The smallest size of images with a random resolution, as a fraction of the full one."""
