@@ -2,11 +2,11 @@
 
     python benchmarks/diagnostics.py [--only scale shortcut] [--seeds 3] [--clean 30]
 
-The digits of `examples/digits.py`, gray and as coloured images of 32x32 pixels, and crops of nine
-photographs, which are the classes; 2,000 to train on and 500 to validate, 4 epochs. The thresholds were set on other networks
-(timm's test_resnet, test_efficientnet, test_vit, resnet10t, test_byobnet, test_nfnet, test_mambaout,
-test_efficientnet_gn and mobilenetv3_small_050, and small ones without norm layers) and other seeds. Here are timm's
-test_convnext, test_efficientnet_ln and lcnet_050 and a small network without norm layers, and seeds from 900 on.
+The digits of `examples/digits.py`, gray and as coloured images of 32x32 pixels, and crops of nine photographs, which are
+the classes; 2,000 to train on and 500 to validate, 4 epochs. The thresholds were set on other networks (timm's
+test_resnet, test_efficientnet, test_vit, resnet10t, test_byobnet, test_nfnet, test_mambaout, test_efficientnet_gn and
+mobilenetv3_small_050, and small ones without norm layers) and other seeds. Here are timm's test_convnext,
+test_efficientnet_ln and lcnet_050, and another small one without norm layers; seeds from 900 on.
 *Found*: the check alarms within the training. Clean trainings vary in optimizer, rate, size of the batches,
 augmentation, imbalance, smoothing, frozen layers and length.
 """
