@@ -2,7 +2,7 @@
 
     python benchmarks/diagnostics.py [--only scale shortcut] [--seeds 3] [--clean 30]
 
-The digits of `examples/digits.py`, gray and as coloured images of 32x32 pixels, and crops of nine photographs, which are
+The digits of `examples/digits.py`, gray and coloured, in 32x32 pixels, and crops of nine photographs, which are
 the classes; 2,000 to train on and 500 to validate, 4 epochs. The thresholds were set on other networks (timm's
 test_resnet, test_efficientnet, test_vit, resnet10t, test_byobnet, test_nfnet, test_mambaout, test_efficientnet_gn and
 mobilenetv3_small_050, and small ones without norm layers) and other seeds. Here are timm's test_convnext,
