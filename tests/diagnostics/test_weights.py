@@ -57,3 +57,17 @@ def test_gradients_are_remembered() -> None:
     watch.look(net, frozenset())
     net.zero_grad()
     assert [one.had_gradient for one in watch.facts(net)] == [False, False, True, True]
+
+
+def test_norm_layers_tell_for_kernels_and_biases_that_may_be_either() -> None:
+    """A norm layer at its start, kernels and biases of a normal distribution, a layer's scale: untouched."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3))
+    net.scale = nn.Parameter(torch.full((16,), 1e-6))
+    torch.manual_seed(0)
+    for kernel in (net[0], net[2]):
+        nn.init.normal_(kernel.weight), nn.init.normal_(kernel.bias)
+    assert are_virgin(WeightsWatch(net, frozenset()).facts(net))
+    with torch.no_grad():
+        net[1].weight.mul_(torch.rand(16) + 0.5)
+        net[1].bias.add_(torch.rand(16))
+    assert not are_virgin(WeightsWatch(net, frozenset()).facts(net))

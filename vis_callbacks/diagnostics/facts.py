@@ -83,11 +83,12 @@ class WeightFacts:
 
 
 def are_virgin(weights: Sequence[WeightFacts]) -> bool:
-    """Whether weights are surely untouched since initialisation: all vectors, or all kernels that can tell."""
-    vectors = [one.virgin for one in weights if one.dimensions < 2]
-    kernels = [one.virgin for one in weights if one.dimensions >= 2 and one.virgin is not None]
-    may_be = all(one.virgin is not False for one in weights)
-    return may_be and ((bool(vectors) and all(vectors)) or (bool(kernels) and all(kernels)))
+    """Whether weights are surely untouched since initialisation: some surely are, and none has surely learned.
+
+    Training leaves no norm layer at ones and zeros, so one tells for those beside it that may be either.
+    """
+    told = [one.virgin for one in weights]
+    return True in told and False not in told
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ def _is_virgin(tensor: Tensor) -> bool | None:
     values = tensor.detach().float().flatten()
     constant = len(values) > 1 and bool((values == values[0]).all())
     if constant and tensor.ndim < 2:
-        # Weights of norm layers, and biases.
-        return float(values[0]) in (0.0, 1.0)
+        # Weights of norm layers, and biases; another number may be the start of a layer's scale.
+        return True if float(values[0]) in (0.0, 1.0) else None
     if constant or len(values) < _FEW:
         return None
     apart = values - values.mean()
