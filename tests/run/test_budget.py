@@ -250,7 +250,7 @@ LAST = {
     "steps": ({"max_epochs": -1, "max_steps": 14}, 4),
     "within an epoch": ({"max_epochs": 3, "val_check_interval": 3}, 3),
     "seldom": ({"max_epochs": 5, "check_val_every_n_epoch": 2}, 5),
-    "time": ({"max_epochs": -1, "min_epochs": 2, "max_time": {"seconds": 1}}, None),
+    "time": ({"max_epochs": -1, "min_epochs": 5, "max_time": {"seconds": 1}}, None),
     "without validation": ({"limit_val_batches": 0, "max_epochs": 3}, 3),
 }
 
