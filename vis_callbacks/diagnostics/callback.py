@@ -155,7 +155,9 @@ class Diagnostics(VisualizationCallback):
     def _judge(self, check: Check, measured: Measured, epoch: int) -> list[Panel]:
         verdict: Verdict | None = check.judge(measured.facts)
         if verdict is None:
+            # What has healed explains nothing any more.
             self._seen[check.name] = 0
+            self._causes.discard(check.name)
             return []
         self._seen[check.name] = self._seen.get(check.name, 0) + 1
         if self._seen[check.name] < check.patience or self._causes & set(check.silenced_by):
