@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -67,7 +67,7 @@ class Record:
         data = json.loads(line)
         if not isinstance(data, dict):
             raise ValueError(f"expected a JSON object, found {type(data).__name__}")
-        known = {field.name for field in fields(cls)}
+        known = cls.__dataclass_fields__
         try:
             return cls(**{key: _tupled(value) for key, value in data.items() if key in known})
         except TypeError as error:
