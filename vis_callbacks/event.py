@@ -17,7 +17,7 @@ from vis_callbacks.errors import ConfigurationError, SubjectError
 from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.batching import CPU_PIXELS, in_chunks, in_small_chunks, pixels_of
 from vis_callbacks.model.classifier import probabilities
-from vis_callbacks.model.feature_info import LayerChoice
+from vis_callbacks.model.feature_info import AtStride, LayerChoice
 from vis_callbacks.model.features import feature_info, find_layout, trace_layer_choices
 from vis_callbacks.model.layout import Layout
 from vis_callbacks.model.meaning import Meaning, seen_meaning
@@ -100,7 +100,7 @@ class SharedPass:
         self._fitting = fitting
         self._chunk_size = chunk_size
         self._needs: list[Needs] = []
-        self._layouts: dict[str | None, Layout] = {}
+        self._layouts: dict[str | AtStride | None, Layout] = {}
         self._meaning: Meaning = "classes"
         # The passes of single techniques, where that of all failed.
         self._alone: dict[Needs, Trace | Exception] | None = None
@@ -167,7 +167,7 @@ class SharedPass:
             raise found
         return found
 
-    def layout(self, layer: str | None) -> Layout:
+    def layout(self, layer: str | AtStride | None) -> Layout:
         """Return how the output of a layer becomes a map, see `Event.layout`."""
         if layer not in self._layouts:
             # To see whether what is known of the layers still holds takes a walk over all modules: once for each event.
@@ -256,11 +256,12 @@ class Event:
         """What the outputs mean, as far as the subject and the pass tell."""
         return seen_meaning(self.subject.meaning, self.trace.through, self.trace.logits.shape[1])
 
-    def layout(self, layer: str | None) -> Layout:
+    def layout(self, layer: str | AtStride | None) -> Layout:
         """Return how the output of a layer becomes a map. All events show the same layer.
 
         Args:
-            layer: A layer's name. None: the last layer that has a map and that the logits depend on.
+            layer: A layer's name, or the last of a stride. None: the last layer that has a map and that the
+                logits depend on.
 
         Raises:
             LayerError: If the layer has no map.

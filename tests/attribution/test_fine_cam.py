@@ -7,13 +7,17 @@ from torch.nn import functional as F
 
 from tests.attribution.cases import random_images, same
 from vis_callbacks import FineCAM
-from vis_callbacks.attribution.fine_cam import fine_cam, fine_cam_from_trace, finer_layouts
+from vis_callbacks.attribution.fine_cam import CHOICES, fine_cam, fine_cam_from_trace, finer_layouts
 from vis_callbacks.attribution.grad_cam import grad_cam
 from vis_callbacks.attribution.hires_cam import hires_cam
 from vis_callbacks.event import Event, Moment, Samples, SharedPass
-from vis_callbacks.model import trace_in_chunks
+from vis_callbacks.model import Layout, trace_in_chunks
 from vis_callbacks.model.features import find_layout
 from vis_callbacks.model.guard import undisturbed
+
+
+def finer_of(model: nn.Module, images: Tensor, deep: Layout) -> list[Layout]:
+    return finer_layouts(deep, [find_layout(model, images, choice) for choice in CHOICES])
 
 
 def outputs_and_gradients(model: nn.Module, images: Tensor, target: int, *layers: str) -> list[tuple[Tensor, Tensor]]:
@@ -36,7 +40,7 @@ def test_it_is_the_evidence_beyond_activity_times_that_of_two_finer_layers() -> 
     model, images = timm.create_model("test_resnet", num_classes=5).eval(), random_images(2, height=256, width=224)
     coarse = find_layout(model, images)
     assert coarse.layer == "layer4"
-    assert [(one.layer, one.size) for one in finer_layouts(model, images, coarse)] == [
+    assert [(one.layer, one.size) for one in finer_of(model, images, coarse)] == [
         ("layer1", (64, 56)),
         ("layer2", (32, 28)),
     ]
@@ -106,7 +110,7 @@ def test_an_object_that_hardly_counts_for_the_class_is_dark() -> None:
     images[:, 1, 40:56, 40:56] = 1
     model = TwoObjects().eval()
     # The deep layer is the finest as well, and counts once.
-    assert [one.layer for one in finer_layouts(model, images, find_layout(model, images))] == ["sees"]
+    assert [one.layer for one in finer_of(model, images, find_layout(model, images))] == ["sees"]
     coarse, found = grad_cam(model, images, 0), fine_cam(model, images, 0)
     assert coarse[0, 0, 48, 48] > 0
     assert not found[..., 40:56, 40:56].any()
@@ -119,7 +123,7 @@ def test_a_coarser_layer_draws_nothing() -> None:
     model, images = timm.create_model("test_resnet", num_classes=5).eval(), random_images(2, height=28, width=28)
     deep = find_layout(model, images)
     assert deep.size == (7, 7)
-    assert finer_layouts(model, images, deep) == [deep]
+    assert finer_of(model, images, deep) == [deep]
     detail = hires_cam(model, images, 3, deep.layer)
     found = fine_cam(model, images, 3)
     alone = fine_cam_from_trace(trace_in_chunks(model, images, 3, gradients=[deep]), deep, [])

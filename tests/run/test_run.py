@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import pickle
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -401,6 +402,30 @@ def test_a_model_without_forward_and_outputs_of_any_kind(package: str, tmp_path:
         )
         assert moments(folder, "Saliency") == [(0, 0)]
         assert moments(folder, "Filters") == [(0, 0)]
+
+
+class Patient(VisualizationCallback):
+    """Waits, and counts the pictures of its event that were drawn meanwhile."""
+
+    uses_samples = False
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.folder = folder
+        self.drawn: list[int] = []
+
+    def visualize(self, event: Event) -> Iterable[Panel]:
+        time.sleep(0.5)
+        if event.moment.epoch:
+            self.drawn.append(sum(record["epoch"] == event.moment.epoch for record in tiny.records(self.folder)))
+        return []
+
+
+def test_pictures_are_drawn_when_the_event_is_made(tmp_path: Path) -> None:
+    patient = Patient(tmp_path)
+    tiny.trainer(tmp_path, [Filters(), patient], max_epochs=3).fit(tiny.module(), tiny.loader(16), tiny.loader(8))
+    assert patient.drawn == [0, 0, 0]
+    assert [record["epoch"] for record in tiny.records(tmp_path) if record["file"]] == [0, 1, 2, 3]
 
 
 def test_drawing_and_writing_take_no_random_numbers(tmp_path: Path) -> None:

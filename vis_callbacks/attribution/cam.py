@@ -56,7 +56,7 @@ class CamCallback(AttributionCallback):
 
     Args:
         layer: The layer's name; None: the last whose map is fine enough.
-        options: See `AttributionCallback`.
+        options: See `AttributionCallback`. ``smooth`` is 0, as maps of a layer are smooth when they are resized.
     """
 
     default_display: ClassVar[Display] = "overlay"
@@ -66,6 +66,7 @@ class CamCallback(AttributionCallback):
     no_evidence: ClassVar[str] = "no evidence for this class is positive"
 
     def __init__(self, *, layer: str | None = None, **options: Unpack[AttributionOptions]) -> None:
+        options.setdefault("smooth", 0.0)
         super().__init__(**options)
         self.layer = checks.optional(checks.layer_name, "layer", layer)
         self.layers: tuple[str | None, ...] = (self.layer,)

@@ -1,7 +1,7 @@
 """Fine CAM: where Grad-CAM sees the class, drawn as finely as earlier layers see it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -10,10 +10,10 @@ from vis_callbacks.attribution.hires_cam import hires_cam_rule
 from vis_callbacks.event import Event, Needs
 from vis_callbacks.model import Layout, Targets, Trace, full_name, guarded, trace_in_chunks
 from vis_callbacks.model.feature_info import AtStride
-from vis_callbacks.model.features import feature_info, find_layout
+from vis_callbacks.model.features import find_layout
 
-STRIDES = (4, 8)
-"""Most pixels from one position of each finer layer's map to the next."""
+CHOICES = (AtStride(4), AtStride(8))
+"""The finer layers: the last with a position for so many pixels."""
 
 _FLOOR = 2.0
 """What a finer map counts where it has no evidence, in its own means: without it, gaps would cost the class."""
@@ -73,15 +73,15 @@ def fine_cam(
         torch.Size([2, 1, 8, 8])
     """
     deep = find_layout(model, images, layer)
-    finer = finer_layouts(model, images, deep)
+    finer = finer_layouts(deep, (find_layout(model, images, choice) for choice in CHOICES))
     seen = trace_in_chunks(model, images, targets, gradients=[deep, *finer], chunk_size=chunk_size)
     return fine_cam_from_trace(seen, deep, finer)
 
 
-def finer_layouts(model: nn.Module, images: Tensor, deep: Layout) -> list[Layout]:
-    """Return how the outputs of the last layers of each stride become maps, if finer than the deep one; else that."""
-    found = feature_info(model, images).layouts(AtStride(most) for most in STRIDES)
-    return [one for one in found if math.prod(one.size) > math.prod(deep.size)] or [deep]
+def finer_layouts(deep: Layout, chosen: Iterable[Layout]) -> list[Layout]:
+    """Return those of the chosen layers whose maps are finer than the deep one's, each once; else the deep one."""
+    finer = {one.layer: one for one in chosen if math.prod(one.size) > math.prod(deep.size)}
+    return list(finer.values()) or [deep]
 
 
 def fine_cam_from_trace(seen: Trace, deep: Layout, finer: Sequence[Layout]) -> Tensor:
@@ -118,7 +118,7 @@ class FineCAM(CamCallback):
 
     def needs(self, event: Event) -> Needs:
         """The gradients of all layers."""
-        return Needs(gradients=(full_name(event.model, self.layer), *map(AtStride, STRIDES)))
+        return Needs(gradients=(full_name(event.model, self.layer), *CHOICES))
 
     def attribute(self, event: Event) -> Tensor:
         """Return ``(N, 1, H, W)``, at least 0."""
@@ -131,4 +131,4 @@ class FineCAM(CamCallback):
         return super().remark(event, index, values) + (f"; finer by {sizes}" if sizes else "")
 
     def _finer(self, event: Event) -> list[Layout]:
-        return finer_layouts(event.model, event.samples.images, event.layout(self.layer))
+        return finer_layouts(event.layout(self.layer), map(event.layout, CHOICES))

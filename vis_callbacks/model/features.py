@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vis_callbacks.errors import LayerError
 from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.classifier import Targets
-from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice
+from vis_callbacks.model.feature_info import AtStride, FeatureInfo, LayerChoice
 from vis_callbacks.model.feature_probe import FeatureProbe, output_shapes
 from vis_callbacks.model.guard import pass_notes
 from vis_callbacks.model.inputs import check_images
@@ -223,13 +223,13 @@ def middle_layer(model: nn.Module, images: Tensor) -> str:
         return list(named_layers(model))[:-1][-1]
 
 
-def find_layout(model: nn.Module, images: Tensor, layer: str | None = None) -> Layout:
+def find_layout(model: nn.Module, images: Tensor, layer: str | AtStride | None = None) -> Layout:
     """Return how the output of a layer, named or the default one, becomes a map.
 
     Args:
         model: From images to logits; left as found.
         images: ``(N, C, H, W)``, in the model's input space; only the first is used.
-        layer: A layer's name, see `find_layer`; None for the `default_layer`.
+        layer: A layer's name, see `find_layer`, or the last of a stride; None for the `default_layer`.
 
     Returns:
         A `Layout`: its `layer` is the full name, its `to_map` takes outputs and gradients of any batch size.
@@ -243,8 +243,10 @@ def find_layout(model: nn.Module, images: Tensor, layer: str | None = None) -> L
         >>> find_layout(net, torch.rand(1, 3, 16, 16), "1").to_map(torch.rand(4, 8, 14, 14)).shape
         torch.Size([4, 8, 14, 14])
     """
-    name = None if layer is None else find_layer(model, layer)[0]
+    name = find_layer(model, layer)[0] if isinstance(layer, str) else None
     found = feature_info(model, images)
+    if isinstance(layer, AtStride):
+        name = found.layer_at(layer.most)
     return found.layout(found.default_layer() if name is None else name)
 
 

@@ -147,7 +147,7 @@ def _changeable(modules: Sequence[nn.Module]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for module in modules:
         found.update({id(buffer): buffer for buffer in module._buffers.values() if buffer is not None})
-        attributes = [value for name, value in vars(module).items() if name not in {"_parameters", "_modules"}]
+        attributes = [value for name, value in vars(module).items() if name != "_parameters"]
         for item in chain.from_iterable(map(_items, attributes)):
             if type(item) is Tensor and item.is_leaf and item.numel() <= _LARGE:
                 found[id(item)] = item
@@ -155,9 +155,9 @@ def _changeable(modules: Sequence[nn.Module]) -> list[Tensor]:
 
 
 def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, (dict, list, tuple)):
-        return () if not value else value.values() if isinstance(value, dict) else value
-    return (value,)
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 class _Values:
