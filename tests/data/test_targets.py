@@ -34,6 +34,13 @@ def test_a_one_logit_head_has_two_classes() -> None:
     assert choose_targets("predicted", SAMPLES, torch.tensor([[2.0], [-2.0], [0.5]])).tolist() == [1, 0, 1]
 
 
+@pytest.mark.parametrize("classes", [3, 5, 1000])
+def test_of_equal_logits_the_first_is_explained_which_is_said_to_be_predicted(classes: int) -> None:
+    """As of a head that begins at zero, torchvision's ViT for one."""
+    assert choose_targets("predicted", SAMPLES, torch.zeros(3, classes)).tolist() == [0, 0, 0]
+    assert choose_targets("contrast", SAMPLES, torch.zeros(3, classes)).tolist() == [[0, 1], [0, 2], [0, 1]]
+
+
 def test_names_are_matched_and_misspelt_ones_get_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match="nearest: bee"):
         class_index("beee", ("ant", "bee"))

@@ -74,8 +74,9 @@ def choose_targets(spec: TargetSpec, samples: Samples, logits: Tensor, meaning: 
         meaning: What the logits mean.
     """
     likely = probabilities(logits.detach(), meaning)
-    ranked = likely.topk(2, dim=1).indices
-    predicted, second = ranked[:, 0], ranked[:, 1]
+    # Of equal ones, as of a head that begins at zero, the first, which is said to be predicted; topk takes any.
+    predicted = likely.argmax(dim=1)
+    second = likely.scatter(1, predicted[:, None], -1).argmax(dim=1)
     if meaning == "value" and logits.shape[1] == 1 and not isinstance(spec, int):
         # The logit of class 1 is the output itself.
         return torch.ones_like(predicted)
