@@ -243,11 +243,11 @@ def find_layout(model: nn.Module, images: Tensor, layer: str | AtStride | None =
         >>> find_layout(net, torch.rand(1, 3, 16, 16), "1").to_map(torch.rand(4, 8, 14, 14)).shape
         torch.Size([4, 8, 14, 14])
     """
-    name = find_layer(model, layer)[0] if isinstance(layer, str) else None
-    found = feature_info(model, images)
-    if isinstance(layer, AtStride):
-        name = found.layer_at(layer.most)
-    return found.layout(found.default_layer() if name is None else name)
+    if layer is None or isinstance(layer, AtStride):
+        found = feature_info(model, images)
+        return found.layout(found.default_layer() if layer is None else found.layer_at(layer.most))
+    name = find_layer(model, layer)[0]
+    return feature_info(model, images).layout(name)
 
 
 def output_layout(model: nn.Module, images: Tensor, layer: str) -> Layout:
