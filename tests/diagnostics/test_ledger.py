@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from vis_callbacks.diagnostics import ledger
-from vis_callbacks.diagnostics.ledger import Ledger, content_keys
+from vis_callbacks.diagnostics.ledger import Ledger, content_keys, mark_keys
 
 
 def test_answers_are_counted_as_they_are_and_take_a_few_numbers_an_image() -> None:
@@ -50,9 +50,73 @@ def test_copies_are_looked_for_in_more_images_than_are_measured() -> None:
     seen = Ledger(2)
     for _ in range(3):
         seen.add_images(torch.rand(500, 1, 8, 8), torch.zeros(500).long())
+    seen.settle()
     assert (sum(map(len, seen.keys)), seen.images) == (1500, ledger.MOST_IMAGES)
     assert seen.facts().images == ledger.MOST_IMAGES
     image = torch.rand(1, 3, 8, 8)
     for other in (image.flip(3), image.rot90(1, (2, 3)), image.roll(2, 3)):
         assert torch.equal(content_keys(other), content_keys(image))
     assert not torch.equal(content_keys(image + 1e-3), content_keys(image))
+
+
+@pytest.mark.parametrize("size", [1, 32, 300])
+def test_batches_put_aside_tell_what_one_batch_tells(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels, logits = torch.rand(700, 1, 12, 12), torch.randint(4, (700,)), torch.randn(700, 4)
+    seen = Ledger(4)
+    for batch in range(0, 700, size):
+        part = slice(batch, batch + size)
+        given, answers = images[part].clone(), logits[part].clone()
+        seen.add_images(given, labels[part])
+        given += 1  # a step may change its batch, and its outputs
+        seen.add_answers(answers, labels[part], given)
+        answers += 1
+    seen.settle()
+    # Looked at as they come.
+    monkeypatch.setattr(ledger, "_SMALL", 0)
+    whole = Ledger(4, range=seen.range)
+    whole.add_images(images, labels)
+    whole.add_answers(logits, labels, images)
+    facts, expected = seen.facts(), whole.facts()
+    assert facts.confusion == expected.confusion
+    assert (facts.labels, facts.doubted, facts.second, facts.tail) == (
+        expected.labels,
+        expected.doubted,
+        expected.second,
+        expected.tail,
+    )
+    assert facts.cross_entropy == pytest.approx(expected.cross_entropy)
+    assert facts.means == pytest.approx(expected.means)
+    for name in ("keys", "thumbnails", "marks", "image_labels"):
+        assert torch.equal(torch.cat(getattr(seen, name)), torch.cat(getattr(whole, name))), name
+    assert len(torch.cat(seen.marks)) == 640
+    assert seen.kept_labels == whole.kept_labels
+    assert torch.equal(torch.stack(seen.kept), torch.stack(whole.kept))
+    assert len(seen.most_doubted) == len(whole.most_doubted)
+
+
+def test_a_step_without_answers_leaves_those_of_the_others() -> None:
+    seen = Ledger(2)
+    for step in range(3):
+        seen.add_images(torch.rand(4, 1, 8, 8), torch.zeros(4).long())
+        if step != 1:
+            seen.add_answers(torch.tensor([[2.0, 1.0]] * 4), torch.zeros(4).long(), torch.rand(4, 1, 8, 8))
+    seen.settle()
+    assert (seen.facts().right, seen.facts().answers, seen.facts().labels) == (8, 8, (12, 0))
+
+
+@pytest.mark.parametrize(("channels", "size", "step"), [(1, 12, 1), (3, 16, 1), (3, 80, 4), (2, 3, 1)])
+def test_patches_have_the_same_key_where_their_levels_are_the_same(channels: int, size: int, step: int) -> None:
+    levels = torch.randint(16, (6, channels, size, size), generator=torch.Generator().manual_seed(0)).float()
+    levels[1], levels[2, :, :, : size // 2] = levels[0], levels[0, :, :, : size // 2]
+    levels[3], levels[4, :, : size // 2] = 7, 7
+    keys = mark_keys(levels / 15 * 3 - 1, -1.0, 2.0)
+    if size < 4:
+        assert keys.tolist() == [[[0]]] * 6
+        return
+    patches = levels.unfold(2, 4, step).unfold(3, 4, step).permute(0, 2, 3, 1, 4, 5).flatten(3)
+    assert keys.shape == patches.shape[:3]
+    assert torch.equal(keys == 0, patches.unflatten(3, (channels, -1)).aminmax(dim=4).max.sub(
+        patches.unflatten(3, (channels, -1)).amin(dim=4)).amax(dim=3) < 4)  # fmt: skip
+    told = keys != 0
+    same = (patches[:, None] == patches[None]).all(dim=4)
+    assert torch.equal((keys[:, None] == keys[None]) & told[:, None] & told[None], same & told[:, None] & told[None])

@@ -167,10 +167,13 @@ def _labels_of(tensor: Tensor, count: int) -> tuple[Tensor | None, Tensor | None
     tensor = tensor.detach().as_subclass(Tensor)
     if tensor.ndim == 2 and tensor.shape[1] == 1:
         tensor = tensor[:, 0]
-    real, zero_one = tensor.is_floating_point(), bool(((tensor == 0) | (tensor == 1)).all())
+    real = tensor.is_floating_point()
+    if tensor.ndim == 1 and not real:
+        # Nothing is read here, which would wait for the device.
+        return tensor.long().clamp_min(UNKNOWN), None, None
+    zero_one = bool(((tensor == 0) | (tensor == 1)).all())
     if tensor.ndim == 1:
-        labels = tensor.long().clamp_min(UNKNOWN) if zero_one or not real else None
-        return labels, None, tensor.float() if real else None
+        return tensor.long() if zero_one else None, None, tensor.float()
     if tensor.ndim != 2 or not tensor.shape[1]:
         return None
     # Some data sets mark what is uncertain by -1 or NaN.

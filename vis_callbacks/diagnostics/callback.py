@@ -131,6 +131,7 @@ class Diagnostics(VisualizationCallback):
         watch, module = self._watch, self._module
         if watch is None or module is None or not event.moment.epoch or event.moment.stage != "fit":
             return []
+        watch.settle()
         if watch.train is not None and watch.train.keys and not watch.known:
             watch.known = list(watch.train.keys)
         epoch, due = event.moment.epoch, _is_due(event.moment.epoch) or self._measured is None

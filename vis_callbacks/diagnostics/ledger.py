@@ -1,6 +1,7 @@
 """What passes by in one epoch of training or validation: answers, statistics of images, and some images themselves."""
 
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ MOST_IMAGES = 1000
 MOST_KEYS = 100_000
 """Images of an epoch that are compared with those of the other stage."""
 
+_TOGETHER, _SMALL = 256, 2**20
+"""Images that are looked at together, of batches of up to so many bytes: each look has a price of its own."""
+
 _KEPT, _KEPT_BYTES = 160, 64 * 2**20
 _DOUBTED, _CONFIDENT = 24, 0.5
 _MOST_CLASSES = 1000  # of more, no table of answers is made
@@ -26,12 +30,22 @@ _CONSTANT = 1e-3
 
 
 @dataclass
+class _Batch:
+    images: Tensor
+    labels: Tensor
+    logits: Tensor | None = None
+
+
+@dataclass
 class Ledger:
     """Gathers what the batches of one epoch show. Everything stays on the images' device until it is read.
+
+    Small batches are put aside, and looked at a few together: `settle` before anything is read.
 
     Attributes:
         classes: How many classes there are.
         measured: Whether images are looked at, and not only answers.
+        places: Whether marks and small copies of the images are made, which tell what repeats at a place.
         answers: Of each image label (-1: none), answer, second choice, gap between their probabilities, and loss.
         doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer.
         kept: Some images of each class.
@@ -39,6 +53,7 @@ class Ledger:
 
     classes: int
     measured: bool = True
+    places: bool = True
     labels: list[Tensor] = field(default_factory=list)
     answers: list[Tensor] = field(default_factory=list)
     means: list[Tensor] = field(default_factory=list)
@@ -55,9 +70,40 @@ class Ledger:
     width: int = 0
     range: tuple[float, float] | None = None
     shape: tuple[int, ...] = ()
+    _aside: list[_Batch] = field(default_factory=list)
 
     def add_images(self, images: Tensor, labels: Tensor) -> None:
-        """Look at a batch of images ``(N, C, H, W)`` with labels ``(N,)``."""
+        """Look at a batch of images ``(N, C, H, W)`` with labels ``(N,)``, before the step, which may change it."""
+        small = images.nbytes <= _SMALL
+        if self._aside and (
+            not small
+            or images.shape[1:] != self._aside[0].images.shape[1:]
+            or sum(len(one.labels) for one in self._aside) >= _TOGETHER
+        ):
+            self.settle()
+        if small:
+            self._aside.append(_Batch(images.detach().clone(), labels.detach().clone()))
+        else:
+            self._look_at(images, labels)
+
+    def add_answers(self, logits: Tensor, labels: Tensor, images: Tensor) -> None:
+        """Note what the outputs ``(N, K)`` for the batch that was added last say, in a few numbers for each image."""
+        if self._aside:
+            self._aside[-1].logits = logits.detach().clone()
+        else:
+            self._note(logits, labels, images)
+
+    def settle(self) -> None:
+        """Look at what was put aside. Idempotent."""
+        batches, self._aside = self._aside, []
+        if batches:
+            self._look_at(torch.cat([one.images for one in batches]), torch.cat([one.labels for one in batches]))
+        # Of a step that failed, or whose network is not known yet, there are no answers.
+        answered = [(one.logits, one.labels, one.images) for one in batches if one.logits is not None]
+        if answered:
+            self._note(*(torch.cat(column) for column in zip(*answered, strict=True)))
+
+    def _look_at(self, images: Tensor, labels: Tensor) -> None:
         self.labels.append(labels.detach())
         if not self.measured or (self.shape and images.shape[1:] != self.shape):
             return
@@ -67,19 +113,22 @@ class Ledger:
             self.keyed += len(images)
         if self.images >= MOST_IMAGES:
             return
-        self.images += len(images)
         self.means.append(images.mean(dim=(2, 3)))
         self.deviations.append(images.flatten(1).std(dim=1))
+        if self.places:
+            self._place(images, labels)
+        self.images += len(images)
+        self._keep(images, labels)
+
+    def _place(self, images: Tensor, labels: Tensor) -> None:
         self.thumbnails.append(F.adaptive_avg_pool2d(images, _GRID))
         self.image_labels.append(labels.detach())
         if self.range is None:
             self.range = float(images.amin()), float(images.amax())
-        if self.images <= _MARKED:
-            self.marks.append(mark_keys(images, *self.range))
-        self._keep(images, labels)
+        if self.images < _MARKED:
+            self.marks.append(mark_keys(images[: _MARKED - self.images], *self.range))
 
-    def add_answers(self, logits: Tensor, labels: Tensor, images: Tensor) -> None:
-        """Note what the outputs ``(N, K)`` for a batch say, in a few numbers for each image."""
+    def _note(self, logits: Tensor, labels: Tensor, images: Tensor) -> None:
         logits, labels = logits.detach().float(), labels.detach()
         fits = (labels >= 0) & (labels < logits.shape[1])
         loss = F.cross_entropy(logits, labels.where(fits, 0), reduction="none")
@@ -171,9 +220,9 @@ class Ledger:
 
 
 def content_keys(images: Tensor) -> Tensor:
-    """Return two numbers for each image ``(N, 2)`` that do not depend on the order of its pixels.
+    """Return a number for each image ``(N,)`` that does not depend on the order of its pixels.
 
-    Flips, turns and shifts over an even border have the same; images of a single colour have zeros.
+    Flips, turns and shifts over an even border have the same; images of a single colour have 0.
 
     Example:
         >>> image = torch.rand(1, 3, 4, 4)
@@ -181,23 +230,36 @@ def content_keys(images: Tensor) -> Tensor:
         True
     """
     bits = images.contiguous().view(torch.int32).flatten(1).long()
-    keys = torch.stack([bits.sum(dim=1), (bits * bits % 1_000_003).sum(dim=1)], dim=1)
+    keys = bits.sum(dim=1) * 1_000_003 + (bits * bits % 1_000_003).sum(dim=1)
     flat = images.flatten(1).amax(dim=1) == images.flatten(1).amin(dim=1)
-    return torch.where(flat[:, None], 0, keys)
+    return keys.where(~flat, 0)
 
 
 def mark_keys(images: Tensor, low: float, high: float) -> Tensor:
     """Return a number for the 4x4 pixels at each place, ``(N, rows, columns)``; 0 where they are flat."""
-    levels = ((images - low) / max(high - low, 1e-12) * (_LEVELS - 1)).round().clamp(0, _LEVELS - 1)
+    scale = (_LEVELS - 1) / max(high - low, 1e-12)
+    levels = (images - low).mul_(scale).round_().clamp_(0, _LEVELS - 1).to(torch.uint8)
     if min(levels.shape[-2:]) < _PATCH:
         return levels.new_zeros(len(images), 1, 1).long()
     step = 1 if max(images.shape[-2:]) <= _FINE else _COARSE
-    high_levels = F.max_pool2d(levels, _PATCH, step)
-    low_levels = -F.max_pool2d(-levels, _PATCH, step)
-    ranged = (high_levels - low_levels).amax(dim=1) >= _LEAST_RANGE
-    channels = levels.shape[1]
+    highest, lowest = (
+        reduce(larger, _shifted(reduce(larger, _shifted(levels, 3, step)), 2, step))
+        for larger in (torch.maximum, torch.minimum)
+    )
+    ranged = (highest - lowest).amax(dim=1) >= _LEAST_RANGE
+    # Sixteen pixels of sixteen levels are exactly the bits of a number.
+    rows = _packed([one.int() for one in _shifted(levels, 3, step)], 4)
+    patches = _packed([one.long() for one in _shifted(rows, 2, step)], 16)
     random = torch.Generator().manual_seed(0)
-    # Whole numbers below 2**53 are exact in double precision.
-    factors = torch.randint(1, 2**31, (2, channels, _PATCH, _PATCH), generator=random).double().to(images.device)
-    sums = F.conv2d(levels.double(), factors, stride=step).long()
-    return torch.where(ranged, sums[:, 0] * 1_000_003 + sums[:, 1], 0)
+    factors = 2 * torch.randint(2**31, (levels.shape[1], 1, 1), generator=random) + 1
+    return (patches * factors.to(images.device)).sum(dim=1).where(ranged, 0)
+
+
+def _shifted(images: Tensor, dim: int, step: int) -> list[Tensor]:
+    """Return the first, second, ... pixel of each patch along an axis."""
+    last = images.shape[dim] - _PATCH + 1
+    return [images.narrow(dim, at, last)[(slice(None),) * dim + (slice(None, None, step),)] for at in range(_PATCH)]
+
+
+def _packed(parts: list[Tensor], bits: int) -> Tensor:
+    return reduce(torch.add, (part << bits * at for at, part in enumerate(parts)))

@@ -115,10 +115,9 @@ def _continued(watch: TrainingWatch, module: nn.Module, model: nn.Module, epoch:
 def _leaks(watch: TrainingWatch) -> tuple[int, int]:
     if not watch.known or watch.validation is None or not watch.validation.keys:
         return 0, 0
-    known = set(map(tuple, torch.cat(watch.known).cpu().tolist()))
-    asked = [tuple(key) for key in torch.cat(watch.validation.keys).cpu().tolist()]
-    told = [key for key in asked if any(key)]
-    return sum(key in known for key in told), len(told)
+    known, asked = torch.cat(watch.known), torch.cat(watch.validation.keys)
+    told = asked[asked != 0]
+    return int(torch.isin(told, known).sum()), len(told)
 
 
 def _exhibits(watch: TrainingWatch, samples: Samples, means: Tensor) -> Exhibits:

@@ -72,7 +72,8 @@ class TrainingWatch:
             setattr(self, stage, None)
         ledger: Ledger | None = getattr(self, stage)
         if ledger is None or ledger.classes < classes:
-            ledger = Ledger(max(classes, int(labels.max()) + 1 if len(labels) else 0), measured)
+            known = max(classes, int(labels.max()) + 1 if len(labels) else 0)
+            ledger = Ledger(known, measured, places=stage == "train")
             setattr(self, stage, ledger)
         if not classes:
             ledger.classes = max(ledger.classes, int(labels.max()) + 1)
@@ -99,6 +100,12 @@ class TrainingWatch:
         ledger.add_answers(logits, batch.labels, batch.images)
         if stage == "train" and len(self.first_steps) < _FIRST:
             self._compare(logits.float(), batch.labels, outputs)
+
+    def settle(self) -> None:
+        """Look at what was put aside, before anything is read. Idempotent."""
+        for ledger in (self.train, self.validation):
+            if ledger is not None:
+                ledger.settle()
 
     def stop(self) -> None:
         """Stop looking at what the network gives. Idempotent."""
