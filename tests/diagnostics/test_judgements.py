@@ -189,6 +189,14 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
     assert CHECKS[name].judge(replace(CLEAN, **change)) is None  # type: ignore[arg-type]
 
 
+def test_one_answer_of_batch_norm_that_lags_behind_is_no_fault_of_the_data() -> None:
+    one = stage([[50 if column == 2 else 0 for column in range(10)]] * 10)
+    lags = RepairFacts("with the statistics of the batch", 70, 3, 160)
+    assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=lags)) is None
+    same = replace(lags, better=3)
+    assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=same)) is not None
+
+
 def test_every_check_has_a_clear_case() -> None:
     assert {name for name, _, _ in CASES} == set(CHECKS)
 

@@ -229,10 +229,12 @@ def content_keys(images: Tensor) -> Tensor:
         >>> torch.equal(content_keys(image), content_keys(image.flip(3)))
         True
     """
-    bits = images.contiguous().view(torch.int32).flatten(1).long()
-    keys = bits.sum(dim=1) * 1_000_003 + (bits * bits % 1_000_003).sum(dim=1)
-    flat = images.flatten(1).amax(dim=1) == images.flatten(1).amin(dim=1)
-    return keys.where(~flat, 0)
+    bits = images.contiguous().view(torch.int32).flatten(1)
+    lowest, highest = bits.aminmax(dim=1)
+    bits = bits.long()
+    # What is too large for 64 bits wraps around, which a key may.
+    keys = bits.sum(dim=1) * 1_000_003 + bits.square_().sum(dim=1)
+    return keys.where(lowest != highest, 0)
 
 
 def mark_keys(images: Tensor, low: float, high: float) -> Tensor:

@@ -1,5 +1,6 @@
 """One class is nearly the only answer."""
 
+from vis_callbacks.diagnostics import train_eval_gap
 from vis_callbacks.diagnostics.check import NOTHING_LEARNED, OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
@@ -19,6 +20,9 @@ def judge(facts: Facts) -> Verdict | None:
     most = max(range(len(columns)), key=columns.__getitem__)
     labelled = sum(stage.confusion[most])
     if columns[most] < SHARE * total or labelled > LABELS * total:
+        return None
+    if train_eval_gap.judge(facts) is not None:
+        # BatchNorm that lags behind explains it, though this early it may be but a note.
         return None
     return Verdict(
         "alarm",

@@ -12,8 +12,8 @@ from vis_callbacks.model import in_chunks, logits_of, pixels_of
 from vis_callbacks.model.torch_functions import RELUS, Function, FunctionMode
 
 _PAIRS = 32
-_FIRST = 48
-"""Images that are shown in each other way at first; all of them where more of these are right so than not."""
+_FIRST, _PROMISING = 24, 0.05
+"""Images that are shown in each other way at first; all of them where so many more of these are right than wrong."""
 _RESAMPLED = 500
 
 
@@ -95,7 +95,7 @@ def repair_facts(model: nn.Module, images: Tensor, labels: Tensor, plain: Tensor
             tried = torch.cat([tried, part])
             mended = torch.cat([mended, answers(model, change(images[part])).argmax(dim=1) == labels[part]])
             compared = _compared(name, mended, right[tried])
-            if compared.better <= compared.worse or len(tried) == len(order):
+            if compared.better - compared.worse < _PROMISING * len(tried) or len(tried) == len(order):
                 break
         found.append(compared)
     return found
