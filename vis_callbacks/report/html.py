@@ -81,8 +81,11 @@ def _written(path: Path, book: Book, max_bytes: int) -> Path:
 
 def _page(book: Book, max_bytes: int) -> str:
     template = environment().get_template("report.html.j2")
-    texts = len(_rendered(template, book, Album((), {}, {}, fits=True)))
-    shown, album = _album(book, max_bytes - texts)
+    shown = book
+    while len(set(files_of(shown.runs))) > _MOST_PICTURES and len(shown.events) > 2:
+        shown = _thinned(shown)
+    texts = len(_rendered(template, shown, Album((), {}, {}, fits=True)))
+    shown, album = _album(shown, max_bytes - texts)
     return _rendered(template, shown, album, left_out=len(book.events) - len(shown.events))
 
 
@@ -94,14 +97,16 @@ def files_of(runs: Sequence[History]) -> list[Path]:
 def _album(book: Book, max_bytes: int) -> tuple[Book, Album]:
     """Pack the pictures; leave out every other event until they fit."""
     while True:
-        files = files_of(book.runs)
-        too_many = len(set(files)) > _MOST_PICTURES and len(book.events) > 2
-        if not too_many:
-            album = pack(files, max_bytes)
-            if album.fits or len(book.events) <= 2:
-                return book, album
-        last = len(book.events) - 1
-        book = book.at_events([*range(0, last, 2), last])
+        album = pack(files_of(book.runs), max_bytes)
+        if album.fits or len(book.events) <= 2:
+            return book, album
+        book = _thinned(book)
+
+
+def _thinned(book: Book) -> Book:
+    """Leave out every other event, but for the last."""
+    last = len(book.events) - 1
+    return book.at_events([*range(0, last, 2), last])
 
 
 def _rendered(template: Template, book: Book, album: Album, left_out: int = 0) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -110,32 +111,35 @@ def _read_lines(path: Path, parse: Callable[[str], T], problems: list[str], *, r
 
 
 def _parse_record(line: str) -> Record:
-    record = Record.from_json(line)
-    tag, callback = _text(record.tag), _text(record.callback)
-    epoch, step = _integer(record.epoch), _integer(record.step)
+    data = json.loads(line)
+    if not isinstance(data, dict):
+        raise ValueError(f"expected a JSON object, found {type(data).__name__}")
+    found = data.get
+    tag, callback = _text(found("tag")), _text(found("callback"))
+    epoch, step = _integer(found("epoch")), _integer(found("step"))
     if not tag or epoch is None or step is None:
         raise ValueError("a record needs a tag, an epoch and a step")
-    captions: object = record.captions
+    captions, right = found("captions"), found("right")
     return Record(
         tag=tag,
         callback=callback or tag.partition("/")[0],
         epoch=epoch,
         step=step,
-        stage=_text(record.stage) or "fit",
-        sample=_integer(record.sample),
-        label=_text(record.label),
-        predicted=_text(record.predicted),
-        probability=_number(record.probability),
-        file=_text(record.file),
-        seconds=_number(record.seconds) or 0.0,
-        caption=_text(record.caption) or "",
-        captions=tuple(_text(item) or "" for item in captions) if isinstance(captions, tuple) else (),
-        scalars=_numbers(record.scalars),
-        error=_text(record.error),
-        time=_number(record.time) or 0.0,
-        right=record.right if isinstance(record.right, bool) else None,
-        content=_text(record.content),
-        captions_inside=record.captions_inside is True,
+        stage=_text(found("stage")) or "fit",
+        sample=_integer(found("sample")),
+        label=_text(found("label")),
+        predicted=_text(found("predicted")),
+        probability=_number(found("probability")),
+        file=_text(found("file")),
+        seconds=_number(found("seconds")) or 0.0,
+        caption=_text(found("caption")) or "",
+        captions=tuple(_text(item) or "" for item in captions) if isinstance(captions, list) else (),
+        scalars=_numbers(found("scalars")),
+        error=_text(found("error")),
+        time=_number(found("time")) or 0.0,
+        right=right if isinstance(right, bool) else None,
+        content=_text(found("content")),
+        captions_inside=found("captions_inside") is True,
     )
 
 
@@ -182,33 +186,30 @@ def _read_run(path: Path, problems: list[str]) -> RunInfo:
 
 def _latest(records: Iterator[Record]) -> list[Record]:
     # A resumed or repeated epoch writes its pictures again: the last ones count.
-    latest: dict[tuple[str, HistoryEvent], Record] = {}
-    for record in records:
-        latest[record.tag, _event(record)] = record
-    return list(latest.values())
+    return list({(record.tag, *_moment(record)): record for record in records}.values())
 
 
-def _event(record: Record) -> HistoryEvent:
-    return HistoryEvent(record.epoch, record.step, record.stage)
+def _moment(record: Record) -> tuple[int, int, str]:
+    return record.epoch, record.step, record.stage
 
 
 def _events(records: list[Record]) -> tuple[HistoryEvent, ...]:
     # A validation or test after the fit has its last epoch and step, but comes after it.
     return tuple(
         sorted(
-            set(map(_event, records)),
+            (HistoryEvent(*moment) for moment in set(map(_moment, records))),
             key=lambda one: (one.epoch, one.step, one.stage != "fit", one.stage == "test", one.stage),
         )
     )
 
 
 def _rows(store: Path, records: list[Record], events: tuple[HistoryEvent, ...], problems: list[str]) -> tuple[Row, ...]:
-    index = {event: number for number, event in enumerate(events)}
-    folders: dict[Path, Path] = {store: store.resolve()}
+    index = {(event.epoch, event.step, event.stage): number for number, event in enumerate(events)}
+    folders = _Folders(store)
     sections: dict[str, dict[str, dict[int, Picture]]] = {}
     for record in records:
         pictures = sections.setdefault(record.callback, {}).setdefault(_name(record), {})
-        pictures[index[_event(record)]] = _picture(store, record, folders, problems)
+        pictures[index[_moment(record)]] = _picture(record, folders, problems)
     rows = []
     for callback, named in sections.items():
         _spread_failures(named)
@@ -233,28 +234,46 @@ def _spread_failures(named: dict[str, dict[int, Picture]]) -> None:
             pictures.setdefault(index, picture)
 
 
-def _picture(store: Path, record: Record, folders: dict[Path, Path], problems: list[str]) -> Picture:
-    """Return a record's picture, or why there is none; `folders` are those resolved so far."""
+class _Folders:
+    """The folders of a store, each listed once: to ask for every single file takes several times as long."""
+
+    def __init__(self, store: Path) -> None:
+        self._store, self._root = store, store.resolve()
+        self._plain: dict[str, tuple[Path, frozenset[str]]] = {}
+
+    def find(self, name: str) -> tuple[Path | None, str]:
+        """Return the file of a name from a record, or why there is none."""
+        folder, _, last = name.rpartition("/")
+        try:
+            if folder not in self._plain:
+                self._plain[folder] = self._listed(folder)
+            path, plain = self._plain[folder]
+            if last in plain:
+                return path / last, ""
+            file = (self._store / name).resolve()
+            if not file.is_relative_to(self._root):
+                return None, f"the file name {shorten(name, 120)} leads out of the store"
+            return (file, "") if file.is_file() else (None, f"the file {shorten(name, 120)} is missing")
+        except (OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
+            return None, f"the file name {shorten(name, 120)} is not usable"
+
+    def _listed(self, folder: str) -> tuple[Path, frozenset[str]]:
+        """Return a folder with its files that are no links; outside the store, or where there is none, with none."""
+        path = (self._store / folder).resolve()
+        if not path.is_relative_to(self._root) or not path.is_dir():
+            return path, frozenset()
+        with os.scandir(path) as entries:
+            return path, frozenset(one.name for one in entries if one.is_file(follow_symlinks=False))
+
+
+def _picture(record: Record, folders: _Folders, problems: list[str]) -> Picture:
+    """Return a record's picture, or why there is none."""
     if record.file is None:
         return Picture(record, gap=record.error or "the picture was not made")
-    shown = shorten(record.file, 120)
-    try:
-        path = store / record.file
-        if path.parent not in folders:
-            folders[path.parent] = path.parent.resolve()
-        file = folders[path.parent] / path.name
-        if file.is_symlink():
-            file = file.resolve()
-        if not file.is_relative_to(folders[store]):
-            gap = f"the file name {shown} leads out of the store"
-        elif not file.is_file():
-            gap = f"the file {shown} is missing"
-        else:
-            return Picture(record, file)
-    except (OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
-        gap = f"the file name {shown} is not usable"
-    problems.append(f"{shorten(record.tag, 120)}, {_event(record).name}: {gap}")
-    return Picture(record, gap=gap)
+    file, gap = folders.find(record.file)
+    if file is None:
+        problems.append(f"{shorten(record.tag, 120)}, {HistoryEvent(*_moment(record)).name}: {gap}")
+    return Picture(record, file, gap or None)
 
 
 def _metrics(lines: Iterator[tuple[int, int, dict[str, float | None]]]) -> dict[str, tuple[Point, ...]]:
@@ -272,8 +291,10 @@ def _at_most(problems: list[str], limit: int) -> list[str]:
 
 
 def _text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return None
     # A lone surrogate cannot be written as UTF-8.
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else None
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _mapping(value: Any) -> dict[str, Any]:
