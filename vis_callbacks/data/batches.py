@@ -142,8 +142,8 @@ def _checked(batch: Batch) -> Batch:
             "batch_to_images=lambda batch: batch[0].permute(0, 3, 1, 2), and forward= that takes such images"
         )
     # Subclasses, such as MONAI's, have operations of their own, and do not load with weights only.
-    parts = {name: value.as_subclass(Tensor) for name, value in vars(batch).items() if value is not None}
-    return replace(batch, **parts)
+    special = {name: part for name, part in vars(batch).items() if part is not None and type(part) is not Tensor}
+    return replace(batch, **{name: part.as_subclass(Tensor) for name, part in special.items()}) if special else batch
 
 
 def _without_images(batch: Any, tensors: Sequence[Tensor]) -> str:

@@ -19,7 +19,7 @@ class Look:
 
     Attributes:
         images: The first images that went in, a copy on the CPU, as the module may change them in place.
-        given: What the calls gave, in order.
+        given: What the calls gave, in order; a tensor without its graph, which lives no longer than it would.
 
     Example:
         >>> import torch
@@ -61,4 +61,4 @@ class Look:
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         del module, args
         if not (self._redirected and self._redirected.pop()):
-            self.given.append(output)
+            self.given.append(output.detach() if isinstance(output, Tensor) else output)
