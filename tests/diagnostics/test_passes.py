@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vis_callbacks.diagnostics.passes import answers, repair_facts
+from vis_callbacks.diagnostics.passes import layer_facts
+from vis_callbacks.diagnostics.repairs import Comparison
 
 
 class Upside(nn.Module):
@@ -29,12 +30,57 @@ def test_only_a_way_that_mends_is_tried_on_all_images() -> None:
     for image, label in zip(images, labels.tolist(), strict=True):
         image[:, 8 * (label // 2) : 8 * (label // 2) + 8, 8 * (label % 2) : 8 * (label % 2) + 8] = 1
     model = Upside()
-    plain = answers(model, images)
-    model.seen = 0
-    found = {one.name: one for one in repair_facts(model, images, labels, plain)}
+    found = {one.name: one for one in Comparison(model, images, labels).repairs()}
     upside = found["turned upside down"]
     assert (upside.better, upside.worse, upside.tried) == (160, 0, 160)
     mirrored = found["mirrored left to right"]
-    assert mirrored.better == 0
-    assert mirrored.tried < 60
-    assert model.seen == sum(one.tried for one in found.values()) < 8 * 160
+    assert (mirrored.better, mirrored.tried) == (0, 12)
+    assert model.seen == 160 + sum(one.tried for one in found.values()) < 4 * 160
+
+
+def test_statistics_of_the_batch_are_tried_on_all_images_where_they_mend() -> None:
+    labels = torch.arange(160) % 2
+    images = torch.where(labels[:, None, None, None] == 1, 9.0, 11.0) + torch.rand(160, 1, 4, 4)
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2)).eval()
+    with torch.no_grad():
+        model[3].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        model[3].bias.zero_()
+    fresh = Comparison(model, images, labels).batch_statistics()
+    assert fresh is not None
+    assert (fresh.better, fresh.worse, fresh.tried) == (80, 0, 160)
+    model[0].running_mean.fill_(10.5)
+    fitting = Comparison(model, images, labels).batch_statistics()
+    assert fitting is not None
+    assert (fitting.better, fitting.worse, fitting.tried) == (0, 0, 48)
+    assert (model[0].running_mean.item(), model[0].num_batches_tracked.item(), model[0].training) == (10.5, 0, False)
+
+
+class Counting(nn.Sequential):
+    """Counts the images that it sees."""
+
+    seen = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return super().forward(images)
+
+
+def test_layers_are_looked_at_with_few_images_where_few_channels_are_dead() -> None:
+    conv = nn.Conv2d(1, 8, 3)
+    model = Counting(conv, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).eval()
+    images = torch.rand(160, 1, 6, 6)
+    with torch.no_grad():
+        conv.weight.fill_(1.0)
+        conv.bias.zero_()
+        conv.bias[0] = -100.0
+    model(images[:1])
+    model.seen = 0
+    (layer,) = layer_facts(model, images)
+    assert (layer.channels, layer.dead, model.seen) == (8, 1, 32)
+    # The second gives something for the last image alone.
+    images[-1] = 50.0
+    with torch.no_grad():
+        conv.bias[:2] = -100.0
+    model.seen = 0
+    (layer,) = layer_facts(model, images)
+    assert (layer.dead, model.seen) == (0, 32 + 160)

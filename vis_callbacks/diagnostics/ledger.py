@@ -213,10 +213,12 @@ class Ledger:
         quota = max(1, most // max(1, min(self.classes, most)))
         if len(self.kept) >= most:
             return
+        chosen = []
         for index, label in enumerate(labels.tolist()):
-            if len(self.kept) < most and self.kept_labels.count(label) < quota:
-                self.kept.append(images[index].cpu())
+            if len(self.kept_labels) < most and self.kept_labels.count(label) < quota:
+                chosen.append(index)
                 self.kept_labels.append(label)
+        self.kept.extend(images[chosen].cpu())
 
 
 def content_keys(images: Tensor) -> Tensor:

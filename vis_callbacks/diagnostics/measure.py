@@ -12,6 +12,7 @@ from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
 from vis_callbacks.diagnostics.facts import Facts, LayerFacts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.places import place_facts
+from vis_callbacks.diagnostics.repairs import Comparison
 from vis_callbacks.diagnostics.statistics import surely_above
 from vis_callbacks.diagnostics.watch import TrainingWatch
 
@@ -59,16 +60,14 @@ def measure(
     batch_statistics = None
     worse = shown is not None and bool(shown.answers and seen.tail[1]) and seen.tail[0] - shown.accuracy > _GAP
     if validation is not None and worse and len(validation.kept) >= _LEAST_IMAGES:
-        images, labels = torch.stack(validation.kept), torch.tensor(validation.kept_labels)
-        plain = passes.answers(model, images)
-        repairs = passes.repair_facts(model, images, labels, plain)
-        batch_statistics = passes.batch_statistics(model, images, labels, plain)
+        shown_otherwise = Comparison(model, torch.stack(validation.kept), torch.tensor(validation.kept_labels))
+        repairs, batch_statistics = shown_otherwise.repairs(), shown_otherwise.batch_statistics()
     if len(train.kept) >= _LEAST_IMAGES:
         # Those of validation may be wrong in a way that silences channels.
         images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)
-        layers, plain = passes.layer_facts(model, images)
+        layers = passes.layer_facts(model, images)
         if place.marked or surely_above(place.right, place.tried, _STANDS_OUT):
-            place = replace(place, share=passes.margin_taken(model, images, labels, plain, place))
+            place = replace(place, share=passes.margin_taken(model, images, labels, place))
     leaked, keyed = _leaks(watch)
     classes = tuple(samples.class_name(number) for number in range(train.classes))
     facts = Facts(

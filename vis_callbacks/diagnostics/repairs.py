@@ -1,0 +1,126 @@
+"""Validation images that are shown in other ways: what makes more of them right."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vis_callbacks.diagnostics.facts import RepairFacts
+from vis_callbacks.diagnostics.passes import answers
+
+_STEPS = ((12, 3), (24, 1))
+"""Images that ways are tried on at first, and how many ways, at most, are then tried on more."""
+
+_FIRST = 48
+"""Images of the first batch whose statistics are tried."""
+
+_PROMISING = 0.05
+"""Share of images that must be right more often, for more to be tried."""
+
+
+class Comparison:
+    """Compares the answers to images with those to the same images shown in another way.
+
+    Images are asked about in random order, as they may be sorted by class, and only as many as it takes.
+
+    Args:
+        model: From images to logits.
+        images: ``(N, C, H, W)``.
+        labels: ``(N,)``.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        self._model, self._images, self._labels = model, images[order], labels[order]
+        self._right = self._answered(0, 0)
+
+    def repairs(self) -> list[RepairFacts]:
+        """Return what changes with each way to show images; promising ones are tried on more of them."""
+        square = self._images.shape[2] == self._images.shape[3]
+        mended = {name: self._right[:0] for name in _WAYS if square or name not in _SQUARE}
+        found: dict[str, RepairFacts] = {}
+        names = list(mended)
+        for count, most in (*_STEPS, (len(self._images), 0)):
+            for name in names:
+                more = self._answered(len(mended[name]), count, _WAYS[name])
+                mended[name] = torch.cat([mended[name], more])
+                found[name] = self._compared(name, mended[name])
+            promising = filter(_is_promising, (found[name] for name in names))
+            names = [one.name for one in sorted(promising, key=lambda one: one.worse - one.better)[:most]]
+        return list(found.values())
+
+    def batch_statistics(self) -> RepairFacts | None:
+        """Return what changes with the statistics of the batch in BatchNorm; None if there is none."""
+        norms = [
+            one
+            for one in self._model.modules()
+            if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.track_running_stats
+        ]
+        if not norms or len(self._images) < 16:
+            return None
+        found = None
+        for count in (min(_FIRST, len(self._images)), len(self._images)):
+            if found is None or (found.tried < count and _is_promising(found)):
+                with _in_training(norms):
+                    mended = self._answered(0, count)
+                found = self._compared("with the statistics of the batch", mended)
+        return found
+
+    def _compared(self, name: str, mended: Tensor) -> RepairFacts:
+        count = len(mended)
+        self._right = torch.cat([self._right, self._answered(len(self._right), count)])
+        right = self._right[:count]
+        return RepairFacts(name, int((mended & ~right).sum()), int((right & ~mended).sum()), count)
+
+    def _answered(self, start: int, stop: int, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return which images of a range are answered rightly."""
+        images, labels = self._images[start:stop], self._labels[start:stop]
+        if not len(images):
+            return torch.zeros(0, dtype=torch.bool)
+        return answers(self._model, images if change is None else change(images)).argmax(dim=1) == labels
+
+
+def _is_promising(found: RepairFacts) -> bool:
+    return found.better - found.worse >= _PROMISING * found.tried
+
+
+def _zoomed(factor: float) -> Callable[[Tensor], Tensor]:
+    def change(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        grid = F.affine_grid(torch.tensor([[[1 / factor, 0, 0], [0, 1 / factor, 0]]]).expand(len(images), 2, 3),
+                             [len(images), images.shape[1], height, width], align_corners=False)  # fmt: skip
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    return change
+
+
+_WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mirrored left to right": lambda images: images.flip(3),
+    "turned upside down": lambda images: images.flip(2),
+    "turned by 90 degrees": lambda images: images.rot90(1, (2, 3)),
+    "turned by 180 degrees": lambda images: images.rot90(2, (2, 3)),
+    "turned by 270 degrees": lambda images: images.rot90(3, (2, 3)),
+    "with rows and columns exchanged": lambda images: images.transpose(2, 3),
+    "inverted": lambda images: 2 * images.mean(dim=(2, 3), keepdim=True) - images,
+    **{f"reduced to {factor:.0%}": _zoomed(factor) for factor in (0.6, 0.7)},
+    **{f"enlarged {factor} times": _zoomed(factor) for factor in (1.4, 1.7)},
+}
+_SQUARE = {"turned by 90 degrees", "turned by 270 degrees", "with rows and columns exchanged"}
+
+
+@contextmanager
+def _in_training(norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Let BatchNorms use the statistics of the batch, and keep their own."""
+    before = [(one.training, one.momentum) for one in norms]
+    counts = [None if one.num_batches_tracked is None else one.num_batches_tracked.clone() for one in norms]
+    for one in norms:
+        one.training, one.momentum = True, 0.0
+    try:
+        yield
+    finally:
+        for one, (training, momentum), count in zip(norms, before, counts, strict=True):
+            one.training, one.momentum = training, momentum
+            if count is not None and one.num_batches_tracked is not None:
+                one.num_batches_tracked.copy_(count)
