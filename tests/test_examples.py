@@ -59,7 +59,7 @@ def tensorboard(digits: tuple[Path, str]) -> Iterator[str]:
     try:
         for _ in range(120):
             try:
-                if b"Saliency" in urllib.request.urlopen(f"{address}/data/plugin/images/tags").read():
+                if b"FineCAM" in urllib.request.urlopen(f"{address}/data/plugin/images/tags").read():
                     break
             except OSError:
                 pass
@@ -85,9 +85,10 @@ def test_the_store_holds_every_epoch_of_every_tag(digits: tuple[Path, str]) -> N
     store = next(digits[0].rglob("visualizations"))
     records = [json.loads(line) for line in (store / "panels.jsonl").read_text().splitlines()]
     tags = {record["tag"] for record in records}
-    assert {tag.split("/")[0] for tag in tags} == {"Filters", "Saliency", "ClassAppearance"}
-    assert len(tags) == 21
-    for tag in tags:
+    assert {tag.split("/")[0] for tag in tags} == {"Filters", "FineCAM", "ClassAppearance", "Diagnostics"}
+    of_every_epoch = {tag for tag in tags if not tag.startswith("Diagnostics")}
+    assert len(of_every_epoch) == 21
+    for tag in of_every_epoch:
         assert [record["epoch"] for record in records if record["tag"] == tag] == list(range(EPOCHS + 1))
     assert all((store / record["file"]).is_file() for record in records)
 
@@ -97,7 +98,7 @@ def test_tensorboard_shows_the_pictures_of_every_epoch(tensorboard: str) -> None
     window = {"width": 1400, "height": 1200}
     with launched() as browser, visit(browser, f"{tensorboard}/#images", viewport=window) as seen:
         seen.page.wait_for_selector("tf-image-loader img", timeout=60_000)
-        for section in ("Saliency", "Filters", "ClassAppearance"):
+        for section in ("FineCAM", "Filters", "ClassAppearance"):
             assert seen.page.get_by_text(section, exact=True).count() >= 1
         card = seen.page.locator("tf-image-loader").first
         slider = card.locator("paper-slider#steps")
@@ -125,7 +126,7 @@ def test_the_report_opens_from_disk_and_the_slider_moves_the_pictures(digits: tu
         seen.page.keyboard.press("Home")
         first = pictures.evaluate_all(sources)
         changed = sum(a != b for a, b in zip(first, last, strict=True))
-        assert changed == len(last)
+        assert changed >= 21, "but for what stood out, each shows another epoch"
         assert seen.complaints == []
         assert [request for request in seen.requests if not request.startswith(("file:", "data:", "blob:"))] == []
 
