@@ -158,6 +158,11 @@ class RepairFacts:
     worse: int
     tried: int
 
+    @property
+    def gain(self) -> float:
+        """Share of images by which more are right this way."""
+        return (self.better - self.worse) / max(1, self.tried)
+
 
 @dataclass(frozen=True)
 class Facts:

@@ -13,16 +13,19 @@ ABOVE_CHANCE = 0.25
 
 def judge(facts: Facts) -> Verdict | None:
     """Look whether more validation images are right when they are shown in another way."""
-    best = max(facts.repairs, key=lambda one: one.better - one.worse, default=None)
-    if best is None or best.better - best.worse < GAIN * best.tried:
+    # A way that was given up seems good by chance.
+    most = max((one.tried for one in facts.repairs), default=0)
+    tried = (one for one in facts.repairs if one.tried == most)
+    best = max(tried, key=lambda one: one.gain, default=None)
+    if best is None or best.gain < GAIN:
         return None
     if facts.validation is not None and facts.validation.answers:
         right = sum(row[number] for number, row in enumerate(facts.validation.confusion)) / facts.validation.answers
-        if right + (best.better - best.worse) / best.tried < 1 / max(2, len(facts.validation.confusion)) + ABOVE_CHANCE:
+        if right + best.gain < 1 / max(2, len(facts.validation.confusion)) + ABOVE_CHANCE:
             # Where nothing was right, whatever changes the answers makes some right by chance.
             return None
     other = facts.batch_statistics
-    if other is not None and other.better - other.worse >= best.better - best.worse:
+    if other is not None and other.gain >= best.gain:
         # BatchNorm that lags behind makes any other look of the images a little better.
         return None
     chance = mcnemar(best.better, best.worse)

@@ -9,15 +9,16 @@ from torch.nn import functional as F
 
 from vis_callbacks.diagnostics.facts import RepairFacts
 from vis_callbacks.diagnostics.passes import answers
+from vis_callbacks.diagnostics.statistics import mcnemar
 
-_STEPS = ((12, 3), (24, 1))
+_STEPS = ((12, 3), (24, 1), (96, 1))
 """Images that ways are tried on at first, and how many ways, at most, are then tried on more."""
 
-_FIRST = 48
-"""Images of the first batch whose statistics are tried."""
+_BATCH, _LARGE_BATCH = 48, 96
+"""Images whose statistics are tried first, and if they mend some."""
 
-_PROMISING = 0.05
-"""Share of images that must be right more often, for more to be tried."""
+_PROMISING, _CERTAIN = 0.05, 1e-5
+"""Share of images that must be right more often, for more to be tried, and probability by chance that ends it too."""
 
 
 class Comparison:
@@ -47,12 +48,16 @@ class Comparison:
                 more = self._answered(len(mended[name]), count, _WAYS[name])
                 mended[name] = torch.cat([mended[name], more])
                 found[name] = self._compared(name, mended[name])
-            promising = filter(_is_promising, (found[name] for name in names))
-            names = [one.name for one in sorted(promising, key=lambda one: one.worse - one.better)[:most]]
+            best = sorted((found[name] for name in names), key=lambda one: -one.gain)
+            names = [one.name for one in best[:most] if _is_open(one)]
         return list(found.values())
 
-    def batch_statistics(self) -> RepairFacts | None:
-        """Return what changes with the statistics of the batch in BatchNorm; None if there is none."""
+    def batch_statistics(self, least: int = 0) -> RepairFacts | None:
+        """Return what changes with the statistics of the batch in BatchNorm, or None where there is none.
+
+        Args:
+            least: Images that something else was tried on, with which it is to be compared, if it changes anything.
+        """
         norms = [
             one
             for one in self._model.modules()
@@ -60,13 +65,16 @@ class Comparison:
         ]
         if not norms or len(self._images) < 16:
             return None
-        found = None
-        for count in (min(_FIRST, len(self._images)), len(self._images)):
-            if found is None or (found.tried < count and _is_promising(found)):
-                with _in_training(norms):
-                    mended = self._answered(0, count)
-                found = self._compared("with the statistics of the batch", mended)
+        found = self._with_statistics(norms, min(_BATCH, len(self._images)))
+        most = min(max(_LARGE_BATCH, least), len(self._images))
+        if _is_open(found) or (_is_promising(found) and found.tried < least):
+            found = self._with_statistics(norms, most)
         return found
+
+    def _with_statistics(self, norms: list[nn.modules.batchnorm._BatchNorm], count: int) -> RepairFacts:
+        with _in_training(norms):
+            mended = self._answered(0, count)
+        return self._compared("with the statistics of the batch", mended)
 
     def _compared(self, name: str, mended: Tensor) -> RepairFacts:
         count = len(mended)
@@ -83,7 +91,12 @@ class Comparison:
 
 
 def _is_promising(found: RepairFacts) -> bool:
-    return found.better - found.worse >= _PROMISING * found.tried
+    return found.gain >= _PROMISING
+
+
+def _is_open(found: RepairFacts) -> bool:
+    """Whether it takes more images to say."""
+    return _is_promising(found) and mcnemar(found.better, found.worse) >= _CERTAIN
 
 
 def _zoomed(factor: float) -> Callable[[Tensor], Tensor]:

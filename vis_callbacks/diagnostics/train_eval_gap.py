@@ -15,11 +15,7 @@ REMEMBERED = 0.05
 def judge(facts: Facts) -> Verdict | None:
     """Look whether more validation images are right with the statistics of the batch."""
     found = facts.batch_statistics
-    if (
-        found is None
-        or found.better - found.worse < GAIN * found.tried
-        or mcnemar(found.better, found.worse) >= CERTAIN
-    ):
+    if found is None or found.gain < GAIN or mcnemar(found.better, found.worse) >= CERTAIN:
         return None
     late = facts.steps >= STEPS and facts.remembered > REMEMBERED
     why = (

@@ -12,6 +12,7 @@ from vis_callbacks.diagnostics.facts import WeightFacts
 _INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
 _UNIFORM, _NORMAL = 1.8, (2.3, 3.0)  # kurtosis of what kernels are initialised with; training makes it larger
 _ZERO = 1e-4  # root mean square of weights that start all but zero, as class tokens of timm do with 1e-6
+_APART = 1e-4  # of a norm, which depends a little on the order in which it is summed
 _FEW = 256  # numbers, of which the kurtosis says little
 
 
@@ -61,10 +62,15 @@ class WeightsWatch:
         if not same:
             return []
         # All at once: each number that is read waits for the device.
-        changed = torch.stack([_bits(one) != self._start[name].bits for name, one in same]).tolist()
-        norms = torch.stack([torch.stack([self._start[name].norm.double(), _norm(one).double()]) for name, one in same])
+        pairs = [torch.stack([self._start[name].norm.double(), _norm(one).double()]) for name, one in same]
+        norms = torch.stack(pairs).tolist()
+        # Bits take longer, and tell only whether weights of the same norm are the same.
+        alike = [at for at, (before, now) in enumerate(norms) if not abs(now - before) > _APART * before]
+        bits = [_bits(same[at][1]) != self._start[same[at][0]].bits for at in alike]
+        changed = dict(zip(alike, torch.stack(bits).tolist(), strict=True)) if bits else {}
         found = []
-        for (name, one), differs, (before, now) in zip(same, changed, norms.tolist(), strict=True):
+        for at, ((name, one), (before, now)) in enumerate(zip(same, norms, strict=True)):
+            differs = changed.get(at, True)
             found.append(
                 WeightFacts(
                     name=name,
