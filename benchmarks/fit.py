@@ -2,7 +2,7 @@
 
     python benchmarks/fit.py [--threads 1] [--device cpu]
 
-`Trainer.fit` in batches of 16 with nine callbacks of 8 samples and 5 events. Just before each event as many bare passes
+`Trainer.fit` in batches of 16 with nine callbacks of 8 samples and 9 events. Just before each event as many bare passes
 are timed as it shows samples, in the batch size at which they are cheapest. Seconds on the clock, as training waits;
 nothing is drawn while bare passes are timed. Models as in `attribution.py`.
 """
@@ -10,6 +10,7 @@ nothing is drawn while bare passes are timed. Models as in `attribution.py`.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
 import tempfile
@@ -88,7 +89,7 @@ class Behind(pl.Callback):
 
     def __init__(self) -> None:
         self.events: list[Counter[str]] = []
-        self.drawing = 0.0
+        self.drawing: dict[str, float] = {}
         self._before: Counter[str] = Counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,7 +106,7 @@ class Behind(pl.Callback):
         output = Run.of(trainer)._output
         assert output is not None
         assert output.drain(600)
-        self.drawing = sum(output.drawing_seconds.values())
+        self.drawing = dict(output.drawing_seconds)
 
     def _read(self, trainer: pl.Trainer) -> None:
         seconds = Counter(Run.of(trainer).timer.seconds)
@@ -115,8 +116,11 @@ class Behind(pl.Callback):
 
 def measure(
     model: nn.Module, images: Tensor, largest: int, events: int
-) -> tuple[list[float], list[Counter[str]], float]:
-    """Return, of each event, the seconds of bare passes and those of its parts, and CPU seconds to draw a picture."""
+) -> tuple[list[float], list[Counter[str]], list[float]]:
+    """Return, of each event, the seconds of bare passes and those of its parts; and CPU seconds to draw a picture.
+
+    These are of a map beside its image, and of a layer's channels side by side.
+    """
     labels = torch.arange(len(images), device=images.device) % 10
     bare = BarePasses(model, images[:SAMPLES], largest, time.perf_counter)
     ahead, behind = Ahead(bare), Behind()
@@ -134,19 +138,26 @@ def measure(
             enable_checkpointing=False,
         )
         trainer.fit(Classifier(model), loader, loader)
-        pictures = sum('"file":"' in line for store in Path(folder).rglob("panels.jsonl") for line in store.open())
+        (store,) = Path(folder).rglob("panels.jsonl")
+        pictures = Counter(record["callback"] for record in map(json.loads, store.open()) if record["file"])
     assert len(ahead.seconds) == len(behind.events) == events
-    return ahead.seconds, behind.events, behind.drawing / pictures
+    channels = "Activations"
+    drawing = [
+        sum(seconds for name, seconds in behind.drawing.items() if (name == channels) is many)
+        / sum(count for name, count in pictures.items() if (name == channels) is many)
+        for many in (False, True)
+    ]
+    return ahead.seconds, behind.events, drawing
 
 
-def row(name: str, bare: list[float], events: list[Counter[str]], drawing: float) -> tuple[Any, ...]:
+def row(name: str, bare: list[float], events: list[Counter[str]], drawing: list[float]) -> tuple[Any, ...]:
     """Return a model's cells: ratios to bare passes, of the first event and the median of the others."""
     passes = [event["shared pass"] / least for event, least in zip(events, bare, strict=True)]
     guarded = [(event["shared pass"] + event["guard"]) / least for event, least in zip(events, bare, strict=True)]
     waited = [sum(event.values()) / least for event, least in zip(events, bare, strict=True)]
     first = [f"{values[0]:.2f}" for values in (passes, guarded, waited)]
     later = [f"{statistics.median(values[1:]):.2f}" for values in (passes, guarded, waited)]
-    return (name, f"{1e3 * statistics.median(bare):.0f}", *first, *later, f"{1e3 * drawing:.1f}")
+    return (name, f"{1e3 * statistics.median(bare):.0f}", *first, *later, *(f"{1e3 * one:.1f}" for one in drawing))
 
 
 def main() -> None:
@@ -164,10 +175,11 @@ def main() -> None:
     torch.manual_seed(0)
     parts = ("pass", "with guard", "all that training waits")
     heads = ("", "8 bare, ms", *(f"first event: {part}" for part in parts), *(f"later: {part}" for part in parts))
-    events = 2 if options.tiny else 5
+    events = 2 if options.tiny else 9
     largest = largest_batch(options.device, tiny=options.tiny)
     rows = [row(name, *measure(make().to(images), images, largest, events)) for name, make in models.items()]
-    tables.put("fit", (*heads, "drawing, CPU ms a picture"), rows)
+    drawn = ("drawing, CPU ms: a map beside its image", "64 channels")
+    tables.put("fit", (*heads, *drawn), rows)
 
 
 if __name__ == "__main__":
