@@ -29,6 +29,8 @@ from vis_callbacks.model.window_partition import WindowPartition, find_query_pla
 _TRIES = 8
 """How often tokens are found in the order of the rows before nobody looks any more."""
 
+_FEW_CHANNELS = 4
+
 _SOURCES = 3
 """Number of latest maps that windows and tokens may have been cut from."""
 
@@ -317,7 +319,8 @@ class FeatureProbe:
                 return
             # The deepest layers come first.
             first = layout.to_map(gradient)[0]
-            reached[number] = int(first.count_nonzero(dim=0).count_nonzero()) > 1
+            # Of many channels a few say it, as a rule.
+            reached[number] = _reaches_places(first[:_FEW_CHANNELS]) or _reaches_places(first)
             if reached[number] and source in ranks:
                 kept.setdefault(source, {})[number] = gradient
                 needed = next(iter(kept)), min(kept, key=ranks.__getitem__)
@@ -376,6 +379,11 @@ class FeatureProbe:
 
 def _area(part: _Part) -> int:
     return math.prod(part.layout.size) if part.layout is not None else 0
+
+
+def _reaches_places(gradient: Tensor) -> bool:
+    """Return whether a gradient ``(C, H, W)`` is not zero at two places or more."""
+    return int(gradient.count_nonzero(dim=0).count_nonzero()) > 1
 
 
 def _spare_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
