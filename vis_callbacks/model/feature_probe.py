@@ -339,11 +339,13 @@ class FeatureProbe:
     def _chosen(self, seen: _Seen) -> _Part:
         """Return the tensor of an output that is the layer's map: the last that the logit depends on."""
         maps = [part for part in seen.parts if part.layout is not None]
-        # The backward meets the last one first.
-        reached = [number for number, reaches in self._reached.items() if reaches]
-        depends = [part for part in maps if part.number in reached]
+        depends = [part for part in maps if self._reached.get(part.number)]
+        if len(depends) > 1:
+            # The backward meets the last one first.
+            order = list(self._reached)
+            return min(depends, key=lambda part: order.index(part.number))
         if depends:
-            return min(depends, key=lambda part: reached.index(part.number))
+            return depends[0]
         return min(maps, key=_area) if maps else seen.parts[0]
 
     def _feature_info(self) -> FeatureInfo:
