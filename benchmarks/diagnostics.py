@@ -571,7 +571,8 @@ def main() -> None:
     if options.tiny:
         chosen, options.seeds, clean, epochs = {name: FAULTS[name] for name in list(FAULTS)[5:6]}, 1, 1, 1
     rows, start = [], time.perf_counter()
-    for number, (name, fault) in enumerate(chosen.items()):
+    for name, fault in chosen.items():
+        number = list(FAULTS).index(name)  # so that those of --only are the same trainings
         found, firsts, others = {"digits": [], "photographs": []}, [], []
         for seed in range(options.seeds):
             kind = fault.kinds[seed % len(fault.kinds)]

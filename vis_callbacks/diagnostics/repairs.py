@@ -14,8 +14,8 @@ from vis_callbacks.diagnostics.statistics import mcnemar
 _STEPS = ((12, 3), (24, 1), (96, 1))
 """Images that ways are tried on at first, and how many ways, at most, are then tried on more."""
 
-_BATCH, _LARGE_BATCH = 48, 96
-"""Images whose statistics are tried first, and if they mend some."""
+_BATCH = 48
+"""Images whose statistics are tried first; those of all if they mend some."""
 
 _PROMISING, _CERTAIN = 0.05, 1e-5
 """Share of images that must be right more often, for more to be tried, and probability by chance that ends it too."""
@@ -66,9 +66,8 @@ class Comparison:
         if not norms or len(self._images) < 16:
             return None
         found = self._with_statistics(norms, min(_BATCH, len(self._images)))
-        most = min(max(_LARGE_BATCH, least), len(self._images))
         if _is_open(found) or (_is_promising(found) and found.tried < least):
-            found = self._with_statistics(norms, most)
+            found = self._with_statistics(norms, len(self._images))
         return found
 
     def _with_statistics(self, norms: list[nn.modules.batchnorm._BatchNorm], count: int) -> RepairFacts:
