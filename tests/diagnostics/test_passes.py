@@ -30,7 +30,7 @@ def test_ways_are_tried_on_as_many_images_as_it_takes() -> None:
     for image, label in zip(images, labels.tolist(), strict=True):
         image[:, 8 * (label // 2) : 8 * (label // 2) + 8, 8 * (label % 2) : 8 * (label % 2) + 8] = 1
     model = Upside()
-    found = {one.name: one for one in Comparison(model, images, labels).repairs()}
+    found = {one.name: one for one in Comparison(model, images, labels).facts()[0]}
     upside = found["turned upside down"]
     assert (upside.better, upside.worse, upside.tried) == (24, 0, 24)
     mirrored = found["mirrored left to right"]
@@ -43,7 +43,7 @@ def test_a_way_that_mends_a_few_is_tried_on_more() -> None:
     labels = torch.where(torch.arange(160) % 4 == 0, 0, 9)
     images = torch.zeros(160, 1, 16, 16)
     images[:, :, :8, :8] = 1
-    found = {one.name: one for one in Comparison(Upside(), images, labels).repairs()}
+    found = {one.name: one for one in Comparison(Upside(), images, labels).facts()[0]}
     upside = found["turned upside down"]
     assert (upside.worse, upside.tried) == (0, 96)
     assert 0.15 < upside.gain < 0.35
@@ -56,15 +56,12 @@ def test_statistics_of_the_batch_are_tried_on_as_many_images_as_it_takes() -> No
     with torch.no_grad():
         model[3].weight.copy_(torch.tensor([[1.0], [-1.0]]))
         model[3].bias.zero_()
-    fresh = Comparison(model, images, labels).batch_statistics()
+    ways, fresh = Comparison(model, images, labels).facts()
     assert fresh is not None
-    assert (fresh.worse, fresh.tried) == (0, 48)
-    assert 16 <= fresh.better <= 32
-    compared = Comparison(model, images, labels).batch_statistics(160)
-    assert compared is not None
-    assert (compared.better, compared.worse, compared.tried) == (80, 0, 160)
+    assert (fresh.better, fresh.worse, fresh.tried) == (80, 0, 160)
+    assert max(one.tried for one in ways) in (12, 160), "compared on the same images"
     model[0].running_mean.fill_(10.5)
-    fitting = Comparison(model, images, labels).batch_statistics()
+    _, fitting = Comparison(model, images, labels).facts()
     assert fitting is not None
     assert (fitting.better, fitting.worse, fitting.tried) == (0, 0, 48)
     assert (model[0].running_mean.item(), model[0].num_batches_tracked.item(), model[0].training) == (10.5, 0, False)

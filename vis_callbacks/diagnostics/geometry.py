@@ -9,6 +9,7 @@ from vis_callbacks.diagnostics.statistics import mcnemar
 CERTAIN = 0.001
 GAIN = 0.1
 ABOVE_CHANCE = 0.25
+LAGGING = 0.75
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -25,7 +26,7 @@ def judge(facts: Facts) -> Verdict | None:
             # Where nothing was right, whatever changes the answers makes some right by chance.
             return None
     other = facts.batch_statistics
-    if other is not None and other.gain >= best.gain:
+    if other is not None and other.gain >= LAGGING * best.gain:
         # BatchNorm that lags behind makes any other look of the images a little better.
         return None
     chance = mcnemar(best.better, best.worse)

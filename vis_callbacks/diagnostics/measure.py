@@ -61,8 +61,7 @@ def measure(
     worse = shown is not None and bool(shown.answers and seen.tail[1]) and seen.tail[0] - shown.accuracy > _GAP
     if validation is not None and worse and len(validation.kept) >= _LEAST_IMAGES:
         shown_otherwise = Comparison(model, torch.stack(validation.kept), torch.tensor(validation.kept_labels))
-        repairs = shown_otherwise.repairs()
-        batch_statistics = shown_otherwise.batch_statistics(max(one.tried for one in repairs))
+        repairs, batch_statistics = shown_otherwise.facts()
     if len(train.kept) >= _LEAST_IMAGES:
         # Those of validation may be wrong in a way that silences channels.
         images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)

@@ -14,8 +14,8 @@ from vis_callbacks.diagnostics.statistics import mcnemar
 _STEPS = ((12, 3), (24, 1), (96, 1))
 """Images that ways are tried on at first, and how many ways, at most, are then tried on more."""
 
-_BATCH = 48
-"""Images whose statistics are tried first; those of all if they mend some."""
+_BATCH, _LEAST_BATCH = 48, 16
+"""Images whose statistics are tried first, those of all if they mend some; of fewer there are none."""
 
 _PROMISING, _CERTAIN = 0.05, 1e-5
 """Share of images that must be right more often, for more to be tried, and probability by chance that ends it too."""
@@ -37,8 +37,25 @@ class Comparison:
         self._model, self._images, self._labels = model, images[order], labels[order]
         self._right = self._answered(0, 0)
 
-    def repairs(self) -> list[RepairFacts]:
-        """Return what changes with each way to show images; promising ones are tried on more of them."""
+    def facts(self) -> tuple[list[RepairFacts], RepairFacts | None]:
+        """Return what changes with each way to show images, and with the statistics of the batch in BatchNorm.
+
+        Promising ways are tried on more images. Where statistics of the batch are promising too, the best way and they
+        are compared on all images. The second is None where there is no BatchNorm.
+        """
+        norms = [
+            one
+            for one in self._model.modules()
+            if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.track_running_stats
+        ]
+        if not norms or len(self._images) < _LEAST_BATCH:
+            return self._repairs(until_certain=True), None
+        statistics = self._with_statistics(norms, min(_BATCH, len(self._images)))
+        if not _is_promising(statistics):
+            return self._repairs(until_certain=True), statistics
+        return self._repairs(until_certain=False), self._with_statistics(norms, len(self._images))
+
+    def _repairs(self, *, until_certain: bool) -> list[RepairFacts]:
         square = self._images.shape[2] == self._images.shape[3]
         mended = {name: self._right[:0] for name in _WAYS if square or name not in _SQUARE}
         found: dict[str, RepairFacts] = {}
@@ -49,26 +66,8 @@ class Comparison:
                 mended[name] = torch.cat([mended[name], more])
                 found[name] = self._compared(name, mended[name])
             best = sorted((found[name] for name in names), key=lambda one: -one.gain)
-            names = [one.name for one in best[:most] if _is_open(one)]
+            names = [one.name for one in best[:most] if _is_promising(one) and not (until_certain and _is_certain(one))]
         return list(found.values())
-
-    def batch_statistics(self, least: int = 0) -> RepairFacts | None:
-        """Return what changes with the statistics of the batch in BatchNorm, or None where there is none.
-
-        Args:
-            least: Images that something else was tried on, with which it is to be compared, if it changes anything.
-        """
-        norms = [
-            one
-            for one in self._model.modules()
-            if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.track_running_stats
-        ]
-        if not norms or len(self._images) < 16:
-            return None
-        found = self._with_statistics(norms, min(_BATCH, len(self._images)))
-        if _is_open(found) or (_is_promising(found) and found.tried < least):
-            found = self._with_statistics(norms, len(self._images))
-        return found
 
     def _with_statistics(self, norms: list[nn.modules.batchnorm._BatchNorm], count: int) -> RepairFacts:
         with _in_training(norms):
@@ -93,9 +92,8 @@ def _is_promising(found: RepairFacts) -> bool:
     return found.gain >= _PROMISING
 
 
-def _is_open(found: RepairFacts) -> bool:
-    """Whether it takes more images to say."""
-    return _is_promising(found) and mcnemar(found.better, found.worse) >= _CERTAIN
+def _is_certain(found: RepairFacts) -> bool:
+    return mcnemar(found.better, found.worse) < _CERTAIN
 
 
 def _zoomed(factor: float) -> Callable[[Tensor], Tensor]:
