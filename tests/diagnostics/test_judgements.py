@@ -221,3 +221,13 @@ def test_what_may_be_meant_is_a_note(name: str, change: dict[str, object]) -> No
     assert verdict is not None
     assert verdict.severity == "note"
     assert len(verdict.sentence) <= 300
+
+
+@pytest.mark.parametrize(("mended", "alarms"), [(40, False), (30, False), (28, True)])
+def test_geometry_is_silent_from_three_fourths_of_the_gain_that_batchnorm_explains(mended: int, alarms: bool) -> None:
+    facts = replace(
+        CLEAN,
+        repairs=[RepairFacts("turned upside down", 40, 0, 160), RepairFacts("inverted", 11, 0, 12)],
+        batch_statistics=RepairFacts("with the statistics of the batch", mended, 0, 160),
+    )
+    assert (CHECKS["geometry"].judge(facts) is not None) is alarms

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from tests.report.stores import record, small_run, squares
-from vis_callbacks.output.record import Record
 from vis_callbacks.output.store import PictureStore
 from vis_callbacks.report.reading import read_history
 
@@ -240,7 +239,19 @@ def test_a_picture_made_again_replaces_its_own_line_alone(tmp_path: Path) -> Non
         again.add(record(tag, 1, 1, caption="again"), squares(5))
     lines = (store.directory / "panels.jsonl").read_text().splitlines()
     assert len(lines) == 2 * len(tags)
-    found = [Record.from_json(line) for line in lines]
-    assert [(one.tag, one.epoch, one.caption) for one in found] == [
+    found = [json.loads(line) for line in lines]
+    assert [(one["tag"], one["epoch"], one["caption"]) for one in found] == [
         (tag, epoch, "again" * epoch) for tag in tags for epoch in (0, 1)
     ]
+
+
+def test_a_damaged_line_does_not_keep_a_store_from_being_resumed(tmp_path: Path) -> None:
+    store = PictureStore(tmp_path)
+    store.add(record("Filters/a", 1, 1), squares(1))
+    with (store.directory / "panels.jsonl").open("a") as stream:
+        stream.write('{"tag": ["a"], "epoch": 1, "step": {}}\n[1]\n{"tag": "Filters/a"}\n')
+    again = PictureStore(tmp_path)
+    assert again.holds(record("Filters/a", 1, 1), squares(1))
+    again.add(record("Filters/a", 1, 1, caption="again"), squares(2))
+    lines = (store.directory / "panels.jsonl").read_text().splitlines()
+    assert (len(lines), json.loads(lines[0])["caption"]) == (4, "again")

@@ -57,22 +57,6 @@ class Record:
         """Return the record as one line of JSON; NaN and infinity become null."""
         return json.dumps(_finite(asdict(self)), ensure_ascii=False, separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, line: str) -> "Record":
-        """Parse a line that `to_json` wrote; unknown fields are ignored.
-
-        Raises:
-            ValueError: If the line is not a complete record.
-        """
-        data = json.loads(line)
-        if not isinstance(data, dict):
-            raise ValueError(f"expected a JSON object, found {type(data).__name__}")
-        known = cls.__dataclass_fields__
-        try:
-            return cls(**{key: _tupled(value) for key, value in data.items() if key in known})
-        except TypeError as error:
-            raise ValueError(f"not a picture record: {error}") from error
-
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
@@ -80,7 +64,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

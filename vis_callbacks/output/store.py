@@ -186,7 +186,9 @@ def _key_of(line: str) -> Key | None:
     try:
         # Not a whole record, which takes four times as long.
         found = json.loads(line)
-        return found.get("stage", "fit"), found["tag"], found["epoch"], found["step"]
+        key = found.get("stage", "fit"), found["tag"], found["epoch"], found["step"]
+        hash(key)  # a damaged line may hold lists
+        return key
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
 
