@@ -195,6 +195,10 @@ def test_one_answer_of_batch_norm_that_lags_behind_is_no_fault_of_the_data() -> 
     assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=lags)) is None
     same = replace(lags, better=3)
     assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=same)) is not None
+    # After a few steps statistics are not even tried.
+    begun = replace(CLEAN, validation=one, batch_statistics=None, remembered=0.5)
+    assert CHECKS["one-answer"].judge(replace(begun, steps=50)) is None
+    assert CHECKS["one-answer"].judge(replace(begun, steps=500)) is not None
 
 
 def test_every_check_has_a_clear_case() -> None:

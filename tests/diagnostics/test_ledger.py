@@ -59,6 +59,28 @@ def test_copies_are_looked_for_in_more_images_than_are_measured() -> None:
     assert not torch.equal(content_keys(image + 1e-3), content_keys(image))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+def test_images_of_other_pixels_have_other_keys(scale: float) -> None:
+    # Pixels from 0 to 255 are floats whose last bits are all zero.
+    images = torch.full((5000, 1, 8, 8), 7.0)
+    images[:, 0, 3, 3] = torch.arange(5000) % 256
+    images[:, 0, 5, 1] = torch.arange(5000) // 256
+    pixels = images.flatten(1).sort(dim=1).values
+    assert len(content_keys(images * scale).unique()) == len(pixels.unique(dim=0))
+    assert content_keys(torch.full((2, 3, 8, 8), 9.0) * scale).tolist() == [0, 0]
+
+
+def test_images_of_one_colour_are_constant_however_bright() -> None:
+    seen = Ledger(2)
+    images = torch.full((40, 3, 9, 9), 255.0)
+    images[8:] += torch.randn(32, 3, 9, 9)
+    seen.add_images(images, torch.zeros(40).long())
+    seen.settle()
+    facts = seen.facts()
+    assert facts.constant == 8
+    assert facts.contrast == pytest.approx(float(images.flatten(1).std(dim=1).square().mean().sqrt()), rel=1e-4)
+
+
 @pytest.mark.parametrize("size", [1, 32, 300])
 def test_batches_put_aside_tell_what_one_batch_tells(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels, logits = torch.rand(700, 1, 12, 12), torch.randint(4, (700,)), torch.randn(700, 4)

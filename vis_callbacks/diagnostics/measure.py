@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.diagnostics import passes
+from vis_callbacks.diagnostics import dead_units, passes, train_eval_gap
 from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
 from vis_callbacks.diagnostics.facts import Facts, LayerFacts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.ledger import Ledger
@@ -18,6 +18,9 @@ from vis_callbacks.diagnostics.watch import TrainingWatch
 
 _LEAST_IMAGES = 32
 _GAP = 0.05
+_EACH, _FEWEST = 50, 48
+"""Images of training for each one of validation that is shown otherwise, so that it costs little, and the fewest."""
+
 _STANDS_OUT = 0.7
 _SHOWN = 48
 
@@ -54,20 +57,29 @@ def measure(
     validation = watch.validation
     seen = train.facts()
     shown = None if validation is None else validation.facts()
-    place, border, means = place_facts(train) if train.thumbnails else place_facts(Ledger(0))
+    if watch.places is None or train.thumbnails:
+        watch.places = place_facts(train)
+    place, border, means = watch.places
     layers: Sequence[LayerFacts] = ()
     repairs: Sequence[RepairFacts] = ()
     batch_statistics = None
-    worse = shown is not None and bool(shown.answers and seen.tail[1]) and seen.tail[0] - shown.accuracy > _GAP
-    if validation is not None and worse and len(validation.kept) >= _LEAST_IMAGES:
-        shown_otherwise = Comparison(model, torch.stack(validation.kept), torch.tensor(validation.kept_labels))
-        repairs, batch_statistics = shown_otherwise.facts()
-    if len(train.kept) >= _LEAST_IMAGES:
+    remembered = passes.remembered(model, watch.steps)
+    gap = seen.tail[0] - shown.accuracy if shown is not None and shown.answers and seen.tail[1] else 0.0
+    if (
+        validation is not None
+        and gap > _GAP
+        and len(validation.kept) >= _LEAST_IMAGES
+        and not train_eval_gap.is_early(watch.steps, remembered)
+    ):
+        most = max(_FEWEST, epoch * sum(seen.labels) // _EACH)
+        kept, labels = torch.stack(validation.kept), torch.tensor(validation.kept_labels)
+        repairs, batch_statistics = Comparison(model, kept, labels, most).facts(gap)
+    if len(train.kept) >= _LEAST_IMAGES and watch.steps >= dead_units.STEPS:
         # Those of validation may be wrong in a way that silences channels.
-        images, labels = torch.stack(train.kept), torch.tensor(train.kept_labels)
-        layers = passes.layer_facts(model, images)
-        if place.marked or surely_above(place.right, place.tried, _STANDS_OUT):
-            place = replace(place, share=passes.margin_taken(model, images, labels, place))
+        layers = passes.layer_facts(model, torch.stack(train.kept))
+    if len(train.kept) >= _LEAST_IMAGES and (place.marked or surely_above(place.right, place.tried, _STANDS_OUT)):
+        share = passes.margin_taken(model, torch.stack(train.kept), torch.tensor(train.kept_labels), place)
+        place = replace(place, share=share)
     leaked, keyed = _leaks(watch)
     classes = tuple(samples.class_name(number) for number in range(train.classes))
     facts = Facts(
@@ -83,7 +95,7 @@ def measure(
         border=border,
         repairs=repairs,
         batch_statistics=batch_statistics,
-        remembered=passes.remembered(model, watch.steps),
+        remembered=remembered,
         leaked=leaked,
         keyed=keyed,
     )

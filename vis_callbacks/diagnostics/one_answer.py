@@ -21,7 +21,7 @@ def judge(facts: Facts) -> Verdict | None:
     labelled = sum(stage.confusion[most])
     if columns[most] < SHARE * total or labelled > LABELS * total:
         return None
-    if train_eval_gap.judge(facts) is not None:
+    if train_eval_gap.is_early(facts.steps, facts.remembered) or train_eval_gap.judge(facts) is not None:
         # BatchNorm that lags behind explains it, though this early it may be but a note.
         return None
     return Verdict(

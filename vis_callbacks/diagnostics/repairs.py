@@ -8,11 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.diagnostics.facts import RepairFacts
+from vis_callbacks.diagnostics.geometry import GAIN, LAGGING
 from vis_callbacks.diagnostics.passes import answers
 from vis_callbacks.diagnostics.statistics import mcnemar
 
-_STEPS = ((12, 3), (24, 1), (96, 1))
-"""Images that ways are tried on at first, and how many ways, at most, are then tried on more."""
+_STEPS = ((24, 0.25), (96, 0.01))
+"""Images that promising ways are tried on; the best one is tried on more if it is less probable than this by chance."""
+
+_WRONG, _MENDED, _WAYS_KEPT = 8, 0.25, 3
+"""Wrong images that each way is tried on at first, and the share that it must mend, to be one of so many promising."""
 
 _BATCH, _LEAST_BATCH = 48, 16
 """Images whose statistics are tried first, those of all if they mend some; of fewer there are none."""
@@ -30,18 +34,23 @@ class Comparison:
         model: From images to logits.
         images: ``(N, C, H, W)``.
         labels: ``(N,)``.
+        most: How many images, at most, are asked about.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, most: int) -> None:
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most]
         self._model, self._images, self._labels = model, images[order], labels[order]
-        self._right = self._answered(0, 0)
+        self._plain = self._asked(_as_they_come)
 
-    def facts(self) -> tuple[list[RepairFacts], RepairFacts | None]:
+    def facts(self, gap: float) -> tuple[list[RepairFacts], RepairFacts | None]:
         """Return what changes with each way to show images, and with the statistics of the batch in BatchNorm.
 
-        Promising ways are tried on more images. Where statistics of the batch are promising too, the best way and they
-        are compared on all images. The second is None where there is no BatchNorm.
+        Where statistics of the batch are promising, the best way and they are compared on all images. There are no ways
+        where statistics explain what validation is worse by, or where too few images are wrong. The second is None
+        where there is no BatchNorm.
+
+        Args:
+            gap: Share of right answers by which validation is worse than training.
         """
         norms = [
             one
@@ -53,47 +62,65 @@ class Comparison:
         statistics = self._with_statistics(norms, min(_BATCH, len(self._images)))
         if not _is_promising(statistics):
             return self._repairs(until_certain=True), statistics
-        return self._repairs(until_certain=False), self._with_statistics(norms, len(self._images))
+        if len(self._images) > _BATCH:
+            statistics = self._with_statistics(norms, len(self._images))
+        if statistics.gain >= LAGGING * gap:
+            return [], statistics
+        return self._repairs(until_certain=False), statistics
 
     def _repairs(self, *, until_certain: bool) -> list[RepairFacts]:
+        first = torch.arange(min(_BATCH, len(self._images)))
+        wrong = first[~self._plain(first)]
+        if len(wrong) < GAIN * len(first):
+            return []
         square = self._images.shape[2] == self._images.shape[3]
-        mended = {name: self._right[:0] for name in _WAYS if square or name not in _SQUARE}
-        found: dict[str, RepairFacts] = {}
-        names = list(mended)
-        for count, most in (*_STEPS, (len(self._images), 0)):
+        ways = {name: self._asked(way) for name, way in _WAYS.items() if square or name not in _SQUARE}
+        mended = {name: float(ask(wrong[:_WRONG]).float().mean()) for name, ask in ways.items()}
+        names = sorted((name for name in ways if mended[name] >= _MENDED), key=lambda name: -mended[name])[:_WAYS_KEPT]
+        found = {name: RepairFacts(name, 0, 0, 0) for name in ways}
+        for count, probable in (*_STEPS, (len(self._images), 0.0)):
             for name in names:
-                more = self._answered(len(mended[name]), count, _WAYS[name])
-                mended[name] = torch.cat([mended[name], more])
-                found[name] = self._compared(name, mended[name])
-            best = sorted((found[name] for name in names), key=lambda one: -one.gain)
-            names = [one.name for one in best[:most] if _is_promising(one) and not (until_certain and _is_certain(one))]
+                found[name] = self._compared(name, ways[name](torch.arange(min(count, len(self._images)))))
+            best = max((found[name] for name in names), key=lambda one: one.gain, default=None)
+            if best is None or not _is_promising(best):
+                break
+            chance = mcnemar(best.better, best.worse)
+            names = [best.name] if chance <= probable and not (until_certain and chance < _CERTAIN) else []
         return list(found.values())
 
     def _with_statistics(self, norms: list[nn.modules.batchnorm._BatchNorm], count: int) -> RepairFacts:
         with _in_training(norms):
-            mended = self._answered(0, count)
+            mended = self._right(torch.arange(count), _as_they_come)
         return self._compared("with the statistics of the batch", mended)
 
     def _compared(self, name: str, mended: Tensor) -> RepairFacts:
-        count = len(mended)
-        self._right = torch.cat([self._right, self._answered(len(self._right), count)])
-        right = self._right[:count]
-        return RepairFacts(name, int((mended & ~right).sum()), int((right & ~mended).sum()), count)
+        right = self._plain(torch.arange(len(mended)))
+        return RepairFacts(name, int((mended & ~right).sum()), int((right & ~mended).sum()), len(mended))
 
-    def _answered(self, start: int, stop: int, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Return which images of a range are answered rightly."""
-        images, labels = self._images[start:stop], self._labels[start:stop]
-        if not len(images):
-            return torch.zeros(0, dtype=torch.bool)
-        return answers(self._model, images if change is None else change(images)).argmax(dim=1) == labels
+    def _right(self, at: Tensor, way: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return which of some images are answered rightly."""
+        right: Tensor = answers(self._model, way(self._images[at])).argmax(dim=1) == self._labels[at]
+        return right
+
+    def _asked(self, way: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return a function from numbers of images to whether each is answered rightly; it asks once about each."""
+        known, right = torch.zeros(2, len(self._images), dtype=torch.bool)
+
+        def ask(at: Tensor) -> Tensor:
+            new = at[~known[at]]
+            if len(new):
+                right[new], known[new] = self._right(new, way), True
+            return right[at]
+
+        return ask
 
 
 def _is_promising(found: RepairFacts) -> bool:
     return found.gain >= _PROMISING
 
 
-def _is_certain(found: RepairFacts) -> bool:
-    return mcnemar(found.better, found.worse) < _CERTAIN
+def _as_they_come(images: Tensor) -> Tensor:
+    return images
 
 
 def _zoomed(factor: float) -> Callable[[Tensor], Tensor]:

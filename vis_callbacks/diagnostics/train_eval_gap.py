@@ -10,6 +10,12 @@ CERTAIN = 0.001
 GAIN = 0.1
 STEPS = 100
 REMEMBERED = 0.05
+STARTING = 0.2
+
+
+def is_early(steps: int, remembered: float) -> bool:
+    """Whether running statistics are still those of the start, as they must be after so few steps."""
+    return steps < STEPS and remembered > STARTING
 
 
 def judge(facts: Facts) -> Verdict | None:

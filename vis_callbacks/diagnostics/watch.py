@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vis_callbacks.data.batches import BatchToImages
 from vis_callbacks.diagnostics.answer_watch import AnswerWatch
-from vis_callbacks.diagnostics.facts import FirstStep
+from vis_callbacks.diagnostics.facts import FirstStep, PlaceFacts
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.weights import WeightsWatch
 from vis_callbacks.model.nested import tensors_in
@@ -16,6 +16,7 @@ from vis_callbacks.model.subject import Subject
 
 _FIRST = 6  # steps whose loss is compared with the outputs
 _LOOKS = 50  # steps between looks at gradients, after the first three
+_TRIED = 300  # small copies of images that a rule was tried on: half as many as marks are looked for in
 
 
 class TrainingWatch:
@@ -31,6 +32,7 @@ class TrainingWatch:
         first_steps: How the loss of the first steps comes from the outputs.
         first_outputs: The outputs of the first step.
         known: Keys of the training images of the first epoch.
+        places: What places of the training images tell by themselves; they are looked at anew until enough were.
         steps: Batches of training so far.
     """
 
@@ -42,6 +44,7 @@ class TrainingWatch:
         self.first_steps: list[FirstStep] = []
         self.first_outputs: Tensor | None = None
         self.known: list[Tensor] = []
+        self.places: tuple[PlaceFacts, PlaceFacts, Tensor] | None = None
         self.trainable: Mapping[str, bool] = {}
         self.steps = 0
         self._part = {"train": -1, "validation": -1}
@@ -73,7 +76,7 @@ class TrainingWatch:
         ledger: Ledger | None = getattr(self, stage)
         if ledger is None or ledger.classes < classes:
             known = max(classes, int(labels.max()) + 1 if len(labels) else 0)
-            ledger = Ledger(known, measured, places=stage == "train")
+            ledger = self._ledger(stage, known, measured=measured)
             setattr(self, stage, ledger)
         if not classes:
             ledger.classes = max(ledger.classes, int(labels.max()) + 1)
@@ -110,6 +113,10 @@ class TrainingWatch:
     def stop(self) -> None:
         """Stop looking at what the network gives. Idempotent."""
         self._answers.stop()
+
+    def _ledger(self, stage: str, classes: int, *, measured: bool) -> Ledger:
+        places = stage == "train" and (self.places is None or self.places[0].tried < _TRIED)
+        return Ledger(classes, measured, places)
 
     def _compare(self, logits: Tensor, labels: Tensor, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else next(iter(tensors_in(outputs)), None)
