@@ -1,32 +1,55 @@
-"""Red and blue swapped in one of the sets."""
+"""Channels in another order in one of the sets, such as red and blue swapped."""
+
+from collections.abc import Sequence
+from itertools import permutations
 
 from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import both_sets
-from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.facts import Facts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.finding import Verdict
 
 APART = 0.1
 IMAGES = 16
+GAP, EXPLAINED = 0.2, 1 / 3
+COLOURS = ("red", "green", "blue")
+
+
+def fitting_order(train: StageFacts, validation: StageFacts | None) -> tuple[int, ...] | None:
+    """Return the order of validation's channels in which their means fit those of training; None if they do as is."""
+    if validation is None or len(train.means) != 3 or min(train.images, validation.images) < IMAGES:
+        return None
+    means = validation.means
+    distances = {order: _distance([means[at] for at in order], train) for order in permutations(range(3))}
+    plain, best = distances[(0, 1, 2)], min(distances, key=distances.__getitem__)
+    return best if plain > APART and distances[best] < plain / 9 else None
+
+
+def explains(found: RepairFacts, gap: float) -> bool:
+    """Whether another order mends a good part of what validation is worse by."""
+    return found.gain >= EXPLAINED * gap
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Compare the channel means of both sets, as they are and in reverse order."""
+    """Compare the channel means of both sets, as they are and in any other order."""
     train, validation = facts.train, facts.validation
-    if validation is None or len(train.means) != 3 or min(train.images, validation.images) < IMAGES:
+    order = fitting_order(train, validation)
+    if order is None or validation is None:
         return None
-    plain = _distance(validation.means, facts)
-    turned = _distance(validation.means[::-1], facts)
-    if plain <= APART or turned >= plain / 9:
+    gap = train.tail[0] - validation.accuracy
+    if facts.reordered is not None and gap > GAP and not explains(facts.reordered, gap):
+        # Another order would make more images right, if it were the reason that so many are wrong.
         return None
-    return Verdict(
-        "alarm",
-        "The colours of validation images fit those of training images only with red and blue swapped. One of the two "
-        "is read as BGR, as OpenCV does: convert it.",
-    )
+    swapped = [COLOURS[at] for at in range(3) if order[at] != at]
+    how = f"with {' and '.join(swapped)} swapped"
+    if len(swapped) == 3:
+        how = f"in the order {', '.join(COLOURS[at] for at in order)}"
+    remedy = "Compare how the channels of both are read"
+    if swapped == ["red", "blue"]:
+        remedy = "One of the two is read as BGR, as OpenCV does: convert it"
+    return Verdict("alarm", f"The colours of validation images fit those of training images only {how}. {remedy}.")
 
 
-def _distance(means: tuple[float, ...], facts: Facts) -> float:
-    train = facts.train
+def _distance(means: Sequence[float], train: StageFacts) -> float:
     return sum(
         ((ours - theirs) / max(spread, 1e-6)) ** 2
         for ours, theirs, spread in zip(means, train.means, train.spread, strict=True)

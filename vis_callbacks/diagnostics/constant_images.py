@@ -1,4 +1,4 @@
-"""Images of a single colour."""
+"""Images of a single colour, or with a channel of a single value."""
 
 from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import both_sets
@@ -8,10 +8,11 @@ from vis_callbacks.diagnostics.statistics import surely_above
 
 SHARE = 0.005
 ALARM = 0.05
+LOST = 0.5
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Count images whose pixels are all the same."""
+    """Count images whose pixels are all the same, or are in a channel, where those of the other set are not."""
     for stage, found in facts.stages.items():
         if found.images and surely_above(found.constant, found.images, SHARE):
             share = found.constant / found.images
@@ -20,6 +21,19 @@ def judge(facts: Facts) -> Verdict | None:
                 f"{found.constant} of {found.images} {stage} images ({share:.1%}) have a single colour. Look for files "
                 "that cannot be read, crops beside the object, and augmentations that erase all.",
             )
+    if facts.validation is None or len(facts.train.flat) != len(facts.validation.flat):
+        return None
+    for stage, found, other in (
+        ("training", facts.train, facts.validation),
+        ("validation", facts.validation, facts.train),
+    ):
+        for channel, count in enumerate(found.flat):
+            if count >= max(1, LOST * found.images) and other.flat[channel] < ALARM * other.images:
+                return Verdict(
+                    "alarm",
+                    f"Channel {channel} of {count} of {found.images} {stage} images has a single value, and in the "
+                    "other set it has not. Compare how their channels are read.",
+                )
     return None
 
 

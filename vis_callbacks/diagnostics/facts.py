@@ -19,6 +19,8 @@ class StageFacts:
         spread: Standard deviation over the images of their channel means.
         contrast: Root mean square of the images' standard deviations.
         constant: How many of the images have a single colour.
+        flat: Of each channel, how many images have a single value in it.
+        broken: How many images hold NaN or infinity; the numbers above are of the others.
         labels: How often each class was the label.
         tail: Share of right answers in the last quarter of the epoch, and how many answers that are.
     """
@@ -33,6 +35,8 @@ class StageFacts:
     spread: tuple[float, ...] = ()
     contrast: float = 0.0
     constant: int = 0
+    flat: tuple[int, ...] = ()
+    broken: int = 0
     labels: tuple[int, ...] = ()
     tail: tuple[float, int] = (0.0, 0)
 
@@ -124,10 +128,12 @@ class PlaceFacts:
         right: Right answers of a rule that sees only the part.
         tried: How many images were tried.
         box: The part, as shares of width and height: left, top, right, bottom.
-        marked: The class that a repeated mark in the part tells, or classes; empty if none does.
+        marked: The class that a mark in the part tells, or classes; empty if none does.
         marks: How many of its images have it.
         of_class: How many images of this class were looked at.
         elsewhere: How many of other classes have it.
+        repeated: Whether the mark is the same to the bit; else the rule knows the class by it.
+        beyond: How well the rule knows the class by most other parts, as an F1 score.
         share: Share of the margin that is lost where the part is pasted from another class, 99 % lower bound. None: it
             was not tried.
     """
@@ -139,7 +145,14 @@ class PlaceFacts:
     marks: int = 0
     of_class: int = 0
     elsewhere: int = 0
+    repeated: bool = True
+    beyond: float = 0.0
     share: float | None = None
+
+    @property
+    def score(self) -> float:
+        """How well the mark tells its class, as an F1 score."""
+        return 2 * self.marks / max(1, self.of_class + self.marks + self.elsewhere)
 
 
 @dataclass(frozen=True)
@@ -180,6 +193,8 @@ class Facts:
         place: The best window.
         border: The outermost ring.
         repairs: Validation images shown in other ways.
+        reordered: The same with the channels in the order that fits those of training. None: it is the same, or was not
+            tried.
         batch_statistics: The same with BatchNorm in training mode. None: there is no BatchNorm, or it was not tried.
         remembered: The largest share that running statistics still hold of their start.
         leaked: How many validation images were seen in training.
@@ -197,6 +212,7 @@ class Facts:
     place: PlaceFacts = field(default_factory=PlaceFacts)
     border: PlaceFacts = field(default_factory=PlaceFacts)
     repairs: Sequence[RepairFacts] = ()
+    reordered: RepairFacts | None = None
     batch_statistics: RepairFacts | None = None
     remembered: float = 0.0
     leaked: int = 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.diagnostics import dead_units, passes, train_eval_gap
+from vis_callbacks.diagnostics import channel_order, dead_units, passes, train_eval_gap
 from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
 from vis_callbacks.diagnostics.facts import Facts, LayerFacts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.ledger import Ledger
@@ -18,9 +18,6 @@ from vis_callbacks.diagnostics.watch import TrainingWatch
 
 _LEAST_IMAGES = 32
 _GAP = 0.05
-_EACH, _FEWEST = 50, 48
-"""Images of training for each one of validation that is shown otherwise, so that it costs little, and the fewest."""
-
 _STANDS_OUT = 0.7
 _SHOWN = 48
 
@@ -62,7 +59,7 @@ def measure(
     place, border, means = watch.places
     layers: Sequence[LayerFacts] = ()
     repairs: Sequence[RepairFacts] = ()
-    batch_statistics = None
+    reordered = batch_statistics = None
     remembered = passes.remembered(model, watch.steps)
     gap = seen.tail[0] - shown.accuracy if shown is not None and shown.answers and seen.tail[1] else 0.0
     if (
@@ -71,9 +68,12 @@ def measure(
         and len(validation.kept) >= _LEAST_IMAGES
         and not train_eval_gap.is_early(watch.steps, remembered)
     ):
-        most = max(_FEWEST, epoch * sum(seen.labels) // _EACH)
-        kept, labels = torch.stack(validation.kept), torch.tensor(validation.kept_labels)
-        repairs, batch_statistics = Comparison(model, kept, labels, most).facts(gap)
+        comparison = Comparison(model, torch.stack(validation.kept), torch.tensor(validation.kept_labels))
+        order = channel_order.fitting_order(seen, shown)
+        if order is not None:
+            reordered = comparison.reordered(order)
+        if reordered is None or not channel_order.explains(reordered, gap):
+            repairs, batch_statistics = comparison.facts(gap)
     if len(train.kept) >= _LEAST_IMAGES and watch.steps >= dead_units.STEPS:
         # Those of validation may be wrong in a way that silences channels.
         layers = passes.layer_facts(model, torch.stack(train.kept))
@@ -94,6 +94,7 @@ def measure(
         place=place,
         border=border,
         repairs=repairs,
+        reordered=reordered,
         batch_statistics=batch_statistics,
         remembered=remembered,
         leaked=leaked,
@@ -108,7 +109,10 @@ def _continued(watch: TrainingWatch, module: nn.Module, model: nn.Module, epoch:
     def renewed(ledger: Ledger | None, known: StageFacts | None) -> StageFacts | None:
         if ledger is None or known is None:
             return known
-        images = {name: getattr(known, name) for name in ("images", "means", "spread", "contrast", "constant")}
+        images = {
+            name: getattr(known, name)
+            for name in ("images", "means", "spread", "contrast", "constant", "flat", "broken")
+        }
         return replace(ledger.facts(), **images)
 
     facts = replace(

@@ -1,4 +1,4 @@
-"""NaN or infinity in the weights."""
+"""NaN or infinity in the images or the weights."""
 
 from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import weights
@@ -7,7 +7,14 @@ from vis_callbacks.diagnostics.finding import Verdict
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Name the first parameters that hold NaN or infinity."""
+    """Count images that hold NaN or infinity, and name the first parameter that does."""
+    for stage, found in facts.stages.items():
+        if found.broken:
+            return Verdict(
+                "alarm",
+                f"{found.broken} of {found.images + found.broken} {stage} images hold NaN or infinity. Look at how "
+                "they are read, and for a division by zero where they are normalised.",
+            )
     broken = [weight for weight in facts.weights if not weight.finite]
     if not broken:
         return None

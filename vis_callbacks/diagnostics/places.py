@@ -14,6 +14,9 @@ _CLASSES = 20  # the most frequent ones are told apart
 _LEAST = 8  # images of a class
 _LEAST_MARKS = 4  # images of a class
 _WINDOW = 2  # cells
+_TELLS_ALL = 0.7  # share of right answers
+_KNOWN = 0.9  # F1 score
+_NEAR = 2  # cells
 
 
 def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
@@ -43,12 +46,13 @@ def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
     asked = targets[~fitted]
     windows = F.avg_pool2d(likely, _WINDOW, 1)
     # Along the last axis the largest is found several times faster.
-    right = (windows.permute(0, 2, 3, 1).contiguous().argmax(dim=3) == asked[:, None, None]).sum(dim=0)
+    answers = windows.permute(0, 2, 3, 1).contiguous().argmax(dim=3)
+    right = (answers == asked[:, None, None]).sum(dim=0)
     best = int(right.argmax())
-    row, column = divmod(best, right.shape[1])
     cells = likely.shape[-1]
-    box = (column / cells, row / cells, (column + _WINDOW) / cells, (row + _WINDOW) / cells)
-    window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=box)
+    window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=_box(best, cells))
+    if window.right < _TELLS_ALL * window.tried:
+        window = _known(answers, asked, frequent, window)
     ring = torch.ones(cells, cells, dtype=torch.bool)
     ring[1:-1, 1:-1] = False
     told = likely[:, :, ring].sum(dim=2).argmax(dim=1) == asked
@@ -66,6 +70,41 @@ def _log_likelihoods(known: Tensor, classes: Tensor, asked: Tensor, count: int) 
     return torch.stack(found, dim=1)
 
 
+def _box(window: int, cells: int) -> tuple[float, float, float, float]:
+    row, column = divmod(window, cells - _WINDOW + 1)
+    return column / cells, row / cells, (column + _WINDOW) / cells, (row + _WINDOW) / cells
+
+
+def _known(answers: Tensor, asked: Tensor, frequent: list[int], window: PlaceFacts) -> PlaceFacts:
+    """Return the window by which the rule knows one class best, compared with most others; else the one given.
+
+    An object is known by many windows, a mark by those that it is in.
+    """
+    best, lead = window, 0.0
+    rows, columns = torch.meshgrid(*map(torch.arange, answers.shape[1:]), indexing="ij")
+    for own, number in enumerate(frequent):
+        called, true = answers == own, asked == own
+        hits = (called & true[:, None, None]).sum(dim=0)
+        scores = 2 * hits / (called.sum(dim=0) + true.sum()).clamp(min=1)
+        at = int(scores.argmax())
+        row, column = divmod(at, scores.shape[1])
+        far = ((rows - row).abs() > _NEAR) | ((columns - column).abs() > _NEAR)
+        score, beyond = float(scores[row, column]), float(scores[far].quantile(0.9))
+        if score >= _KNOWN and score - beyond > lead:
+            lead = score - beyond
+            best = replace(
+                window,
+                box=_box(at, scores.shape[1] + _WINDOW - 1),
+                marked=(number,),
+                marks=int(hits[row, column]),
+                of_class=int(true.sum()),
+                elsewhere=int(called[:, row, column].sum() - hits[row, column]),
+                repeated=False,
+                beyond=beyond,
+            )
+    return best
+
+
 def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
     """Return the window with the mark that tells a class best; the mark's own place if there is one."""
     if not ledger.marks:
@@ -76,7 +115,7 @@ def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
     single = torch.from_numpy(np.sort(np.unique(keys.numpy(), return_index=True)[1]))
     marks, labels = marks[single], labels[single]
     rows, columns = marks.shape[1:]
-    best = window
+    best = PlaceFacts()
     marks, labels = marks[labels >= 0].flatten(1), labels[labels >= 0]
     numbers, classes = torch.unique(labels, return_inverse=True)
     sizes = torch.bincount(classes)[:, None]
@@ -109,6 +148,8 @@ def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
                 marks=int(inside[at]),
                 of_class=int(sizes[carry[:, at]].sum()),
                 elsewhere=int(elsewhere[at]),
+                repeated=True,
+                beyond=0.0,
             )
     # A window that tells all classes says more than a mark of one, but for the mark's certainty.
     return best if best.marks >= 12 and best.marks >= 0.1 * best.of_class else window

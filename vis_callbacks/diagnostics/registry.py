@@ -8,6 +8,7 @@ from vis_callbacks.diagnostics import (
     dead_units,
     double_softmax,
     frozen,
+    generalisation,
     geometry,
     growing_weights,
     leakage,
@@ -28,8 +29,9 @@ from vis_callbacks.diagnostics.check import Check
 
 _FILES = (
     *(double_softmax, not_finite, growing_weights, not_in_optimizer, no_gradient, frozen, dead_units),
-    *(channel_order, constant_images, scale, leakage, shortcut, border, missing_class, swapped_labels),
-    *(geometry, train_eval_gap, no_progress, one_answer, never_learned, random_labels, augmentation),
+    *(channel_order, constant_images, scale, leakage, shortcut, border, missing_class, geometry),
+    *(train_eval_gap, swapped_labels, no_progress, one_answer, never_learned, random_labels, generalisation),
+    augmentation,
 )
 
 CHECKS: dict[str, Check] = {file.CHECK.name: file.CHECK for file in _FILES}

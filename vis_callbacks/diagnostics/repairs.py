@@ -1,6 +1,6 @@
 """Validation images that are shown in other ways: what makes more of them right."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,8 +18,9 @@ _STEPS = ((24, 0.25), (96, 0.01))
 _WRONG, _MENDED, _WAYS_KEPT = 8, 0.25, 3
 """Wrong images that each way is tried on at first, and the share that it must mend, to be one of so many promising."""
 
-_BATCH, _LEAST_BATCH = 48, 16
-"""Images whose statistics are tried first, those of all if they mend some; of fewer there are none."""
+_BATCH, _LEAST_BATCH, _PROBABLE = 48, 16, 0.05
+"""Images whose statistics are tried first, the fewest that have any, and what must be the probability by chance at most
+for those of all to be tried."""
 
 _PROMISING, _CERTAIN = 0.05, 1e-5
 """Share of images that must be right more often, for more to be tried, and probability by chance that ends it too."""
@@ -34,11 +35,10 @@ class Comparison:
         model: From images to logits.
         images: ``(N, C, H, W)``.
         labels: ``(N,)``.
-        most: How many images, at most, are asked about.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, most: int) -> None:
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most]
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         self._model, self._images, self._labels = model, images[order], labels[order]
         self._plain = self._asked(_as_they_come)
 
@@ -60,7 +60,7 @@ class Comparison:
         if not norms or len(self._images) < _LEAST_BATCH:
             return self._repairs(until_certain=True), None
         statistics = self._with_statistics(norms, min(_BATCH, len(self._images)))
-        if not _is_promising(statistics):
+        if not _is_promising(statistics, _PROBABLE):
             return self._repairs(until_certain=True), statistics
         if len(self._images) > _BATCH:
             statistics = self._with_statistics(norms, len(self._images))
@@ -68,13 +68,23 @@ class Comparison:
             return [], statistics
         return self._repairs(until_certain=False), statistics
 
+    def reordered(self, order: Sequence[int]) -> RepairFacts:
+        """Return what changes with the channels in another order."""
+        first = torch.arange(min(_BATCH, len(self._images)))
+        return self._compared("reordered", self._right(first, lambda images: images[:, list(order)]))
+
     def _repairs(self, *, until_certain: bool) -> list[RepairFacts]:
         first = torch.arange(min(_BATCH, len(self._images)))
         wrong = first[~self._plain(first)]
         if len(wrong) < GAIN * len(first):
             return []
         square = self._images.shape[2] == self._images.shape[3]
+        channels = self._images.transpose(0, 1).flatten(1)
+        ends = (channels.amin(dim=1) + channels.amax(dim=1)).view(-1, 1, 1)
         ways = {name: self._asked(way) for name, way in _WAYS.items() if square or name not in _SQUARE}
+        ways["inverted"] = self._asked(lambda images: ends - images)
+        if len(channels) == 3:
+            ways["with red and blue swapped"] = self._asked(lambda images: images.flip(1))
         mended = {name: float(ask(wrong[:_WRONG]).float().mean()) for name, ask in ways.items()}
         names = sorted((name for name in ways if mended[name] >= _MENDED), key=lambda name: -mended[name])[:_WAYS_KEPT]
         found = {name: RepairFacts(name, 0, 0, 0) for name in ways}
@@ -82,10 +92,9 @@ class Comparison:
             for name in names:
                 found[name] = self._compared(name, ways[name](torch.arange(min(count, len(self._images)))))
             best = max((found[name] for name in names), key=lambda one: one.gain, default=None)
-            if best is None or not _is_promising(best):
+            if best is None or not _is_promising(best, probable) or (until_certain and _is_promising(best, _CERTAIN)):
                 break
-            chance = mcnemar(best.better, best.worse)
-            names = [best.name] if chance <= probable and not (until_certain and chance < _CERTAIN) else []
+            names = [best.name]
         return list(found.values())
 
     def _with_statistics(self, norms: list[nn.modules.batchnorm._BatchNorm], count: int) -> RepairFacts:
@@ -104,7 +113,8 @@ class Comparison:
 
     def _asked(self, way: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Return a function from numbers of images to whether each is answered rightly; it asks once about each."""
-        known, right = torch.zeros(2, len(self._images), dtype=torch.bool)
+        known = torch.zeros(len(self._images), dtype=torch.bool)
+        right = known.clone()
 
         def ask(at: Tensor) -> Tensor:
             new = at[~known[at]]
@@ -115,8 +125,8 @@ class Comparison:
         return ask
 
 
-def _is_promising(found: RepairFacts) -> bool:
-    return found.gain >= _PROMISING
+def _is_promising(found: RepairFacts, probable: float) -> bool:
+    return found.gain >= _PROMISING and mcnemar(found.better, found.worse) <= probable
 
 
 def _as_they_come(images: Tensor) -> Tensor:
@@ -140,7 +150,6 @@ _WAYS: dict[str, Callable[[Tensor], Tensor]] = {
     "turned by 180 degrees": lambda images: images.rot90(2, (2, 3)),
     "turned by 270 degrees": lambda images: images.rot90(3, (2, 3)),
     "with rows and columns exchanged": lambda images: images.transpose(2, 3),
-    "inverted": lambda images: 2 * images.mean(dim=(2, 3), keepdim=True) - images,
     **{f"reduced to {factor:.0%}": _zoomed(factor) for factor in (0.6, 0.7)},
     **{f"enlarged {factor} times": _zoomed(factor) for factor in (1.4, 1.7)},
 }

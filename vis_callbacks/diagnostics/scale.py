@@ -28,7 +28,7 @@ def judge(facts: Facts) -> Verdict | None:
     return Verdict(
         "alarm",
         f"Validation images have {what}. Check that both transforms normalise alike (Normalize, values in [0, 1] or "
-        "0 to 255).",
+        "0 to 255), and crop and pad alike.",
     )
 
 

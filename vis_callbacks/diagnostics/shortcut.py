@@ -10,11 +10,12 @@ SHARE = 0.7
 OF_TAIL = 0.9
 TRIED = 100
 MARKS, OF_CLASS, PURE = 12, 0.1, 0.9
+KNOWN, BEYOND = 0.95, 0.6
 NAMED = 3  # classes
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Look whether a window of 2 % of the image tells the class, or a repeated mark one class."""
+    """Look whether a window of 2 % of the image tells the class, or one class, or a repeated mark does."""
     found, (tail, answers) = facts.place, facts.train.tail
     where = where_is(found.box)
     used = (
@@ -23,7 +24,7 @@ def judge(facts: Facts) -> Verdict | None:
         else (f" Pasted from other classes it takes {found.share:.0%} of the margin.")
     )
     remedy = "Look for a watermark, a time stamp, or a mark that some classes have."
-    if found.marked:
+    if found.marked and found.repeated:
         pure = found.marks / max(1, found.marks + found.elsewhere)
         if found.marks >= max(MARKS, OF_CLASS * found.of_class) and pure >= PURE:
             names = [facts.name(number) for number in found.marked]
@@ -44,6 +45,15 @@ def judge(facts: Facts) -> Verdict | None:
             f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by "
             "itself."
             f"{used} {remedy}",
+        )
+    if found.marked and found.of_class >= MARKS and found.score >= KNOWN and found.beyond <= BEYOND:
+        name = facts.name(found.marked[0])
+        return Verdict(
+            "alarm",
+            f"2 % of the image, at the {where}, tells class {name} by itself: {found.marks} of {found.of_class} "
+            f"training images of it are known by that, and {found.elsewhere} of other classes are taken for it.{used} "
+            f"{remedy}",
+            found.marked,
         )
     return None
 

@@ -53,6 +53,9 @@ def _numbered_otherwise(facts: Facts) -> Verdict | None:
             moved[number] = answer
     if len(moved) < ROUND or len(set(moved.values())) < len(moved):
         return None
+    if 3 * len(moved.keys() & set(moved.values())) < 2 * len(moved):
+        # Other numbers are those of classes that have other numbers too; what is merely confused goes anywhere.
+        return None
     first = list(moved)[:ROUND]
     listed = ", ".join(f"{facts.name(number)} is called {facts.name(moved[number])}" for number in first)
     return Verdict(

@@ -1,0 +1,36 @@
+"""Validation images that are answered no better than guessing, though training images are answered well."""
+
+from vis_callbacks.diagnostics import train_eval_gap
+from vis_callbacks.diagnostics.check import NOTHING_LEARNED, OTHER_IMAGES, Check
+from vis_callbacks.diagnostics.exhibits import both_sets
+from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.statistics import surely_above
+
+ANSWERS = 50
+LEARNED = 0.5
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Compare the right answers of validation with those of always giving the most frequent label."""
+    share, count = facts.train.tail
+    found = facts.validation
+    if found is None or min(count, found.answers) < ANSWERS or share < LEARNED:
+        return None
+    guessed = max(map(sum, found.confusion)) / found.answers
+    if guessed >= share or surely_above(found.right, found.answers, guessed):
+        return None
+    lags = facts.batch_statistics is not None and facts.batch_statistics.gain >= train_eval_gap.GAIN
+    if lags or train_eval_gap.is_early(facts.steps, facts.remembered):
+        return None
+    return Verdict(
+        "alarm",
+        f"{found.right} of {found.answers} validation images are right, which guessing reaches too, where {share:.0%} "
+        "of training images are. Look whether validation images and labels belong together, and how they are read.",
+    )
+
+
+_EXPLAINED = ("swapped-labels", "missing-class", "constant-images", "random-labels", "one-answer", "train-eval-gap")
+CHECK = Check(
+    "generalisation", judge, both_sets, patience=2, silenced_by=(*OTHER_IMAGES, *NOTHING_LEARNED, *_EXPLAINED)
+)
