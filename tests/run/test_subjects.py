@@ -518,7 +518,7 @@ class Seen(pl.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         run = Run.of(trainer)
-        self.found.append([run.subjects.subject(one.forward) for one in run.techniques])
+        self.found.append([run.inputs.subjects.subject(one.forward) for one in run.members.techniques])
 
 
 def test_functions_made_by_one_function_have_keys_of_their_own() -> None:
