@@ -75,7 +75,7 @@ class Ahead(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Each other one ends an epoch."""
         if not trainer.sanity_checking:
-            output = Run.of(trainer)._output
+            output = Run.of(trainer).recorder.output
             assert output is not None
             assert output.drain(600)
             self._time()
@@ -103,7 +103,7 @@ class Behind(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """By now all is drawn."""
-        output = Run.of(trainer)._output
+        output = Run.of(trainer).recorder.output
         assert output is not None
         assert output.drain(600)
         self.drawing = dict(output.drawing_seconds)

@@ -89,7 +89,7 @@ class Meter(pl.Callback):
 
     def _read(self, trainer: pl.Trainer) -> None:
         run = Run.of(trainer)
-        output = run._output
+        output = run.recorder.output
         assert output is not None
         assert output.drain(600)
         now = run.timer.total, sum(output.drawing_seconds.values())

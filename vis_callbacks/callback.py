@@ -283,7 +283,7 @@ class VisualizationCallback(RunHooks):
         run.add(self)
         run.warnings.warn_limits(limits_of(pl_module))
         if not builds_model_late(pl_module):
-            run.check(self, pl_module)
+            run.inputs.check(self, pl_module)
 
     @property
     def state_key(self) -> str:
@@ -297,9 +297,9 @@ class VisualizationCallback(RunHooks):
             "last_step": self.schedule.last_step,
             "left_out": list(self.left_out),
         }
-        if self._run is not None and self in self._run.techniques[:1]:
-            state["samples"] = self._run.selector.state_dict()
-        if self._run is not None and (subject := self._run.subjects.subject(self.forward)):
+        if self._run is not None and self in self._run.members.techniques[:1]:
+            state["samples"] = self._run.inputs.selector.state_dict()
+        if self._run is not None and (subject := self._run.inputs.subjects.subject(self.forward)):
             state["subject"] = subject.as_dict()
         return state
 

@@ -365,6 +365,7 @@ class Event:
         )
 
     def _try_pass(self) -> None:
+        # Why it fails is reported to whoever reads it; without it the layers are found by a pass of their own.
         with suppress(Exception):
             _ = self.trace
 

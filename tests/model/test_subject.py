@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 
 from vis_callbacks import ConfigurationError, LayerError
 from vis_callbacks.errors import SubjectError
+from vis_callbacks.model import evidence
 from vis_callbacks.model.calls import CallWatch
 from vis_callbacks.model.classifier import input_dtype
 from vis_callbacks.model.evidence import Classes, find_subject, guesses, stated_classes
@@ -644,6 +645,20 @@ def test_the_right_network_is_shown(name: str) -> None:
     assert not case.says or "set " in found.problem
     assert found.predicts == (not case.says and case.meaning in ("classes", "binary", "labels"))
     assert Subject.from_dict({**found.as_dict(), "of a later version": 1}) == found
+
+
+def test_what_fails_in_the_judgement_is_not_taken_for_a_network_that_cannot_be_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(module: nn.Module, subject: Subject, *_: Any) -> Subject:
+        if "its forward changes images" in subject.evidence:
+            raise ZeroDivisionError
+        return known(module, subject, *_)
+
+    known = evidence._meant
+    monkeypatch.setattr(evidence, "_meant", fails)
+    with pytest.raises(ZeroDivisionError):
+        subject_of(CASES["a part of a wrapper whose forward changes the images as the step does"])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -512,13 +512,30 @@ def test_a_resumed_run_goes_on_with_the_same_subject(tmp_path: Path) -> None:
     assert not torch.equal(resumed[1].logits[0], resumed[2].logits[0])
 
 
+def test_of_a_checkpoint_only_a_network_that_is_gone_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vis_callbacks.run import subjects
+
+    def fails(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    known = subjects.Subjects()
+    for name, forward in (("gone", None), ("gone", "gone"), ("", "no_package.gone")):
+        known.restore(Base(), forward, {"network": name})
+        assert known.subject(forward) is None
+    known.restore(Base(), None, {"network": "net"})
+    assert known.subject(None) is not None
+    monkeypatch.setattr(subjects, "network_of", fails)
+    with pytest.raises(ZeroDivisionError):
+        known.restore(Base(), "net", {"network": "net"})
+
+
 class Seen(pl.Callback):
     def __init__(self, found: list[Any]) -> None:
         self.found = found
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         run = Run.of(trainer)
-        self.found.append([run.subjects.subject(one.forward) for one in run.techniques])
+        self.found.append([run.inputs.subjects.subject(one.forward) for one in run.members.techniques])
 
 
 def test_functions_made_by_one_function_have_keys_of_their_own() -> None:

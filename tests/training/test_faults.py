@@ -148,8 +148,8 @@ class OnDisk(Meanwhile):
 
     def visualize(self, event: Event) -> Iterable[Panel]:
         assert self._run is not None
-        assert self._run._output is not None
-        self._run._output.drain(30)
+        assert self._run.recorder.output is not None
+        self._run.recorder.output.drain(30)
         return super().visualize(event)
 
 

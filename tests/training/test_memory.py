@@ -51,7 +51,7 @@ class Census(pl.Callback):
         epoch = trainer.current_epoch + 1
         if epoch in self.epochs:
             # Pictures that wait to be written are no growth.
-            output = Run.of(trainer)._output
+            output = Run.of(trainer).recorder.output
             assert output is not None
             assert output.drain(120)
             gc.collect()

@@ -164,11 +164,15 @@ def _fed(
         part = part_of(module, name)
         if not has_forward(part) or _switches_gradients_off(part):
             continue
-        with suppress(Exception), undisturbed(module):
-            found, reached = _try(module, name, call, call.images, trained=is_trained(part, optimized))
-            if subject.width in found.widths and _reaches(call, reached):
-                evidence = f"its forward changes images as the step does before it calls {subject.network}"
-                return _meant(module, Subject(name, kind_of(part), evidence=evidence), [*calls, found], found, classes)
+        try:
+            with undisturbed(module):
+                found, reached = _try(module, name, call, call.images, trained=is_trained(part, optimized))
+        except Exception:
+            # It takes something else than images: then it is not what changes them.
+            continue
+        if subject.width in found.widths and _reaches(call, reached):
+            evidence = f"its forward changes images as the step does before it calls {subject.network}"
+            return _meant(module, Subject(name, kind_of(part), evidence=evidence), [*calls, found], found, classes)
     return replace(subject, problem=_of_changed(module, call), runs=False)
 
 

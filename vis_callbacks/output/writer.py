@@ -105,7 +105,7 @@ class Output:
                         captioned = _transformed(assemble(_dated(panel, record), tiles), transform)
                         encoded = encode(captioned, exact=exact)
                         tasks = [*(partial(sink.add, stamped, encoded, numbers) for sink in sinks), *tasks]
-                    _do_all(tasks)
+                    self._do_all(record.callback, tasks)
 
         self._submit(record.callback, task)
         if destinations.on_training_thread:
@@ -160,7 +160,7 @@ class Output:
             if facts is not None:
                 self._store.write_facts(facts)
 
-        self._submit("", partial(_do_all, [write_down, *(sink.flush for sink in sinks)]))
+        self._submit("", lambda: self._do_all("", [write_down, *(sink.flush for sink in sinks)]))
 
     def at_end(self, task: Callable[["Output"], object]) -> None:
         """Call a function with this output, on the writing thread, after everything queued before it."""
@@ -199,6 +199,14 @@ class Output:
             stuck = TimeoutError(f"{MOST_WAITING} pictures wait to be drawn and none gets done: a disk or logger hangs")
             self._problems.append((callback, stuck))
 
+    def _do_all(self, callback: str, tasks: Iterable[Callable[[], object]]) -> None:
+        """Do all tasks on the thread, and keep the error of each that fails: none of them hides another."""
+        for task in tasks:
+            try:
+                task()
+            except Exception as error:
+                self._problems.append((callback, error))
+
     def _writers(self) -> list[LoggerSink]:
         # Called on the training thread: a logger creates its writer on first access.
         if self._sinks is None:
@@ -235,18 +243,6 @@ def record_of(panel: Panel, *, callback: str, epoch: int, step: int, stage: str,
         right=panel.right,
         content=panel.content,
     )
-
-
-def _do_all(tasks: Iterable[Callable[[], object]]) -> None:
-    """Do all tasks, even after one fails, and raise the first error."""
-    errors: list[Exception] = []
-    for task in tasks:
-        try:
-            task()
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
 
 
 def _transformed(picture: Picture, transform: Transform | None) -> Picture:

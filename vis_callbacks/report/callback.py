@@ -51,8 +51,8 @@ class Report(RunHooks):
         self._logger = logger_of(trainer)
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
-        run.join(self, at_end=self._write)
-        run.budget.share, run.chunk_size = self.budget, self.chunk_size
+        run.recorder.call_at_end(self._write)
+        run.budget.share, run.events.chunk_size = self.budget, self.chunk_size
 
     def _write(self, output: Output) -> None:
         self.path = write_report(output.directory)

@@ -112,6 +112,7 @@ class Processes:
     def disconnect(self) -> None:
         """Leave the group. Processes that wait for this one fail at once. Idempotent."""
         if self._group is not None:
+            # It may be broken already, as when another process was lost, and is used no more either way.
             with suppress(Exception):
                 distributed.destroy_process_group(self._group)
             self._group, self.share, self._known = None, Share(), set()

@@ -24,9 +24,11 @@ class RunHooks(LightningCallback):
         """Join the run. These callbacks come before all others, which may swap weights when validation ends."""
         put_first(trainer, RunHooks)
         run = Run.of(trainer)
-        run.join(self)
+        run.members.join(self)
         ours = [callback for callback in callbacks_of(trainer) if isinstance(callback, RunHooks)]
-        run.subjects.default = next((one.forward_for_all for one in ours if one.forward_for_all is not None), None)
+        run.inputs.subjects.default = next(
+            (one.forward_for_all for one in ours if one.forward_for_all is not None), None
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the options against the model, which is built now."""
@@ -41,7 +43,7 @@ class RunHooks(LightningCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the metrics of the epoch before, which are complete now."""
         if run := self._led(trainer):
-            run.read_metrics(trainer, "train")
+            run.recorder.read_metrics(trainer, "train")
             run.pass_start(trainer, "train")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -73,7 +75,7 @@ class RunHooks(LightningCallback):
         if run := self._led(trainer):
             if not is_fitting(trainer):
                 run.start(trainer, pl_module)
-            run.read_metrics(trainer, "validation starts")
+            run.recorder.read_metrics(trainer, "validation starts")
             run.pass_start(trainer, "validation")
 
     def on_validation_batch_start(
@@ -105,7 +107,7 @@ class RunHooks(LightningCallback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the metrics of validation, which are complete now."""
         if run := self._led(trainer):
-            run.read_metrics(trainer, "validation")
+            run.recorder.read_metrics(trainer, "validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a test."""
@@ -161,4 +163,4 @@ class RunHooks(LightningCallback):
 
     def _led(self, trainer: Trainer) -> Run | None:
         run = Run.of(trainer)
-        return run if run.led_by(self) else None
+        return run if run.members.led_by(self) else None

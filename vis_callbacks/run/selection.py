@@ -1,6 +1,6 @@
 """Which of the techniques that are due make pictures: those that have samples and that the budget can pay for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -93,3 +93,9 @@ def select(
         everything=spent.pictures,
     )
     return [one for one in able if one.error is not None or one.name in affordable]
+
+
+def mark_done(ready: Iterable[Ready], *, epoch: int | None = None, step: int | None = None) -> None:
+    """Remember in the schedules that the pictures of an epoch's end, or of a step, are made."""
+    for one in ready:
+        one.technique.schedule.mark_done(epoch=epoch, step=step)

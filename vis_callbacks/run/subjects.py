@@ -8,7 +8,7 @@ from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
 
-from vis_callbacks.errors import brief
+from vis_callbacks.errors import ConfigurationError, brief
 from vis_callbacks.model.calls import Call, CallWatch
 from vis_callbacks.model.evidence import Classes, changed_for, find_subject, guesses
 from vis_callbacks.model.labels import Labels
@@ -96,7 +96,8 @@ class Subjects:
         subject = Subject.from_dict(values)
         try:
             network_of(module, subject, forward)
-        except Exception:
+        except (ConfigurationError, KeyError):
+            # The option, or the network, names what the module does not have: the subject is found anew.
             return
         if not subject.problem:
             self._found.setdefault(_key(forward), subject)

@@ -102,7 +102,7 @@ class SynthesisCallback(VisualizationCallback):
                 self._pool.observe(batch)
             except Exception as error:
                 run = Run.of(trainer)
-                if run.selector.has_seen or not run.selector.wants_batches:
+                if run.inputs.selector.has_seen or not run.inputs.selector.wants_batches:
                     what, remedy = "learns from the samples alone", "batch_to_images= is to read training batches too"
                     run.warnings.warn(self.name, what, error, remedy)
                 # Else there are no samples either, as far as is known, which is told of all callbacks at once.
