@@ -14,6 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers import tiny
@@ -121,20 +122,47 @@ def frozen() -> Any:
     return module
 
 
+def smoothed(net: nn.Module, *, twice: bool) -> Any:
+    """Return a module whose loss smooths the labels."""
+    module = tiny.module(net=net)
+
+    def step(batch: Any, batch_idx: int) -> Tensor:
+        outputs = module(batch[0])
+        return cross_entropy(outputs.softmax(dim=1) if twice else outputs, batch[1], label_smoothing=0.1)
+
+    module.training_step = step
+    return module
+
+
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
         (lambda: tiny.module(net=Softmax()), "double-softmax"),
+        (lambda: smoothed(Softmax(), twice=False), "double-softmax"),
+        (lambda: smoothed(tiny.Net(), twice=True), "double-softmax"),
         (forgetful, "not-in-optimizer"),
         (frozen, "frozen"),
         (lambda: tiny.module(lr=1e30), "not-finite"),
     ],
-    ids=["softmax twice", "not in the optimizer", "frozen at random", "not finite"],
+    ids=[
+        "softmax twice",
+        "softmax and smoothing",
+        "softmax in a loss that smooths",
+        "not in the optimizer",
+        "frozen at random",
+        "not finite",
+    ],
 )
 def test_faults_of_the_network_and_its_training_are_found(module: Any, expected: str, tmp_path: Path) -> None:
     diagnostics = Diagnostics(checks=["double-softmax", "not-in-optimizer", "frozen", "not-finite", "no-gradient"])
     fit(tmp_path, diagnostics, module=module())
     assert alarms(diagnostics) == [expected]
+
+
+def test_a_loss_that_smooths_labels_is_no_fault(tmp_path: Path) -> None:
+    diagnostics = Diagnostics(checks=["double-softmax"])
+    fit(tmp_path, diagnostics, module=smoothed(tiny.Net(), twice=False))
+    assert alarms(diagnostics) == []
 
 
 def plant(images: TensorDataset, name: str) -> TensorDataset:

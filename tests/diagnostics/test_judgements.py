@@ -94,6 +94,8 @@ RANDOM = {"doubted": 120, "second": 14}
 CASES = [
     ("double-softmax", {"first_steps": [FirstStep(True, 0.0, 0.3)] * 6}, "probabilities already"),
     ("double-softmax", {"first_steps": [FirstStep(False, 0.2, 0.0)] * 6}, "cannot fall below 1.46"),
+    ("double-softmax", {"first_steps": [FirstStep(True, 0.1, 0.3, 0.1, 7.0)] * 6}, "probabilities already"),
+    ("double-softmax", {"first_steps": [FirstStep(False, 0.2, 0.1, 3.0 * at, 0.1) for at in range(6)]}, "twice"),
     ("not-finite", {"weights": [weight(), weight("head.weight", finite=False)]}, "1 of 2 parameters"),
     ("growing-weights", {"weights": [weight(growth=9.0), weight(growth=30.0, name="deep")]}, "deep 30 times"),
     ("no-progress", {"train": stage([[5] * 10] * 10, cross_entropy=2.29)}, "no better than guessing"),
@@ -236,9 +238,18 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
         ("generalisation", {"validation": stage([[5] * 10] * 10), "train": stage(tail=(0.3, 125))}),
         (
             "generalisation",
-            {"validation": stage([[5] * 10] * 10), "batch_statistics": RepairFacts("statistics", 20, 3, 48)},
+            {"validation": stage([[5] * 10] * 10), "batch_statistics": RepairFacts("statistics", 25, 3, 48)},
         ),
-        ("generalisation", {"validation": stage([[5] * 10] * 10), "steps": 50, "remembered": 0.5}),
+        (
+            "generalisation",
+            {"validation": stage([[5] * 10] * 10), "steps": 50, "remembered": 0.5, "batch_statistics": None},
+        ),
+        # As much is told by the rest of the image: of two classes that look different, or of textures.
+        ("shortcut", {"place": PlaceFacts(490, 500, beyond=0.95)}),
+        ("border", {"border": PlaceFacts(480, 500, beyond=0.9)}),
+        # Softmax of another kind: what is left of the loss is no smoothing of labels.
+        ("double-softmax", {"first_steps": [FirstStep(True, 0.1, 0.3, at / 10, 0.0) for at in range(6)]}),
+        ("double-softmax", {"first_steps": [FirstStep(False, 0.1, 0.3, 0.1, 0.2)] * 6}),
     ],
 )
 def test_what_has_another_reason_is_not_told(name: str, change: dict[str, object]) -> None:

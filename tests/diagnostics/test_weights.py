@@ -71,3 +71,19 @@ def test_norm_layers_tell_for_kernels_and_biases_that_may_be_either() -> None:
         net[1].weight.mul_(torch.rand(16) + 0.5)
         net[1].bias.add_(torch.rand(16))
     assert not are_virgin(WeightsWatch(net, frozenset()).facts(net))
+
+
+def test_a_small_kernel_that_hardly_moved_does_not_make_trained_norms_virgin() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 9)
+    )
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        net(torch.rand(8, 3, 32, 32)).square().sum().backward()
+        optimizer.step()
+    found = {one.name: one.virgin for one in WeightsWatch(net, frozenset()).facts(net)}
+    assert found["0.weight"], "the kernel alone cannot tell"
+    assert found["1.weight"] is False
+    assert not are_virgin(WeightsWatch(net, frozenset()).facts(net))

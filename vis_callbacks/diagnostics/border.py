@@ -9,6 +9,7 @@ from vis_callbacks.diagnostics.statistics import surely_above
 SHARE = 0.7
 OF_TAIL = 0.9
 TRIED = 100
+LEAD = 0.2
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -16,6 +17,9 @@ def judge(facts: Facts) -> Verdict | None:
     border, (tail, answers) = facts.border, facts.train.tail
     least = max(SHARE, OF_TAIL * tail)
     if not answers or border.tried < TRIED or not surely_above(border.right, border.tried, least):
+        return None
+    if border.right - LEAD * border.tried < border.beyond * border.tried:
+        # Inside, the image tells as much: it is no matter of the border.
         return None
     return Verdict(
         "alarm",

@@ -1,6 +1,7 @@
 """Softmax twice: the loss takes the softmax of what is a softmax already."""
 
 import math
+from collections.abc import Sequence
 
 from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import answers
@@ -9,6 +10,7 @@ from vis_callbacks.diagnostics.finding import Verdict
 
 STEPS = 4
 CLOSE = 2e-4
+ALIKE, SMOOTHED = 2e-3, (0.005, 0.9)
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -19,11 +21,19 @@ def judge(facts: Facts) -> Verdict | None:
     # The loss that is left where the right class has probability one.
     least = math.log1p((len(facts.classes) - 1) / math.e)
     end = f"it cannot fall below {least:.2f}, and gradients are weak. Give the loss the logits."
-    if all(step.probabilities and step.plain < CLOSE for step in steps):
+    plain, twice = ([step.smoothing for step in steps], [step.smoothing_twice for step in steps])
+    if all(step.probabilities and step.plain < CLOSE for step in steps) or (
+        all(step.probabilities for step in steps) and _is_smoothing(plain)
+    ):
         return Verdict("alarm", f"The outputs are probabilities already, and the loss takes their softmax again: {end}")
-    if all(step.twice < CLOSE <= step.plain for step in steps):
+    if all(step.twice < CLOSE <= step.plain for step in steps) or (_is_smoothing(twice) and not _is_smoothing(plain)):
         return Verdict("alarm", f"The loss is the cross entropy of softmax(outputs), so softmax is taken twice: {end}")
     return None
+
+
+def _is_smoothing(found: Sequence[float]) -> bool:
+    """Whether the same smoothing of labels explains the loss of all steps."""
+    return max(found) - min(found) < ALIKE and SMOOTHED[0] < min(found) < SMOOTHED[1]
 
 
 CHECK = Check("double-softmax", judge, answers)

@@ -89,10 +89,15 @@ class WeightFacts:
 def are_virgin(weights: Sequence[WeightFacts]) -> bool:
     """Whether weights are surely untouched since initialisation: some surely are, and none has surely learned.
 
-    Training leaves no norm layer at ones and zeros, so one tells for those beside it that may be either.
+    Training leaves no norm layer at ones and zeros, so one tells for those beside it that may be either. Of kernels
+    most numbers must look untouched, as a small one may by chance.
     """
-    told = [one.virgin for one in weights]
-    return True in told and False not in told
+    if any(one.virgin is False for one in weights):
+        return False
+    if any(one.virgin for one in weights if one.dimensions < 2):
+        return True
+    kernels = [one for one in weights if one.dimensions >= 2]
+    return 2 * sum(one.count for one in kernels if one.virgin) > sum(one.count for one in kernels)
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,15 @@ class FirstStep:
         probabilities: Whether all rows of outputs lie in [0, 1] and sum to 1.
         plain: Relative distance of the loss to the cross entropy of the outputs.
         twice: Relative distance of the loss to the cross entropy of softmax(outputs).
+        smoothing: The smoothing of labels with which the loss is the cross entropy of the outputs.
+        smoothing_twice: The same of softmax(outputs).
     """
 
     probabilities: bool
     plain: float
     twice: float
+    smoothing: float = 0.0
+    smoothing_twice: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,7 @@ class PlaceFacts:
         of_class: How many images of this class were looked at.
         elsewhere: How many of other classes have it.
         repeated: Whether the mark is the same to the bit; else the rule knows the class by it.
-        beyond: How well the rule knows the class by most other parts, as an F1 score.
+        beyond: How well most other parts tell the classes: share of right answers, or of a single class the F1 score.
         share: Share of the margin that is lost where the part is pasted from another class, 99 % lower bound. None: it
             was not tried.
     """

@@ -20,8 +20,7 @@ def judge(facts: Facts) -> Verdict | None:
     guessed = max(map(sum, found.confusion)) / found.answers
     if guessed >= share or surely_above(found.right, found.answers, guessed):
         return None
-    lags = facts.batch_statistics is not None and facts.batch_statistics.gain >= train_eval_gap.GAIN
-    if lags or train_eval_gap.is_early(facts.steps, facts.remembered):
+    if train_eval_gap.lags(facts):
         return None
     return Verdict(
         "alarm",

@@ -21,8 +21,8 @@ def judge(facts: Facts) -> Verdict | None:
     labelled = sum(stage.confusion[most])
     if columns[most] < SHARE * total or labelled > LABELS * total:
         return None
-    if train_eval_gap.is_early(facts.steps, facts.remembered) or train_eval_gap.judge(facts) is not None:
-        # BatchNorm that lags behind explains it, though this early it may be but a note.
+    if train_eval_gap.lags(facts):
+        # BatchNorm that lags behind explains it.
         return None
     return Verdict(
         "alarm",

@@ -17,6 +17,7 @@ _WINDOW = 2  # cells
 _TELLS_ALL = 0.7  # share of right answers
 _KNOWN = 0.9  # F1 score
 _NEAR = 2  # cells
+_INSIDE = 4  # cells between the border and the ring that it is compared with
 
 
 def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
@@ -50,13 +51,16 @@ def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
     right = (answers == asked[:, None, None]).sum(dim=0)
     best = int(right.argmax())
     cells = likely.shape[-1]
-    window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=_box(best, cells))
+    beyond = _beyond(right.float(), best) / max(1, len(asked))
+    window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=_box(best, cells), beyond=beyond)
     if window.right < _TELLS_ALL * window.tried:
         window = _known(answers, asked, frequent, window)
-    ring = torch.ones(cells, cells, dtype=torch.bool)
-    ring[1:-1, 1:-1] = False
-    told = likely[:, :, ring].sum(dim=2).argmax(dim=1) == asked
-    return _marked(ledger, window), PlaceFacts(right=int(told.sum()), tried=len(asked)), means
+    outer, inner = (
+        int((likely[:, :, ring].sum(dim=2).argmax(dim=1) == asked).sum())
+        for ring in (_ring(cells, 0), _ring(cells, _INSIDE))
+    )
+    border = PlaceFacts(right=outer, tried=len(asked), beyond=inner / max(1, len(asked)))
+    return _marked(ledger, window), border, means
 
 
 def _log_likelihoods(known: Tensor, classes: Tensor, asked: Tensor, count: int) -> Tensor:
@@ -70,6 +74,21 @@ def _log_likelihoods(known: Tensor, classes: Tensor, asked: Tensor, count: int) 
     return torch.stack(found, dim=1)
 
 
+def _ring(cells: int, depth: int) -> Tensor:
+    ring = torch.zeros(cells, cells, dtype=torch.bool)
+    ring[depth : cells - depth, depth : cells - depth] = True
+    ring[depth + 1 : cells - depth - 1, depth + 1 : cells - depth - 1] = False
+    return ring
+
+
+def _beyond(scores: Tensor, best: int) -> float:
+    """Return what most windows reach that do not touch the best one."""
+    rows, columns = torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij")
+    row, column = divmod(best, scores.shape[1])
+    far = ((rows - row).abs() > _NEAR) | ((columns - column).abs() > _NEAR)
+    return float(scores[far].quantile(0.9))
+
+
 def _box(window: int, cells: int) -> tuple[float, float, float, float]:
     row, column = divmod(window, cells - _WINDOW + 1)
     return column / cells, row / cells, (column + _WINDOW) / cells, (row + _WINDOW) / cells
@@ -81,15 +100,13 @@ def _known(answers: Tensor, asked: Tensor, frequent: list[int], window: PlaceFac
     An object is known by many windows, a mark by those that it is in.
     """
     best, lead = window, 0.0
-    rows, columns = torch.meshgrid(*map(torch.arange, answers.shape[1:]), indexing="ij")
     for own, number in enumerate(frequent):
         called, true = answers == own, asked == own
         hits = (called & true[:, None, None]).sum(dim=0)
         scores = 2 * hits / (called.sum(dim=0) + true.sum()).clamp(min=1)
         at = int(scores.argmax())
         row, column = divmod(at, scores.shape[1])
-        far = ((rows - row).abs() > _NEAR) | ((columns - column).abs() > _NEAR)
-        score, beyond = float(scores[row, column]), float(scores[far].quantile(0.9))
+        score, beyond = float(scores[row, column]), _beyond(scores, at)
         if score >= _KNOWN and score - beyond > lead:
             lead = score - beyond
             best = replace(

@@ -5,7 +5,7 @@ from vis_callbacks.diagnostics.exhibits import both_sets
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
 
-RATIO = 1.5
+RATIO = 1.6
 SHIFT = 1.0
 IMAGES = 16
 

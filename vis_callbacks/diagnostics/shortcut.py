@@ -11,6 +11,7 @@ OF_TAIL = 0.9
 TRIED = 100
 MARKS, OF_CLASS, PURE = 12, 0.1, 0.9
 KNOWN, BEYOND = 0.95, 0.6
+LEAD = 0.2
 NAMED = 3  # classes
 
 
@@ -39,7 +40,8 @@ def judge(facts: Facts) -> Verdict | None:
                 found.marked,
             )
     least = max(SHARE, OF_TAIL * tail)
-    if answers and found.tried >= TRIED and surely_above(found.right, found.tried, least):
+    alone = found.right - LEAD * found.tried >= found.beyond * found.tried
+    if answers and found.tried >= TRIED and alone and surely_above(found.right, found.tried, least):
         return Verdict(
             "alarm",
             f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by "

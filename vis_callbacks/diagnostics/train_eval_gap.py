@@ -18,12 +18,20 @@ def is_early(steps: int, remembered: float) -> bool:
     return steps < STEPS and remembered > STARTING
 
 
-def judge(facts: Facts) -> Verdict | None:
-    """Look whether more validation images are right with the statistics of the batch."""
+def lags(facts: Facts) -> bool:
+    """Whether more validation images are right with the statistics of the batch, or are bound to be, this early."""
     found = facts.batch_statistics
-    if found is None or found.gain < GAIN or mcnemar(found.better, found.worse) >= CERTAIN:
+    if found is None:
+        return is_early(facts.steps, facts.remembered)
+    return found.gain >= GAIN and mcnemar(found.better, found.worse) < CERTAIN
+
+
+def judge(facts: Facts) -> Verdict | None:
+    """Look whether more validation images are right with the statistics of the batch; in the first steps they are."""
+    found = facts.batch_statistics
+    if facts.steps < STEPS or found is None or not lags(facts):
         return None
-    late = facts.steps >= STEPS and facts.remembered > REMEMBERED
+    late = facts.remembered > REMEMBERED
     why = (
         f"its running statistics still hold {facts.remembered:.0%} of their start: raise its momentum"
         if late

@@ -131,6 +131,11 @@ class TrainingWatch:
         value = float(loss)
         inside = bool((logits >= 0).all() and (logits <= 1).all())
         sums = bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all())
-        plain, twice = (float(F.cross_entropy(one, labels)) for one in (logits, logits.softmax(dim=1)))
         size = max(abs(value), 1e-6)
-        self.first_steps.append(FirstStep(inside and sums, abs(value - plain) / size, abs(value - twice) / size))
+        apart, smoothing = [], []
+        for one in (logits, logits.softmax(dim=1)):
+            plain = float(F.cross_entropy(one, labels))
+            uniform = float(-one.log_softmax(dim=1).mean())
+            apart.append(abs(value - plain) / size)
+            smoothing.append((value - plain) / (uniform - plain) if uniform != plain else 0.0)
+        self.first_steps.append(FirstStep(inside and sums, *apart, *smoothing))

@@ -41,6 +41,9 @@ class WeightsWatch:
         self._optimized = optimized
         self._start = {name: _Start(_bits(one), _norm(one)) for name, one in module.named_parameters()}
         self._had_gradient: set[str] = set()
+        self._norms = {
+            f"{name}.weight".lstrip(".") for name, one in module.named_modules() if "norm" in type(one).__name__.lower()
+        }
 
     def look(self, module: nn.Module, optimized: frozenset[int]) -> None:
         """Remember which parameters have a gradient, and which an optimizer has, now."""
@@ -82,7 +85,7 @@ class WeightsWatch:
                     had_gradient=name in self._had_gradient,
                     growth=now / before if before > _ZERO * one.numel() ** 0.5 else None,
                     finite=math.isfinite(now),
-                    virgin=False if differs else _is_virgin(one),
+                    virgin=False if differs else _is_virgin(one, of_norm=name in self._norms),
                 )
             )
         return found
@@ -104,13 +107,16 @@ def _norm(tensor: Tensor) -> Tensor:
     return found
 
 
-def _is_virgin(tensor: Tensor) -> bool | None:
+def _is_virgin(tensor: Tensor, *, of_norm: bool) -> bool | None:
     """Whether numbers are surely those of an initialisation, surely not, or may be."""
     values = tensor.detach().float().flatten()
     constant = len(values) > 1 and bool((values == values[0]).all())
     if constant and tensor.ndim < 2:
         # Weights of norm layers, and biases; another number may be the start of a layer's scale.
         return True if float(values[0]) in (0.0, 1.0) else None
+    if of_norm and not constant and len(values) > 1:
+        # Norm layers start with all weights alike.
+        return False
     if constant or len(values) < _FEW:
         return None
     apart = values - values.mean()
