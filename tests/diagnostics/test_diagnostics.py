@@ -236,6 +236,40 @@ def test_the_default_suite_tells_too(tmp_path: Path) -> None:
     assert alarms(diagnostics) == ["scale"]
 
 
+def normalising() -> Any:
+    """Return a module whose steps change the images before they call the network."""
+    module = tiny.module()
+
+    def step(batch: Any, batch_idx: int) -> Tensor:
+        return cross_entropy(module.net((batch[0] - 0.5) * 2), batch[1])
+
+    module.training_step = module.validation_step = step
+    return module
+
+
+def test_images_that_the_step_changes_are_judged_by_what_passes(tmp_path: Path) -> None:
+    validation = data(seed=2)
+    validation.tensors = (validation.tensors[0], (validation.tensors[1] + 1) % 4)
+    diagnostics = Diagnostics(on_error="raise")
+    with pytest.warns(VisualizationWarning, match="changes the images before it calls net"):
+        fit(tmp_path, diagnostics, module=normalising(), validation=validation, max_epochs=6)
+    assert "swapped-labels" in alarms(diagnostics)
+
+
+def test_a_function_says_how_images_are_changed_and_answers_are_known_all_the_same(tmp_path: Path) -> None:
+    def forward(module: Any, images: Tensor) -> Tensor:
+        return module.net((images - 0.5) * 2)
+
+    diagnostics = Diagnostics(on_error="raise", forward=forward)
+    fit(tmp_path, diagnostics, module=normalising(), train=data(400), max_epochs=2)
+    measured = diagnostics._measured
+    assert measured is not None
+    assert measured.facts.train.answers == 400
+    assert measured.facts.validation is not None
+    assert measured.facts.validation.answers == 160
+    assert measured.facts.layers != ()
+
+
 def test_what_it_cannot_watch_is_one_warning(tmp_path: Path) -> None:
     def broken(batch: Any) -> Any:
         if broken.calls > 6:  # type: ignore[attr-defined]
@@ -251,6 +285,17 @@ def test_what_it_cannot_watch_is_one_warning(tmp_path: Path) -> None:
         trainer = fit(tmp_path, diagnostics)
     assert trainer.state.finished
     assert len([one for one in told if "cannot watch" in str(one.message)]) == 1
+
+
+def test_one_that_cannot_stop_watching_is_one_warning(tmp_path: Path) -> None:
+    class Clinging(Diagnostics):
+        def stop_watching(self) -> None:
+            raise RuntimeError("the hook is gone")
+
+    with pytest.warns(VisualizationWarning, match="cannot stop watching.*the hook is gone"):
+        trainer = fit(tmp_path, Clinging(checks=["scale"]), Saliency())
+    assert trainer.current_epoch == 3
+    assert tiny.records(tmp_path), "the others are written to the end"
 
 
 def test_batches_without_images_are_told_by_others(tmp_path: Path) -> None:

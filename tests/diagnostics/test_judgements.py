@@ -244,6 +244,11 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
             "generalisation",
             {"validation": stage([[5] * 10] * 10), "steps": 50, "remembered": 0.5, "batch_statistics": None},
         ),
+        # The loss is no cross entropy with the labels: images are mixed.
+        (
+            "random-labels",
+            {"train": stage(**RANDOM), "first_steps": [FirstStep(False, 0.1 * at, 0.3, at) for at in range(6)]},
+        ),
         # As much is told by the rest of the image: of two classes that look different, or of textures.
         ("shortcut", {"place": PlaceFacts(490, 500, beyond=0.95)}),
         ("border", {"border": PlaceFacts(480, 500, beyond=0.9)}),

@@ -30,24 +30,25 @@ class Labelled:
 class AnswerWatch:
     """Looks at a batch and at what the network gives for it.
 
-    Only a network that is called once in a step, with one class for each image, has answers here.
+    Only a network that is called once in a step, with one class for each image, has answers here. The step may give it
+    other images than those of the batch.
 
     Args:
         reader: How to read a batch. None: images and labels are found.
 
     Attributes:
-        network: The module whose outputs are the logits. None: it is not known yet, or its outputs are no classes.
         classes: How many logits there are; 0 while that is not known.
     """
 
     def __init__(self, reader: BatchToImages | None) -> None:
         self._reader = reader
-        self.network: nn.Module | None = None
         self.classes = 0
+        # The modules whose outputs may be the logits; none while that is not known.
+        self._networks: list[nn.Module] = []
         self._blind = False
         self._stage = ""
         self._batch: Labelled | None = None
-        self._look: Look | None = None
+        self._looks: list[Look] = []
 
     def start(self, stage: str, module: nn.Module, batch: Any, subject: Subject | None) -> Labelled | None:
         """Look at a batch before its step.
@@ -56,8 +57,8 @@ class AnswerWatch:
             The batch, if each image has one class.
         """
         self.stop()
-        if self.network is None and subject is not None and not subject.problem and subject.meaning == "classes":
-            self.network, self.classes = unwrapped(module.get_submodule(subject.network)), subject.class_count or 0
+        if not self._networks and subject is not None and _gives_classes(subject):
+            self._networks, self.classes = _networks(module, subject), subject.class_count or 0
             self._blind = is_compiled(module) or not self.classes
         try:
             found = read_batch(self._reader, batch, self.classes or None)
@@ -68,24 +69,36 @@ class AnswerWatch:
         if found.labels is None or not one_class or not found.images.is_floating_point():
             return None
         self._stage, self._batch = stage, Labelled(found.images, found.labels)
-        if self.network is not None and not self._blind:
-            self._look = Look(self.network, outputs=True)
+        if not self._blind:
+            self._looks = [Look(network, outputs=True) for network in self._networks]
         return self._batch
 
     def end(self, stage: str) -> tuple[Labelled, Tensor] | None:
         """Return the batch and its logits ``(N, K)``, after the step; None where they are not known."""
-        stage_before, batch, look, network = self._stage, self._batch, self._look, self.network
+        stage_before, batch, looks = self._stage, self._batch, self._looks
         self.stop()
-        if batch is None or look is None or network is None or stage_before != stage or len(look.given) != 1:
+        if batch is None or stage_before != stage:
             return None
-        found = candidates_in(look.given[0], len(batch.labels))
-        place = logits_among(network, found)
-        if place is None or found[place].ndim != 2 or found[place].shape[1] != self.classes:
-            return None
-        return batch, found[place].detach()
+        for network, look in zip(self._networks, looks, strict=False):
+            found = candidates_in(look.given[0], len(batch.labels)) if len(look.given) == 1 else []
+            place = logits_among(network, found)
+            if place is not None and found[place].ndim == 2 and found[place].shape[1] == self.classes:
+                self._networks = [network]
+                return batch, found[place].detach()
+        return None
 
     def stop(self) -> None:
         """Stop looking. Idempotent."""
-        if self._look is not None:
-            self._look.stop()
-        self._look, self._batch = None, None
+        for look in self._looks:
+            look.stop()
+        self._looks, self._batch = [], None
+
+
+def _gives_classes(subject: Subject) -> bool:
+    return subject.meaning == "classes" and subject.width is not None and not (subject.problem and subject.runs)
+
+
+def _networks(module: nn.Module, subject: Subject) -> list[nn.Module]:
+    """Return the network; for a function of the user's what it may call in the module, the whole first."""
+    part = unwrapped(module.get_submodule(subject.network))
+    return [part, *map(unwrapped, part.children())] if subject.forward and not subject.network else [part]

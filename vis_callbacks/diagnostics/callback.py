@@ -136,7 +136,8 @@ class Diagnostics(VisualizationCallback):
             watch.known = list(watch.train.keys)
         epoch, due = event.moment.epoch, _is_due(event.moment.epoch) or self._measured is None
         before = None if due else self._measured
-        measured = self._measured = measure(watch, module, event.model, event.samples, epoch, before)
+        model = None if event.subject.problem else event.model
+        measured = self._measured = measure(watch, module, model, event.samples, epoch, before)
         panels: list[Panel] = []
         for check in self.checks:
             if self._alone or check.name not in _OF_ALL_DATA:

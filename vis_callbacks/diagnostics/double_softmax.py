@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import answers
-from vis_callbacks.diagnostics.facts import Facts
+from vis_callbacks.diagnostics.facts import Facts, FirstStep
 from vis_callbacks.diagnostics.finding import Verdict
 
 STEPS = 4
@@ -29,6 +29,13 @@ def judge(facts: Facts) -> Verdict | None:
     if all(step.twice < CLOSE <= step.plain for step in steps) or (_is_smoothing(twice) and not _is_smoothing(plain)):
         return Verdict("alarm", f"The loss is the cross entropy of softmax(outputs), so softmax is taken twice: {end}")
     return None
+
+
+def follows_labels(steps: Sequence[FirstStep]) -> bool:
+    """Whether the loss is a cross entropy with the labels, smoothed or not; of mixed images it is not."""
+    return all(min(step.plain, step.twice) < CLOSE for step in steps) or any(
+        _is_smoothing(found) for found in ([step.smoothing for step in steps], [step.smoothing_twice for step in steps])
+    )
 
 
 def _is_smoothing(found: Sequence[float]) -> bool:

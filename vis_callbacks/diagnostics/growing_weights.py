@@ -19,7 +19,7 @@ def judge(facts: Facts) -> Verdict | None:
         return Verdict(
             "alarm",
             f"The weights have {median:.1f} times their norm at the start, {name} {most:.0f} times: the learning rate "
-            "is too high. Lower it, or warm up.",
+            "is too high, or the loss can fall without end. Lower the rate or warm up, and look at the loss.",
         )
     if most > SINGLE:
         return Verdict("note", f"{name} has {most:.0f} times its norm at the start; the others do not grow so.")

@@ -33,7 +33,7 @@ class Measured:
 def measure(
     watch: TrainingWatch,
     module: nn.Module,
-    model: nn.Module,
+    model: nn.Module | None,
     samples: Samples,
     epoch: int,
     before: Measured | None,
@@ -43,13 +43,13 @@ def measure(
     Args:
         watch: What was watched.
         module: The user's module, whose parameters were watched.
-        model: From images to logits, undisturbed.
+        model: From images to logits, undisturbed. None: images cannot be given to it, so no passes are run.
         samples: For class names, and how pixels are displayed.
         epoch: The epoch that has just ended.
         before: What was measured before: images are not measured again, and no passes are run. None: they are.
     """
     if before is not None:
-        return _continued(watch, module, model, epoch, before)
+        return _continued(watch, module, epoch, before)
     train = watch.train or Ledger(0)
     validation = watch.validation
     seen = train.facts()
@@ -60,10 +60,11 @@ def measure(
     layers: Sequence[LayerFacts] = ()
     repairs: Sequence[RepairFacts] = ()
     reordered = batch_statistics = None
-    remembered = passes.remembered(model, watch.steps)
+    remembered = passes.remembered(module, watch.steps)
     gap = seen.tail[0] - shown.accuracy if shown is not None and shown.answers and seen.tail[1] else 0.0
     if (
-        validation is not None
+        model is not None
+        and validation is not None
         and gap > _GAP
         and len(validation.kept) >= _LEAST_IMAGES
         and not train_eval_gap.is_early(watch.steps, remembered)
@@ -74,10 +75,11 @@ def measure(
             reordered = comparison.reordered(order)
         if reordered is None or not channel_order.explains(reordered, gap):
             repairs, batch_statistics = comparison.facts(gap)
-    if len(train.kept) >= _LEAST_IMAGES and watch.steps >= dead_units.STEPS:
+    enough = len(train.kept) >= _LEAST_IMAGES
+    if model is not None and enough and watch.steps >= dead_units.STEPS:
         # Those of validation may be wrong in a way that silences channels.
         layers = passes.layer_facts(model, torch.stack(train.kept))
-    if len(train.kept) >= _LEAST_IMAGES and (place.marked or surely_above(place.right, place.tried, _STANDS_OUT)):
+    if model is not None and enough and (place.marked or surely_above(place.right, place.tried, _STANDS_OUT)):
         share = passes.margin_taken(model, torch.stack(train.kept), torch.tensor(train.kept_labels), place)
         place = replace(place, share=share)
     leaked, keyed = _leaks(watch)
@@ -103,7 +105,7 @@ def measure(
     return Measured(facts, _exhibits(watch, samples, means))
 
 
-def _continued(watch: TrainingWatch, module: nn.Module, model: nn.Module, epoch: int, before: Measured) -> Measured:
+def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, before: Measured) -> Measured:
     """Return the numbers of an event at which images are not measured again."""
 
     def renewed(ledger: Ledger | None, known: StageFacts | None) -> StageFacts | None:
@@ -122,7 +124,7 @@ def _continued(watch: TrainingWatch, module: nn.Module, model: nn.Module, epoch:
         train=renewed(watch.train, before.facts.train) or before.facts.train,
         validation=renewed(watch.validation, before.facts.validation),
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
-        remembered=passes.remembered(model, watch.steps),
+        remembered=passes.remembered(module, watch.steps),
     )
     return replace(before, facts=facts)
 

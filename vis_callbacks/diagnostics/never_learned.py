@@ -8,6 +8,7 @@ from vis_callbacks.diagnostics.statistics import surely_below
 
 IMAGES = 10
 SHARE = 0.3
+KNOWN = 0.5
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -29,10 +30,13 @@ def judge(facts: Facts) -> Verdict | None:
         why = (
             f"only {seen} of {sum(labels):,} training images have it" if rare else f"{recall:.0%} are right in training"
         )
+        remedy = "Look at its labels, and get more of them." if rare else "Look at its labels."
+        if not rare and recall > KNOWN:
+            remedy = "Compare its images in both sets."
         return Verdict(
             "alarm" if certain else "note",
             f"{right} of {count} images of class {facts.name(number)} are right ({accuracy:.0%} overall), mostly "
-            f"called {facts.name(mostly)}; {why}. Look at its labels" + (", and get more of them." if rare else "."),
+            f"called {facts.name(mostly)}; {why}. {remedy}",
             (number, mostly),
         )
     return None

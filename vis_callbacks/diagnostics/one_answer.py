@@ -37,5 +37,12 @@ CHECK = Check(
     judge,
     confusion,
     patience=2,
-    silenced_by=(*NOTHING_LEARNED, *OTHER_IMAGES, "growing-weights", "no-progress", "train-eval-gap"),
+    silenced_by=(
+        *NOTHING_LEARNED,
+        *OTHER_IMAGES,
+        "growing-weights",
+        "no-progress",
+        "train-eval-gap",
+        "constant-images",
+    ),
 )

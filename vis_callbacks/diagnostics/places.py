@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from vis_callbacks.diagnostics.facts import PlaceFacts
 from vis_callbacks.diagnostics.ledger import Ledger
+from vis_callbacks.diagnostics.shortcut import LEAD, MARKS, OF_CLASS, SHARE
 
 _CLASSES = 20  # the most frequent ones are told apart
 _LEAST = 8  # images of a class
 _LEAST_MARKS = 4  # images of a class
 _WINDOW = 2  # cells
-_TELLS_ALL = 0.7  # share of right answers
 _KNOWN = 0.9  # F1 score
 _NEAR = 2  # cells
 _INSIDE = 4  # cells between the border and the ring that it is compared with
@@ -53,14 +53,15 @@ def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
     cells = likely.shape[-1]
     beyond = _beyond(right.float(), best) / max(1, len(asked))
     window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=_box(best, cells), beyond=beyond)
-    if window.right < _TELLS_ALL * window.tried:
-        window = _known(answers, asked, frequent, window)
+    if window.right < max(SHARE, beyond + LEAD) * window.tried:
+        # It does not tell all classes; another one, or a mark, may tell one.
+        window = _marked(ledger, _known(answers, asked, frequent, window))
     outer, inner = (
         int((likely[:, :, ring].sum(dim=2).argmax(dim=1) == asked).sum())
         for ring in (_ring(cells, 0), _ring(cells, _INSIDE))
     )
     border = PlaceFacts(right=outer, tried=len(asked), beyond=inner / max(1, len(asked)))
-    return _marked(ledger, window), border, means
+    return window, border, means
 
 
 def _log_likelihoods(known: Tensor, classes: Tensor, asked: Tensor, count: int) -> Tensor:
@@ -168,5 +169,4 @@ def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
                 repeated=True,
                 beyond=0.0,
             )
-    # A window that tells all classes says more than a mark of one, but for the mark's certainty.
-    return best if best.marks >= 12 and best.marks >= 0.1 * best.of_class else window
+    return best if best.marks >= max(MARKS, OF_CLASS * best.of_class) else window

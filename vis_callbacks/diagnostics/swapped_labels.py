@@ -1,5 +1,7 @@
 """Classes that have each other's labels in one of the sets."""
 
+from collections.abc import Mapping
+
 from vis_callbacks.diagnostics.check import OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
@@ -9,6 +11,7 @@ from vis_callbacks.diagnostics.statistics import surely_above
 IMAGES = 10
 SHARE = 0.5
 ROUND = 3  # classes
+MOST = 0.8  # of the classes
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -51,10 +54,10 @@ def _numbered_otherwise(facts: Facts) -> Verdict | None:
         answer = max(range(len(row)), key=row.__getitem__)
         if answer != number and sum(row) >= IMAGES and surely_above(row[answer], sum(row), SHARE):
             moved[number] = answer
+    if len(moved) < max(ROUND, MOST * len(facts.validation.confusion)):
+        # What is merely confused goes anywhere, and not round.
+        moved = next((found for number in moved if len(found := _round(moved, number)) >= ROUND), {})
     if len(moved) < ROUND or len(set(moved.values())) < len(moved):
-        return None
-    if 3 * len(moved.keys() & set(moved.values())) < 2 * len(moved):
-        # Other numbers are those of classes that have other numbers too; what is merely confused goes anywhere.
         return None
     first = list(moved)[:ROUND]
     listed = ", ".join(f"{facts.name(number)} is called {facts.name(moved[number])}" for number in first)
@@ -65,6 +68,16 @@ def _numbered_otherwise(facts: Facts) -> Verdict | None:
         "the order of their class names or folders.",
         tuple(first),
     )
+
+
+def _round(moved: Mapping[int, int], number: int) -> dict[int, int]:
+    """Return the classes that lead from one back to it; empty if they do not."""
+    found: dict[int, int] = {}
+    at = number
+    while at in moved and at not in found:
+        found[at] = moved[at]
+        at = moved[at]
+    return found if at == number else {}
 
 
 CHECK = Check("swapped-labels", judge, confusion, silenced_by=OTHER_IMAGES)

@@ -68,8 +68,8 @@ class Watchers:
 
     def stop(self) -> None:
         """Leave the module alone. Idempotent."""
-        for _, watcher, _ in self._looking():
-            watcher.stop_watching()
+        for name, watcher, _ in self._looking():
+            self._leave(name, watcher)
 
     def findings(self) -> dict[str, Any] | None:
         """Return what all have found, as plain values; None if nobody looks for faults."""
@@ -89,6 +89,13 @@ class Watchers:
             try:
                 yield
             except Exception as error:
-                self._failed.add(name)
-                watcher.stop_watching()
                 self._warnings.warn(name, "cannot watch this training", error, "report it")
+                self._leave(name, watcher)
+                self._failed.add(name)
+
+    def _leave(self, name: str, watcher: Watcher) -> None:
+        try:
+            watcher.stop_watching()
+        except Exception as error:
+            self._failed.add(name)
+            self._warnings.warn(name, "cannot stop watching", error, "report it")
