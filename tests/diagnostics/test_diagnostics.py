@@ -186,6 +186,19 @@ def test_faults_of_the_data_are_found(name: str, expected: str, tmp_path: Path) 
     assert next(one.panels for one in diagnostics.findings if one.check == expected)
 
 
+def test_leakage_of_files_that_were_saved_again_is_found(tmp_path: Path) -> None:
+    train, validation = data(), data(seed=2)
+    again = 0.9 * train.tensors[0][:40] + 0.05 + 0.005 * torch.randn(40, 1, *train.tensors[0].shape[2:])
+    validation.tensors = (
+        torch.cat([again.flip(3), validation.tensors[0]]),
+        torch.cat([train.tensors[1][:40], validation.tensors[1]]),
+    )
+    diagnostics = Diagnostics(checks=["leakage"])
+    fit(tmp_path, diagnostics, train=train, validation=validation)
+    (found,) = diagnostics.findings
+    assert found.sentence.startswith("40 of 200 validation images are all but the same")
+
+
 def test_leakage_is_found(tmp_path: Path) -> None:
     diagnostics = Diagnostics(on_error="raise")
     validation = data(seed=2)

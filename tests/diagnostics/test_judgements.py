@@ -150,6 +150,7 @@ CASES = [
         "50 of 500 validation images are right, which guessing reaches too, where 90% of training",
     ),
     ("leakage", {"leaked": 250}, "250 of 500 validation images are training images too"),
+    ("leakage", {"near": 40, "near_asked": 480}, "40 of 480 validation images are all but the same"),
     (
         "shortcut",
         {"place": PlaceFacts(490, 500, (0.8, 0.8, 1.0, 1.0), share=0.44)},

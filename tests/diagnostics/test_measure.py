@@ -24,7 +24,7 @@ def watched(steps: int, *, training: float = 0.9, validation: float = 0.5, image
     watch = TrainingWatch(None)
     watch.steps = steps
     for stage, share in (("train", training), ("validation", validation)):
-        ledger = Ledger(4, places=stage == "train")
+        ledger = Ledger(4, marks_wanted=stage == "train")
         labels = torch.arange(images) % 4
         right = torch.arange(images) * 37 % 100 < 100 * share
         answers = torch.where(right, labels, (labels + 1) % 4)
@@ -66,6 +66,6 @@ def test_places_are_looked_at_until_enough_images_were(images: int, again: bool)
     told = facts(watch, network()).place
     assert told.tried == images // 2
     seen = watch._ledger("train", 4, measured=True)
-    assert seen.places == again
+    assert (seen.small, seen.marks_wanted) == (again, again)
     watch.train = seen
     assert facts(watch, network()).place is told

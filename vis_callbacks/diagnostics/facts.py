@@ -208,6 +208,8 @@ class Facts:
         remembered: The largest share that running statistics still hold of their start.
         leaked: How many validation images were seen in training.
         keyed: How many validation images were compared.
+        near: How many of some validation images are all but the same as one of some training images.
+        near_asked: How many of these there were.
     """
 
     epoch: int
@@ -226,6 +228,8 @@ class Facts:
     remembered: float = 0.0
     leaked: int = 0
     keyed: int = 0
+    near: int = 0
+    near_asked: int = 0
 
     def name(self, number: int) -> str:
         """Return the name of a class."""

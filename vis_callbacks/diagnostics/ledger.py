@@ -45,7 +45,8 @@ class Ledger:
     Attributes:
         classes: How many classes there are.
         measured: Whether images are looked at, and not only answers.
-        places: Whether marks and small copies of the images are made, which tell what repeats at a place.
+        small: Whether small copies of the images are made.
+        marks_wanted: Whether marks are looked for, which repeat at a place.
         answers: Of each image label (-1: none), answer, second choice, gap between their probabilities, and loss.
         doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer.
         kept: Some images of each class.
@@ -53,7 +54,8 @@ class Ledger:
 
     classes: int
     measured: bool = True
-    places: bool = True
+    small: bool = True
+    marks_wanted: bool = True
     labels: list[Tensor] = field(default_factory=list)
     answers: list[Tensor] = field(default_factory=list)
     means: list[Tensor] = field(default_factory=list)
@@ -118,18 +120,18 @@ class Ledger:
         # Twenty times faster than `std`.
         apart = torch.linalg.vector_norm(images - means[:, :, None, None], dim=(2, 3))
         self.deviations.append(apart / images[0, 0].numel() ** 0.5)
-        if self.places:
-            self._place(images, labels)
+        if self.small:
+            self.thumbnails.append(F.adaptive_avg_pool2d(images, _GRID).nan_to_num(0, 0, 0))
+            self.image_labels.append(labels.detach())
+        if self.marks_wanted and self.images < _MARKED:
+            self._mark(images)
         self.images += len(images)
         self._keep(images, labels)
 
-    def _place(self, images: Tensor, labels: Tensor) -> None:
-        self.thumbnails.append(F.adaptive_avg_pool2d(images, _GRID).nan_to_num(0, 0, 0))
-        self.image_labels.append(labels.detach())
+    def _mark(self, images: Tensor) -> None:
         if self.range is None:
             self.range = float(images.amin().nan_to_num(0)), float(images.amax().nan_to_num(0))
-        if self.images < _MARKED:
-            self.marks.append(mark_keys(images[: _MARKED - self.images], *self.range))
+        self.marks.append(mark_keys(images[: _MARKED - self.images], *self.range))
 
     def _note(self, logits: Tensor, labels: Tensor, images: Tensor) -> None:
         logits, labels = logits.detach().float(), labels.detach()

@@ -11,6 +11,7 @@ from vis_callbacks.diagnostics import channel_order, dead_units, passes, train_e
 from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
 from vis_callbacks.diagnostics.facts import Facts, LayerFacts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.ledger import Ledger
+from vis_callbacks.diagnostics.near_copies import near_copies
 from vis_callbacks.diagnostics.places import place_facts
 from vis_callbacks.diagnostics.repairs import Comparison
 from vis_callbacks.diagnostics.statistics import surely_above
@@ -83,6 +84,9 @@ def measure(
         share = passes.margin_taken(model, torch.stack(train.kept), torch.tensor(train.kept_labels), place)
         place = replace(place, share=share)
     leaked, keyed = _leaks(watch)
+    if watch.near is None and validation is not None and train.thumbnails and validation.thumbnails:
+        watch.near = near_copies(torch.cat(train.thumbnails).cpu(), torch.cat(validation.thumbnails).cpu())
+    near, near_asked = watch.near or (0, 0)
     classes = tuple(samples.class_name(number) for number in range(train.classes))
     facts = Facts(
         epoch=epoch,
@@ -101,6 +105,8 @@ def measure(
         remembered=remembered,
         leaked=leaked,
         keyed=keyed,
+        near=near,
+        near_asked=near_asked,
     )
     return Measured(facts, _exhibits(watch, samples, means))
 

@@ -33,6 +33,7 @@ class TrainingWatch:
         first_outputs: The outputs of the first step.
         known: Keys of the training images of the first epoch.
         places: What places of the training images tell by themselves; they are looked at anew until enough were.
+        near: How many validation images are near copies of training images, and how many were compared.
         steps: Batches of training so far.
     """
 
@@ -44,6 +45,7 @@ class TrainingWatch:
         self.first_steps: list[FirstStep] = []
         self.first_outputs: Tensor | None = None
         self.known: list[Tensor] = []
+        self.near: tuple[int, int] | None = None
         self.places: tuple[PlaceFacts, PlaceFacts, Tensor] | None = None
         self.trainable: Mapping[str, bool] = {}
         self.steps = 0
@@ -115,8 +117,10 @@ class TrainingWatch:
         self._answers.stop()
 
     def _ledger(self, stage: str, classes: int, *, measured: bool) -> Ledger:
-        places = stage == "train" and (self.places is None or self.places[0].tried < _TRIED)
-        return Ledger(classes, measured, places)
+        if stage == "validation":
+            return Ledger(classes, measured, small=self.near is None, marks_wanted=False)
+        places = self.places is None or self.places[0].tried < _TRIED
+        return Ledger(classes, measured, small=places, marks_wanted=places)
 
     def _compare(self, logits: Tensor, labels: Tensor, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else next(iter(tensors_in(outputs)), None)
