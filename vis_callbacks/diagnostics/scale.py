@@ -22,13 +22,14 @@ def judge(facts: Facts) -> Verdict | None:
     )
     if 1 / RATIO <= ratio <= RATIO and shift <= SHIFT:
         return None
-    what = f"{ratio:.2g} times the contrast of training images"
+    what, more = f"{ratio:.2g} times the contrast of training images", ""
     if 1 / RATIO <= ratio <= RATIO:
         what = f"another brightness: their mean is {shift:.1f} standard deviations from that of training images"
+        more = ", and crop and pad alike"
     return Verdict(
         "alarm",
         f"Validation images have {what}. Check that both transforms normalise alike (Normalize, values in [0, 1] or "
-        "0 to 255), and crop and pad alike.",
+        f"0 to 255){more}.",
     )
 
 
