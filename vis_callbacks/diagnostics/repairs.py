@@ -42,7 +42,7 @@ class Comparison:
         self._model, self._images, self._labels = model, images[order], labels[order]
         self._plain = self._asked(_as_they_come)
 
-    def facts(self, gap: float) -> tuple[list[RepairFacts], RepairFacts | None]:
+    def facts(self, gap: float, *, lagging: bool = False) -> tuple[list[RepairFacts], RepairFacts | None]:
         """Return what changes with each way to show images, and with the statistics of the batch in BatchNorm.
 
         Where statistics of the batch are promising, the best way and they are compared on all images. There are no ways
@@ -51,6 +51,7 @@ class Comparison:
 
         Args:
             gap: Share of right answers by which validation is worse than training.
+            lagging: Whether BatchNorm is known to lag behind: then its statistics are tried on all images.
         """
         norms = [
             one
@@ -59,10 +60,10 @@ class Comparison:
         ]
         if not norms or len(self._images) < _LEAST_BATCH:
             return self._repairs(until_certain=True), None
-        statistics = self._with_statistics(norms, min(_BATCH, len(self._images)))
+        statistics = self._with_statistics(norms, len(self._images) if lagging else min(_BATCH, len(self._images)))
         if not _is_promising(statistics, _PROBABLE):
             return self._repairs(until_certain=True), statistics
-        if len(self._images) > _BATCH:
+        if len(self._images) > statistics.tried:
             statistics = self._with_statistics(norms, len(self._images))
         if statistics.gain >= LAGGING * gap:
             return [], statistics

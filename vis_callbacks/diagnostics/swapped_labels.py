@@ -11,7 +11,7 @@ from vis_callbacks.diagnostics.statistics import surely_above
 IMAGES = 10
 SHARE = 0.5
 ROUND = 3  # classes
-MOST = 0.8  # of the classes
+LINKED = 2 / 3  # of the classes, called another that is called another in turn
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -54,8 +54,9 @@ def _numbered_otherwise(facts: Facts) -> Verdict | None:
         answer = max(range(len(row)), key=row.__getitem__)
         if answer != number and sum(row) >= IMAGES and surely_above(row[answer], sum(row), SHARE):
             moved[number] = answer
-    if len(moved) < max(ROUND, MOST * len(facts.validation.confusion)):
-        # What is merely confused goes anywhere, and not round.
+    linked = len(moved.keys() & set(moved.values()))
+    if len(moved) <= ROUND or linked < LINKED * len(moved):
+        # What is merely confused goes anywhere, neither round nor on.
         moved = next((found for number in moved if len(found := _round(moved, number)) >= ROUND), {})
     if len(moved) < ROUND or len(set(moved.values())) < len(moved):
         return None
