@@ -70,6 +70,24 @@ def test_images_of_other_pixels_have_other_keys(scale: float) -> None:
     assert content_keys(torch.full((2, 3, 8, 8), 9.0) * scale).tolist() == [0, 0]
 
 
+def test_images_that_are_all_black_are_constant() -> None:
+    seen = Ledger(2)
+    seen.add_images(((torch.zeros(40, 3, 28, 28) - 0.1307) / 0.3081), torch.zeros(40).long())
+    seen.settle()
+    assert (seen.facts().constant, seen.facts().flat) == (40, (40, 40, 40))
+
+
+def test_black_images_are_constant_though_each_channel_has_its_normalisation() -> None:
+    images = torch.rand(40, 3, 16, 16)
+    images[:6] = 0
+    images = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / 0.22
+    seen = Ledger(2)
+    seen.add_images(images, torch.zeros(40).long())
+    seen.settle()
+    assert seen.facts().constant == 6
+    assert content_keys(images[:6]).tolist() == [0] * 6
+
+
 def test_images_of_one_colour_are_constant_however_bright() -> None:
     seen = Ledger(2)
     images = torch.full((40, 3, 9, 9), 255.0)

@@ -26,7 +26,7 @@ _MARKED = 640  # images that are looked at for marks, which takes longest
 _GRID = 14
 _LEVELS, _LEAST_RANGE, _PATCH = 16, 4, 4
 _FINE, _COARSE = 64, 4  # up to this edge marks are looked for at each pixel, then at each fourth
-_CONSTANT = 1e-3
+_CONSTANT, _ROUNDED = 1e-3, 1e-6
 
 
 @dataclass
@@ -175,7 +175,8 @@ class Ledger:
             return {"broken": broken}
         # Of all pixels: within the channels, and between them.
         deviations = (channels.square() + (means - means.mean(dim=1, keepdim=True)).square()).mean(dim=1).sqrt()
-        flat = channels <= _CONSTANT * deviations.median()
+        # Where all images have one colour, what is left of it is what rounding leaves.
+        flat = channels <= max(_CONSTANT * float(deviations.median()), _ROUNDED * float(means.abs().max()))
         return {
             "images": len(means),
             "broken": broken,
