@@ -123,6 +123,7 @@ CASES = [
     ("random-labels", {"validation": stage(**RANDOM)}, "120 of 500 validation labels"),
     ("scale", {"validation": stage(contrast=0.31)}, "0.31 times the contrast"),
     ("scale", {"validation": stage(contrast=79.0, means=(33.0, 33.0, 33.0))}, "79 times the contrast"),
+    ("scale", {"validation": stage(contrast=255.3)}, "255 times the contrast"),
     ("scale", {"validation": stage(means=(0.9, 1.0, 1.1))}, "another brightness"),
     ("channel-order", {"train": stage(means=(-0.3, 0.0, 0.3)), "validation": stage(means=(0.3, 0.0, -0.3))}, "BGR"),
     (

@@ -22,7 +22,8 @@ def judge(facts: Facts) -> Verdict | None:
     )
     if 1 / RATIO <= ratio <= RATIO and shift <= SHIFT:
         return None
-    what, more = f"{ratio:.2g} times the contrast of training images", ""
+    times = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
+    what, more = f"{times} times the contrast of training images", ""
     if 1 / RATIO <= ratio <= RATIO:
         what = f"another brightness: their mean is {shift:.1f} standard deviations from that of training images"
         more = ", and crop and pad alike"
