@@ -102,6 +102,7 @@ class SharedPass:
         self._needs: list[Needs] = []
         self._layouts: dict[str | AtStride | None, Layout] = {}
         self._meaning: Meaning = "classes"
+        self._likeliest: tuple[Tensor, Meaning, tuple[list[int], list[float]]] | None = None
         # The passes of single techniques, where that of all failed.
         self._alone: dict[Needs, Trace | Exception] | None = None
 
@@ -166,6 +167,15 @@ class SharedPass:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def likeliest(self, logits: Tensor, meaning: Meaning) -> tuple[list[int], list[float]]:
+        """Return the likeliest class of each sample, and its probability: worked out once for all panels."""
+        if self._likeliest is None or self._likeliest[0] is not logits or self._likeliest[1] != meaning:
+            likely = probabilities(logits, meaning).cpu()
+            best = likely.argmax(dim=1)
+            told = best.tolist(), likely.gather(1, best[:, None])[:, 0].tolist()
+            self._likeliest = logits, meaning, told
+        return self._likeliest[2]
 
     def layout(self, layer: str | AtStride | None) -> Layout:
         """Return how the output of a layer becomes a map, see `Event.layout`."""
@@ -304,12 +314,11 @@ class Event:
 
         Where the outputs are no classes it is what they are, such as ``output 23.4``, without a probability.
         """
-        logits = self.trace.logits[index]
-        if self.meaning == "value":
-            return f"output {_listed(logits)}", None
-        likely = probabilities(logits[None], self.meaning)[0]
-        best = int(likely.argmax())
-        return self.output_name(best), None if self.meaning == "embedding" else float(likely[best])
+        logits, meaning = self.trace.logits, self.meaning
+        if meaning == "value":
+            return f"output {_listed(logits[index])}", None
+        best, likely = self._pass.likeliest(logits, meaning)
+        return self.output_name(best[index]), None if meaning == "embedding" else likely[index]
 
     def check_classes(self) -> None:
         """Raise a `SubjectError`, whose sentence is told once for all, if no output is known to be a class."""

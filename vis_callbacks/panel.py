@@ -104,4 +104,6 @@ def _as_picture(values: Tensor, what: str) -> Tensor:
         values = values.unsqueeze(0)
     if values.ndim != 3 or values.shape[0] not in (1, 3) or not values.numel():
         raise ValueError(f"tile {what} of shape {tuple(values.shape)}: expected (H, W), (1, H, W) or (3, H, W)")
+    if values.dtype is torch.float32 and values.device.type == "cpu" and not values.requires_grad:
+        return values
     return values.detach().to("cpu", torch.float32)

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from vis_callbacks import checks
 from vis_callbacks.callback import SharedOptions, VisualizationCallback
-from vis_callbacks.data.blur import gaussian_blur
+from vis_callbacks.data.blur import blurred_maps
 from vis_callbacks.event import Event
-from vis_callbacks.panel import Panel, Tile
+from vis_callbacks.panel import Kind, Panel, Tile
 
 Display = Literal["heatmap", "overlay", "gray", "color", "positive", "negative"]
 """How a map is shown.
@@ -88,15 +89,15 @@ class AttributionCallback(VisualizationCallback):
     def visualize(self, event: Event) -> Iterable[Panel]:
         """Show each sample with its map, label, prediction and probability."""
         maps = event.in_pieces(lambda piece: self.attribute(piece).detach().float().cpu())
-        pixels = event.samples.pixels
+        ways = [self.tiles(maps, event.samples.pixels, mode) for mode in self.display]
         for index in range(len(event.samples)):
-            tiles = [self.tile(maps[index], pixels[index], mode) for mode in self.display]
+            tiles = [way[index] for way in ways]
             said = self.caption(event, index), self.remark(event, index, maps[index])
             yield event.sample_panel(index, *tiles, caption="; ".join(filter(None, said)))
 
-    def tile(self, values: Tensor, image: Tensor, mode: Display) -> Tile:
-        """Return the tile that shows a map ``(C, H, W)`` in one way."""
-        return display_tile(values, image, mode, self.alpha, signed=self.signed, smooth=self.smooth)
+    def tiles(self, maps: Tensor, images: Tensor, mode: Display) -> list[Tile]:
+        """Return the tiles that show maps ``(N, C, H, W)`` in one way."""
+        return display_tiles(maps, images, mode, self.alpha, signed=self.signed, smooth=self.smooth)
 
     def caption(self, event: Event, index: int) -> str:
         """Return the name of the class whose logit a map explains, if it is not the predicted class."""
@@ -114,34 +115,46 @@ class AttributionCallback(VisualizationCallback):
 def display_tile(
     values: Tensor, image: Tensor, mode: Display, alpha: float, *, signed: bool = True, smooth: float = SMOOTH
 ) -> Tile:
-    """Return the tile that shows a map in one way.
+    """Return the tile that shows a map ``(C, H, W)`` in one way, see `display_tiles`.
+
+    Example:
+        >>> display_tile(torch.tensor([[[-1.0, 2.0]]]), torch.zeros(1, 1, 2), "positive", 0.5).values
+        tensor([[[0., 2.]]])
+    """
+    return display_tiles(values[None], image[None], mode, alpha, signed=signed, smooth=smooth)[0]
+
+
+def display_tiles(
+    maps: Tensor, images: Tensor, mode: Display, alpha: float, *, signed: bool = True, smooth: float = SMOOTH
+) -> list[Tile]:
+    """Return the tiles that show maps in one way.
 
     Args:
-        values: ``(C, H, W)``.
-        image: The image behind the map in an overlay, ``(1 or 3, H, W)`` in [0, 1].
+        maps: ``(N, C, H, W)``.
+        images: The images behind the maps in an overlay, ``(N, 1 or 3, H, W)`` in [0, 1].
         mode: See `Display`.
         alpha: Opacity in an overlay.
         signed: Whether values below zero are possible.
         smooth: See `AttributionCallback`.
-
-    Example:
-        >>> import torch
-        >>> display_tile(torch.tensor([[[-1.0, 2.0]]]), torch.zeros(1, 1, 2), "positive", 0.5).values
-        tensor([[[0., 2.]]])
     """
-    if mode == "color" and len(values) == 3:
-        return Tile(values, "signed")
+    if mode == "color" and maps.shape[1] == 3:
+        return [Tile(values, "signed") for values in maps]
     if mode == "gray":
-        return Tile(_smoothed(values.abs().sum(dim=0, keepdim=True), smooth), "gray")
-    flat = _smoothed(values.sum(dim=0, keepdim=True), smooth)
+        return [Tile(values, "gray") for values in _smoothed(maps.abs().sum(dim=1, keepdim=True), smooth)]
+    flat = _smoothed(maps.sum(dim=1, keepdim=True), smooth)
     if mode == "positive":
-        return Tile(flat.clamp(min=0), "heat", caption="for" if signed else "")
+        return [Tile(values, "heat", caption="for" if signed else "") for values in flat.clamp(min=0)]
     if mode == "negative":
-        return Tile(-flat.clamp(max=0), "heat", caption="against")
-    return Tile(flat, "signed" if signed else "heat", backdrop=image if mode == "overlay" else None, alpha=alpha)
+        return [Tile(values, "heat", caption="against") for values in -flat.clamp(max=0)]
+    kind: Kind = "signed" if signed else "heat"
+    behind = images if mode == "overlay" else [None] * len(flat)
+    return [Tile(values, kind, backdrop=image, alpha=alpha) for values, image in zip(flat, behind, strict=True)]
 
 
-def _smoothed(values: Tensor, smooth: float) -> Tensor:
-    sigma = smooth * max(values.shape[1:])
-    # A blur would spread what is not finite, which is drawn where it is.
-    return gaussian_blur(values[None], sigma)[0] if sigma >= 1 and bool(values.isfinite().all()) else values
+def _smoothed(maps: Tensor, smooth: float) -> Tensor:
+    """Return maps ``(N, 1, H, W)`` blurred; what is not finite is drawn where it is, as a blur would spread it."""
+    sigma = smooth * max(maps.shape[2:])
+    if sigma < 1:
+        return maps
+    blurred, finite = blurred_maps(maps, sigma), maps.isfinite().flatten(1).all(dim=1)
+    return blurred if bool(finite.all()) else torch.where(finite[:, None, None, None], blurred, maps)

@@ -132,10 +132,7 @@ class ExplanationHealth(VisualizationCallback):
         rows = [[Tile(one, caption=name) for one, name in zip(pixels, names, strict=True)]]
         for caption, values in (("map", maps), ("shuffled", shuffled)):
             if values is not None:
-                shown = (
-                    technique.tile(one, image, technique.default_display)
-                    for one, image in zip(values, pixels, strict=True)
-                )
+                shown = technique.tiles(values, pixels, technique.default_display)
                 rows.append([dataclasses.replace(tile, caption=caption) for tile in shown])
         said = [f"{technique.name}: deletion {numbers['deletion']:.2f}, insertion {numbers['insertion']:.2f}"]
         if numbers["deletion"] >= numbers["insertion"]:

@@ -254,8 +254,17 @@ def _panels(technique: Technique, parts: Sequence[Part]) -> list[Panel]:
 
 
 def _check_finite(panels: Sequence[Panel], model: nn.Module) -> None:
+    # Tiles are often parts of one tensor: that is looked at once, by identity.
+    known: dict[int, bool] = {}
+
+    def is_finite(values: Tensor) -> bool:
+        whole = values if values._base is None else values._base
+        if id(whole) not in known:
+            known[id(whole)] = _is_finite(whole)
+        return known[id(whole)] or _is_finite(values)
+
     for panel in panels:
-        if not all(map(_is_finite, (tile.values for tile in panel.all_tiles))):
+        if not all(is_finite(tile.values) for tile in panel.all_tiles):
             if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
                 raise NotFiniteError("the model's weights hold NaN or Inf")
             raise ArithmeticError(f"the picture of {panel.name!r} holds NaN or Inf, though the weights do not")
