@@ -167,6 +167,5 @@ def _marked(ledger: Ledger, window: PlaceFacts) -> PlaceFacts:
                 of_class=int(sizes[carry[:, at]].sum()),
                 elsewhere=int(elsewhere[at]),
                 repeated=True,
-                beyond=0.0,
             )
     return best if best.marks >= max(MARKS, OF_CLASS * best.of_class) else window

@@ -41,7 +41,13 @@ def judge(facts: Facts) -> Verdict | None:
             )
     least = max(SHARE, OF_TAIL * tail)
     alone = found.right - LEAD * found.tried >= found.beyond * found.tried
-    if answers and found.tried >= TRIED and alone and surely_above(found.right, found.tried, least):
+    if (
+        not found.marked
+        and answers
+        and found.tried >= TRIED
+        and alone
+        and surely_above(found.right, found.tried, least)
+    ):
         return Verdict(
             "alarm",
             f"2 % of the image, at the {where}, tells the class of {found.right} of {found.tried} training images by "
