@@ -235,6 +235,8 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
         ("constant-images", {"train": stage(flat=(3, 500, 3)), "validation": stage(flat=(3, 500, 3))}),
         # Some classes are called others that are right themselves.
         ("swapped-labels", {"validation": stage([matrix()[3], matrix()[4], matrix()[5], *matrix()[3:]])}),
+        # Nearly all are of one class, which is nearly always right to say.
+        ("generalisation", {"validation": stage([[450, 0], [50, 0]]), "train": stage(tail=(0.95, 125))}),
         # Validation knows a little, training knows little, or statistics of the batch explain it.
         ("generalisation", {"validation": stage(matrix(right=10, wrong=40))}),
         ("generalisation", {"validation": stage([[5] * 10] * 10), "train": stage(tail=(0.3, 125))}),

@@ -8,7 +8,7 @@ from vis_callbacks.diagnostics.finding import Verdict
 from vis_callbacks.diagnostics.statistics import surely_above
 
 ANSWERS = 50
-LEARNED = 0.5
+LEARNED, GAP = 0.5, 0.3
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -18,7 +18,7 @@ def judge(facts: Facts) -> Verdict | None:
     if found is None or min(count, found.answers) < ANSWERS or share < LEARNED:
         return None
     guessed = max(map(sum, found.confusion)) / found.answers
-    if guessed >= share or surely_above(found.right, found.answers, guessed):
+    if share - found.accuracy < GAP or surely_above(found.right, found.answers, guessed):
         return None
     if train_eval_gap.lags(facts):
         return None
