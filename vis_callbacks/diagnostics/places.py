@@ -17,6 +17,7 @@ _LEAST_MARKS = 4  # images of a class
 _WINDOW = 2  # cells
 _KNOWN = 0.9  # F1 score
 _NEAR = 2  # cells
+_ALL, _ONE = 0.9, 0.75  # of the windows, that all classes are compared by, and one: a line is in a sixth of them
 _INSIDE = 4  # cells between the border and the ring that it is compared with
 
 
@@ -51,7 +52,7 @@ def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
     right = (answers == asked[:, None, None]).sum(dim=0)
     best = int(right.argmax())
     cells = likely.shape[-1]
-    beyond = _beyond(right.float(), best) / max(1, len(asked))
+    beyond = _beyond(right.float(), best, _ALL) / max(1, len(asked))
     window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=_box(best, cells), beyond=beyond)
     if window.right < max(SHARE, beyond + LEAD) * window.tried:
         # It does not tell all classes; another one, or a mark, may tell one.
@@ -82,12 +83,12 @@ def _ring(cells: int, depth: int) -> Tensor:
     return ring
 
 
-def _beyond(scores: Tensor, best: int) -> float:
-    """Return what most windows reach that do not touch the best one."""
+def _beyond(scores: Tensor, best: int, most: float) -> float:
+    """Return what so large a share of the windows stays below that do not touch the best one."""
     rows, columns = torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij")
     row, column = divmod(best, scores.shape[1])
     far = ((rows - row).abs() > _NEAR) | ((columns - column).abs() > _NEAR)
-    return float(scores[far].quantile(0.9))
+    return float(scores[far].quantile(most))
 
 
 def _box(window: int, cells: int) -> tuple[float, float, float, float]:
@@ -107,7 +108,7 @@ def _known(answers: Tensor, asked: Tensor, frequent: list[int], window: PlaceFac
         scores = 2 * hits / (called.sum(dim=0) + true.sum()).clamp(min=1)
         at = int(scores.argmax())
         row, column = divmod(at, scores.shape[1])
-        score, beyond = float(scores[row, column]), _beyond(scores, at)
+        score, beyond = float(scores[row, column]), _beyond(scores, at, _ONE)
         if score >= _KNOWN and score - beyond > lead:
             lead = score - beyond
             best = replace(
