@@ -221,7 +221,7 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
     [
         # Known by all of the image, as an object is; and too few to tell.
         ("shortcut", {"place": PlaceFacts(100, 500, marked=(3,), marks=48, of_class=50, repeated=False, beyond=0.8)}),
-        ("shortcut", {"place": PlaceFacts(100, 500, marked=(3,), marks=9, of_class=9, repeated=False)}),
+        ("shortcut", {"place": PlaceFacts(100, 500, marked=(3,), marks=13, of_class=13, repeated=False)}),
         # In another order of the channels no more images are right, though many are wrong.
         (
             "channel-order",

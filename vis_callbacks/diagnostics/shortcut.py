@@ -10,7 +10,7 @@ SHARE = 0.7
 OF_TAIL = 0.9
 TRIED = 100
 MARKS, OF_CLASS, PURE = 12, 0.25, 0.9  # fewer are where a mark of all images and a ground of one class meet
-KNOWN, BEYOND = 0.95, 0.6
+KNOWN, OF_KNOWN, BEYOND = 0.95, 20, 0.6
 LEAD = 0.2
 NAMED = 3  # classes
 
@@ -54,7 +54,7 @@ def judge(facts: Facts) -> Verdict | None:
             "itself."
             f"{used} {remedy}",
         )
-    if found.marked and found.of_class >= MARKS and found.score >= KNOWN and found.beyond <= BEYOND:
+    if found.marked and found.of_class >= OF_KNOWN and found.score >= KNOWN and found.beyond <= BEYOND:
         name = facts.name(found.marked[0])
         return Verdict(
             "alarm",
