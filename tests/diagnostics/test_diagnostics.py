@@ -283,6 +283,26 @@ def test_a_function_says_how_images_are_changed_and_answers_are_known_all_the_sa
     assert measured.facts.layers != ()
 
 
+def test_of_two_networks_in_a_step_none_is_taken_for_the_one_that_a_function_calls(tmp_path: Path) -> None:
+    module = normalising()
+    module.teacher = tiny.Net()
+
+    def step(batch: Any, batch_idx: int) -> Tensor:
+        images = (batch[0] - 0.5) * 2
+        return cross_entropy(module.net(images), batch[1]) + module.teacher(images).square().mean()
+
+    def forward(module: Any, images: Tensor) -> Tensor:
+        return module.net((images - 0.5) * 2)
+
+    module.training_step = module.validation_step = step
+    diagnostics = Diagnostics(on_error="raise", forward=forward)
+    fit(tmp_path, diagnostics, module=module)
+    measured = diagnostics._measured
+    assert measured is not None
+    assert measured.facts.train.answers == 0, "whose answers they are is not known"
+    assert measured.facts.train.images > 0
+
+
 def test_what_it_cannot_watch_is_one_warning(tmp_path: Path) -> None:
     def broken(batch: Any) -> Any:
         if broken.calls > 6:  # type: ignore[attr-defined]

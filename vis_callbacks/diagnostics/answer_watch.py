@@ -79,13 +79,17 @@ class AnswerWatch:
         self.stop()
         if batch is None or stage_before != stage:
             return None
+        fitting: list[tuple[nn.Module, Tensor]] = []
         for network, look in zip(self._networks, looks, strict=False):
             found = candidates_in(look.given[0], len(batch.labels)) if len(look.given) == 1 else []
             place = logits_among(network, found)
             if place is not None and found[place].ndim == 2 and found[place].shape[1] == self.classes:
-                self._networks = [network]
-                return batch, found[place].detach()
-        return None
+                fitting.append((network, found[place].detach()))
+        if not fitting or (len(fitting) > 1 and fitting[0][0] is not self._networks[0]):
+            # Of several parts, such as a teacher and a student, none says more than the others.
+            return None
+        self._networks = [fitting[0][0]]
+        return batch, fitting[0][1]
 
     def stop(self) -> None:
         """Stop looking. Idempotent."""

@@ -21,26 +21,26 @@ def judge(facts: Facts) -> Verdict | None:
     # The loss that is left where the right class has probability one.
     least = math.log1p((len(facts.classes) - 1) / math.e)
     end = f"it cannot fall below {least:.2f}, and gradients are weak. Give the loss the logits."
-    plain, twice = ([step.smoothing for step in steps], [step.smoothing_twice for step in steps])
-    if all(step.probabilities and step.plain < CLOSE for step in steps) or (
-        all(step.probabilities for step in steps) and _is_smoothing(plain)
-    ):
+    smoothed, smoothed_twice = _are_smoothed(steps)
+    if all(step.probabilities for step in steps) and (smoothed or all(step.plain < CLOSE for step in steps)):
         return Verdict("alarm", f"The outputs are probabilities already, and the loss takes their softmax again: {end}")
-    if all(step.twice < CLOSE <= step.plain for step in steps) or (_is_smoothing(twice) and not _is_smoothing(plain)):
+    if all(step.twice < CLOSE <= step.plain for step in steps) or (smoothed_twice and not smoothed):
         return Verdict("alarm", f"The loss is the cross entropy of softmax(outputs), so softmax is taken twice: {end}")
     return None
 
 
 def follows_labels(steps: Sequence[FirstStep]) -> bool:
     """Whether the loss is a cross entropy with the labels, smoothed or not; of mixed images it is not."""
-    return all(min(step.plain, step.twice) < CLOSE for step in steps) or any(
-        _is_smoothing(found) for found in ([step.smoothing for step in steps], [step.smoothing_twice for step in steps])
-    )
+    return all(min(step.plain, step.twice) < CLOSE for step in steps) or any(_are_smoothed(steps))
 
 
-def _is_smoothing(found: Sequence[float]) -> bool:
-    """Whether the same smoothing of labels explains the loss of all steps."""
-    return max(found) - min(found) < ALIKE and SMOOTHED[0] < min(found) < SMOOTHED[1]
+def _are_smoothed(steps: Sequence[FirstStep]) -> tuple[bool, bool]:
+    """Whether the same smoothing of labels explains the loss of all steps, from the outputs and from their softmax."""
+
+    def alike(found: list[float]) -> bool:
+        return max(found) - min(found) < ALIKE and SMOOTHED[0] < min(found) < SMOOTHED[1]
+
+    return alike([step.smoothing for step in steps]), alike([step.smoothing_twice for step in steps])
 
 
 CHECK = Check("double-softmax", judge, answers)
