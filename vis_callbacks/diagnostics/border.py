@@ -28,4 +28,4 @@ def judge(facts: Facts) -> Verdict | None:
     )
 
 
-CHECK = Check("border", judge, border)
+CHECK = Check("border", judge, border, silenced_by=("not-shuffled",))

@@ -11,7 +11,7 @@ from vis_callbacks.panel import Panel
 OTHER_IMAGES = ("scale", "channel-order", "geometry")
 """Checks whose finding explains why images of validation are answered otherwise."""
 
-NOTHING_LEARNED = ("double-softmax", "not-finite", "not-in-optimizer", "no-gradient", "dead-units")
+NOTHING_LEARNED = ("double-softmax", "not-finite", "not-in-optimizer", "no-gradient", "dead-units", "not-shuffled")
 """Checks whose finding explains why a network learns little."""
 
 Judgement = Callable[[Facts], Verdict | None]

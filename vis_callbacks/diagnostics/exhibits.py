@@ -39,6 +39,7 @@ class Exhibits:
         answers: What these are called instead.
         outputs: Outputs ``(N, K)`` of the first step.
         means: Mean image of each class, ``(K, 1 or 3, h, w)`` in [0, 1], of small copies.
+        arrivals: Share of each class in equal parts of an epoch of training, ``(K, columns)``.
     """
 
     shown: Mapping[str, Shown]
@@ -46,6 +47,7 @@ class Exhibits:
     answers: Sequence[int] = ()
     outputs: Tensor | None = None
     means: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1, 1))
+    arrivals: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
 def where_is(box: tuple[float, float, float, float]) -> str:
@@ -119,6 +121,26 @@ def answers(exhibits: Exhibits, _: Facts, __: Verdict) -> list[Panel]:
     total = float(outputs.sum(dim=1).mean())
     caption = f"outputs of the first step, a row for each image; they sum to {total:.2f}"
     return [Panel("outputs", Tile(outputs[None], "gray", limit=1.0), caption=caption)]
+
+
+def arrivals(exhibits: Exhibits, _: Facts, __: Verdict) -> list[Panel]:
+    """Show when each class came in an epoch of training."""
+    if not exhibits.arrivals.numel():
+        return []
+    caption = "a row for each class, from the start of the epoch to its end; in random order all are alike"
+    return [Panel("order", Tile(exhibits.arrivals[None], "heat", limit=1.0), caption=caption)]
+
+
+def modes(_: Exhibits, facts: Facts, __: Verdict) -> list[Panel]:
+    """Show a bar for each layer of each stage: long and green in training mode, short and red in evaluation mode."""
+    panels = []
+    for stage, layers in facts.modes.items():
+        stride = max(1, -(-len(layers) // _MOST_ROWS))
+        bars = [(1.0, _GREEN) if one.training else (0.5, _RED) for one in layers[::stride]]
+        if bars:
+            caption = f"{stage}: a bar for each BatchNorm and Dropout; long and green: in training mode"
+            panels.append(Panel(stage, Tile(_bars(bars), caption="input at the top"), caption=caption))
+    return panels
 
 
 def weights(_: Exhibits, facts: Facts, __: Verdict) -> list[Panel]:

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+LayerKind = Literal["BatchNorm", "Dropout"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,51 @@ class LayerFacts:
 
 
 @dataclass(frozen=True)
+class LayerMode:
+    """How a layer that works otherwise in training was found in a step.
+
+    Attributes:
+        name: Its name.
+        kind: ``"BatchNorm"`` or ``"Dropout"``.
+        training: Whether it was in training mode.
+        trained: Whether weights of it, or beside it, are trained.
+    """
+
+    name: str
+    kind: LayerKind
+    training: bool
+    trained: bool
+
+
+@dataclass(frozen=True)
+class OrderFacts:
+    """In which order the labels of an epoch of training came.
+
+    Attributes:
+        images: How many labels there were.
+        batches: In how many batches.
+        present: Of how many classes.
+        runs: How many runs of one class they made.
+        random_runs: How many they would make in random order.
+        share: How often images of two batches have the same class; of batches one to sixteen apart, the most.
+        random_share: How often they would in random order.
+    """
+
+    images: int
+    batches: int
+    present: int
+    runs: int
+    random_runs: float
+    share: float
+    random_share: float
+
+    @property
+    def kept(self) -> float:
+        """How much more often than in random order batches share classes: 0 as often, 1 always."""
+        return (self.share - self.random_share) / max(1 - self.random_share, 1e-6)
+
+
+@dataclass(frozen=True)
 class FirstStep:
     """One of the first steps: are the outputs probabilities, and which function of them is the loss?
 
@@ -199,6 +247,8 @@ class Facts:
         weights: The parameters.
         layers: The layers whose channels were looked at.
         first_steps: The first steps of the training.
+        order: In which order the labels of training came. None: there were none.
+        modes: The BatchNorm and Dropout layers as they were found in a step of each stage.
         place: The best window.
         border: The outermost ring.
         repairs: Validation images shown in other ways.
@@ -220,6 +270,8 @@ class Facts:
     weights: Sequence[WeightFacts] = ()
     layers: Sequence[LayerFacts] = ()
     first_steps: Sequence[FirstStep] = ()
+    order: OrderFacts | None = None
+    modes: Mapping[str, Sequence[LayerMode]] = field(default_factory=dict)
     place: PlaceFacts = field(default_factory=PlaceFacts)
     border: PlaceFacts = field(default_factory=PlaceFacts)
     repairs: Sequence[RepairFacts] = ()

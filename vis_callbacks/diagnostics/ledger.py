@@ -50,6 +50,7 @@ class Ledger:
         answers: Of each image label (-1: none), answer, second choice, gap between their probabilities, and loss.
         doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer.
         kept: Some images of each class.
+        batch: How many images the largest batch had.
     """
 
     classes: int
@@ -69,6 +70,7 @@ class Ledger:
     doubted: tuple[Tensor, Tensor] | None = None
     images: int = 0
     keyed: int = 0
+    batch: int = 0
     width: int = 0
     range: tuple[float, float] | None = None
     shape: tuple[int, ...] = ()
@@ -76,6 +78,7 @@ class Ledger:
 
     def add_images(self, images: Tensor, labels: Tensor) -> None:
         """Look at a batch of images ``(N, C, H, W)`` with labels ``(N,)``, before the step, which may change it."""
+        self.batch = max(self.batch, len(labels))
         small = images.nbytes <= _SMALL
         if self._aside and (
             not small

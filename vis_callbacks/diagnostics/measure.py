@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.diagnostics import channel_order, dead_units, passes, train_eval_gap
+from vis_callbacks.diagnostics import channel_order, dead_units, label_order, passes, train_eval_gap
 from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
-from vis_callbacks.diagnostics.facts import Facts, LayerFacts, RepairFacts, StageFacts
+from vis_callbacks.diagnostics.facts import Facts, LayerFacts, LayerMode, OrderFacts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.near_copies import near_copies
 from vis_callbacks.diagnostics.places import place_facts
@@ -97,6 +97,8 @@ def measure(
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
         layers=layers,
         first_steps=tuple(watch.first_steps),
+        order=_order(train),
+        modes=_modes(watch),
         place=place,
         border=border,
         repairs=repairs,
@@ -130,9 +132,19 @@ def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, before: Meas
         train=renewed(watch.train, before.facts.train) or before.facts.train,
         validation=renewed(watch.validation, before.facts.validation),
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
+        order=before.facts.order if watch.train is None else _order(watch.train),
+        modes=_modes(watch),
         remembered=passes.remembered(module, watch.steps),
     )
     return replace(before, facts=facts)
+
+
+def _order(train: Ledger) -> OrderFacts | None:
+    return label_order.order_facts(torch.cat(train.labels).cpu(), train.batch) if train.labels else None
+
+
+def _modes(watch: TrainingWatch) -> dict[str, Sequence[LayerMode]]:
+    return {"training" if stage == "train" else stage: layers for stage, layers in watch.modes.items()}
 
 
 def _leaks(watch: TrainingWatch) -> tuple[int, int]:
@@ -160,4 +172,8 @@ def _exhibits(watch: TrainingWatch, samples: Samples, means: Tensor) -> Exhibits
         images, labels, answers = zip(*found, strict=True)
         doubted = Shown(displayed(torch.stack(images)), labels)
     small = displayed(means) if len(means) else means
-    return Exhibits(shown, doubted, answers, watch.first_outputs, small)
+    train = watch.train
+    order = torch.zeros(0, 0)
+    if train is not None and train.labels:
+        order = label_order.arrivals(torch.cat(train.labels).cpu(), train.classes)
+    return Exhibits(shown, doubted, answers, watch.first_outputs, small, order)

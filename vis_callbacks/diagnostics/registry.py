@@ -18,19 +18,30 @@ from vis_callbacks.diagnostics import (
     no_progress,
     not_finite,
     not_in_optimizer,
+    not_shuffled,
     one_answer,
     random_labels,
     scale,
     shortcut,
     swapped_labels,
     train_eval_gap,
+    wrong_mode,
 )
 from vis_callbacks.diagnostics.check import Check
 
 _FILES = (
-    *(double_softmax, not_finite, growing_weights, not_in_optimizer, no_gradient, frozen, dead_units),
+    *(double_softmax, not_finite, not_shuffled, growing_weights, not_in_optimizer, no_gradient, frozen, dead_units),
     *(channel_order, constant_images, scale, leakage, shortcut, border, missing_class, geometry),
-    *(train_eval_gap, swapped_labels, no_progress, one_answer, never_learned, random_labels, generalisation),
+    *(
+        wrong_mode,
+        train_eval_gap,
+        swapped_labels,
+        no_progress,
+        one_answer,
+        never_learned,
+        random_labels,
+        generalisation,
+    ),
     augmentation,
 )
 

@@ -1,6 +1,6 @@
 """Watches the batches and steps of a training, without any pass of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from vis_callbacks.data.batches import BatchToImages
 from vis_callbacks.diagnostics.answer_watch import AnswerWatch
-from vis_callbacks.diagnostics.facts import FirstStep, PlaceFacts
+from vis_callbacks.diagnostics.facts import FirstStep, LayerMode, PlaceFacts
+from vis_callbacks.diagnostics.layer_modes import layer_modes
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.weights import WeightsWatch
 from vis_callbacks.model.nested import tensors_in
@@ -34,6 +35,7 @@ class TrainingWatch:
         known: Keys of the training images of the first epoch.
         places: What places of the training images tell by themselves; they are looked at anew until enough were.
         near: How many validation images are near copies of training images, and how many were compared.
+        modes: The BatchNorm and Dropout layers as the first step of an epoch of each stage left them.
         steps: Batches of training so far.
     """
 
@@ -48,6 +50,7 @@ class TrainingWatch:
         self.near: tuple[int, int] | None = None
         self.places: tuple[PlaceFacts, PlaceFacts, Tensor] | None = None
         self.trainable: Mapping[str, bool] = {}
+        self.modes: dict[str, Sequence[LayerMode]] = {}
         self.steps = 0
         self._part = {"train": -1, "validation": -1}
 
@@ -68,13 +71,14 @@ class TrainingWatch:
             subject: What is known of the network.
             measured: Whether its images are measured in this epoch.
         """
+        if self._part[stage] != part:
+            self._part[stage] = part
+            setattr(self, stage, None)
+            self.modes.pop(stage, None)
         found = self._answers.start(stage, module, batch, subject)
         if found is None:
             return
         classes, labels = self._answers.classes, found.labels
-        if self._part[stage] != part:
-            self._part[stage] = part
-            setattr(self, stage, None)
         ledger: Ledger | None = getattr(self, stage)
         if ledger is None or ledger.classes < classes:
             known = max(classes, int(labels.max()) + 1 if len(labels) else 0)
@@ -94,6 +98,9 @@ class TrainingWatch:
             optimized: Returns the identities of the parameters that an optimizer has.
         """
         found = self._answers.end(stage)
+        if stage not in self.modes:
+            # After the step, which may have changed them.
+            self.modes[stage] = layer_modes(module)
         if stage == "train":
             if self.weights is not None and (self.steps < 3 or self.steps % _LOOKS == 0):
                 self.weights.look(module, optimized())
