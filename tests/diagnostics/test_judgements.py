@@ -10,6 +10,8 @@ from vis_callbacks.diagnostics.facts import (
     Facts,
     FirstStep,
     LayerFacts,
+    LayerMode,
+    OrderFacts,
     PlaceFacts,
     RepairFacts,
     StageFacts,
@@ -62,10 +64,15 @@ CLEAN = Facts(
     weights=[weight("conv.weight"), weight("head.weight", dimensions=2)],
     layers=[LayerFacts("relu", 64, 2, True)],
     first_steps=[FirstStep(False, 0.0, 0.3)] * 6,
+    order=OrderFacts(500, 16, 10, 447, 450, 0.11, 0.1),
+    modes={
+        "training": [LayerMode("norm", "BatchNorm", True, True), LayerMode("drop", "Dropout", True, True)],
+        "validation": [LayerMode("norm", "BatchNorm", False, True), LayerMode("drop", "Dropout", False, True)],
+    },
     place=PlaceFacts(200, 500),
     border=PlaceFacts(90, 500),
     repairs=[RepairFacts("mirrored left to right", 3, 20, 160)],
-    batch_statistics=RepairFacts("with the statistics of the batch", 2, 3, 160),
+    batch_statistics=RepairFacts("with the statistics of the batch", 2, 3, 160, wrong=16),
     leaked=1,
     keyed=500,
 )
@@ -97,6 +104,16 @@ CASES = [
     ("double-softmax", {"first_steps": [FirstStep(True, 0.1, 0.3, 0.1, 7.0)] * 6}, "probabilities already"),
     ("double-softmax", {"first_steps": [FirstStep(False, 0.2, 0.1, 3.0 * at, 0.1) for at in range(6)]}, "twice"),
     ("not-finite", {"weights": [weight(), weight("head.weight", finite=False)]}, "1 of 2 parameters"),
+    ("not-shuffled", {"order": OrderFacts(500, 16, 10, 10, 450, 0.7, 0.1)}, "in 10 runs of one class"),
+    # A batch holds several classes, each of them once in the epoch.
+    ("not-shuffled", {"order": OrderFacts(500, 4, 50, 50, 490, 0.02, 0.02)}, "in 50 runs of one class"),
+    # Through a small buffer.
+    ("not-shuffled", {"order": OrderFacts(1000, 32, 10, 500, 900, 0.46, 0.1)}, "the same class 46% of the time"),
+    (
+        "wrong-mode",
+        {"modes": {**CLEAN.modes, "validation": [LayerMode("net.1", "BatchNorm", True, True)]}},
+        "1 of 1 BatchNorm layers are in training mode (net.1)",
+    ),
     ("growing-weights", {"weights": [weight(growth=9.0), weight(growth=30.0, name="deep")]}, "deep 30 times"),
     ("no-progress", {"train": stage([[5] * 10] * 10, cross_entropy=2.29)}, "no better than guessing"),
     ("one-answer", {"validation": stage([[50 if column == 2 else 0 for column in range(10)]] * 10)}, "500 of 500"),
@@ -137,6 +154,11 @@ CASES = [
         "in the order green, blue, red",
     ),
     ("geometry", {"repairs": [RepairFacts("turned upside down", 61, 10, 160)]}, "Turned upside down, 61 more of 160"),
+    (
+        "geometry",
+        {"repairs": [RepairFacts("turned upside down", 33, 30, 96, wrong=38, classes=8)]},
+        "Turned upside down, 33 of 38 wrong validation images are right, and 30 of 58 right ones wrong: some are shown",
+    ),
     (
         "train-eval-gap",
         {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160), "remembered": 0.8},
@@ -256,6 +278,26 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
         # As much is told by the rest of the image: of two classes that look different, or of textures.
         ("shortcut", {"place": PlaceFacts(490, 500, beyond=0.95)}),
         ("border", {"border": PlaceFacts(480, 500, beyond=0.9)}),
+        # Of two classes whose labels are swapped, a 6 that is turned is a 9; and honest errors, which no way mends.
+        ("geometry", {"repairs": [RepairFacts("turned by 180 degrees", 33, 30, 96, wrong=38, classes=2)]}),
+        ("geometry", {"repairs": [RepairFacts("mirrored left to right", 20, 12, 96, wrong=32, classes=8)]}),
+        ("geometry", {"repairs": [RepairFacts("turned upside down", 5, 30, 96, wrong=38, classes=4)]}),
+        # Samplers that give some images of each of some classes; and nearly all are of one class.
+        ("not-shuffled", {"order": OrderFacts(6400, 100, 100, 800, 6330, 0.01, 0.01)}),
+        ("not-shuffled", {"order": OrderFacts(500, 16, 2, 3, 3, 0.996, 0.996)}),
+        # Layers of another network, such as a teacher's, and norms that are frozen on purpose.
+        ("wrong-mode", {"modes": {"training": [LayerMode("teacher.norm", "BatchNorm", False, False)]}}),
+        (
+            "wrong-mode",
+            {
+                "modes": {
+                    "training": [
+                        LayerMode("teacher.norm", "BatchNorm", False, True),
+                        LayerMode("norm", "BatchNorm", True, True),
+                    ]
+                }
+            },
+        ),
         # Softmax of another kind: what is left of the loss is no smoothing of labels.
         ("double-softmax", {"first_steps": [FirstStep(True, 0.1, 0.3, at / 10, 0.0) for at in range(6)]}),
         ("double-softmax", {"first_steps": [FirstStep(False, 0.1, 0.3, 0.1, 0.2)] * 6}),
@@ -293,6 +335,9 @@ def test_every_check_has_a_clear_case() -> None:
         ("dead-units", {"layers": [LayerFacts("relu", 64, 30, True)]}),
         ("train-eval-gap", {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160)}),
         ("never-learned", {"validation": stage(with_row(7, [0, 48, 0, 0, 0, 0, 0, 2, 0, 0]))}),
+        # Dropout that is left on to see how sure the network is; norms that are fixed in transfer learning.
+        ("wrong-mode", {"modes": {"validation": [LayerMode("drop", "Dropout", True, True)]}}),
+        ("wrong-mode", {"modes": {"training": [LayerMode("norm", "BatchNorm", False, True)]}}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

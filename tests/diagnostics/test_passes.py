@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,7 +55,7 @@ def test_a_way_that_is_certain_is_tried_on_all_images_where_it_is_compared() -> 
     images = torch.zeros(160, 1, 16, 16)
     images[:, :, :8, :8] = 1
     comparison = Comparison(Upside(), images, labels)
-    upside = {one.name: one for one in comparison._repairs(until_certain=False)}
+    upside = {one.name: one for one in comparison._repairs(0.9, until_certain=False)}
     assert (upside["turned upside down"].better, upside["turned upside down"].tried) == (160, 160)
 
 
@@ -70,6 +71,45 @@ def test_a_way_that_mends_a_few_is_tried_on_more() -> None:
     upside = found["turned upside down"]
     assert (upside.worse, upside.tried) == (0, 96)
     assert 0.15 < upside.gain < 0.35
+
+
+def test_a_way_that_mends_some_and_spoils_others_is_that_of_a_part_of_the_images() -> None:
+    labels = torch.arange(160) // 40
+    images = torch.zeros(160, 1, 16, 16)
+    for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        row = 8 * (label // 2)
+        top = row if number % 2 else 8 - row
+        image[:, top : top + 8, 8 * (label % 2) : 8 * (label % 2) + 8] = 1
+    found = {one.name: one for one in Comparison(Upside(), images, labels).facts(gap=0.4)[0]}
+    upside = found["turned upside down"]
+    assert upside.better == upside.wrong >= 10
+    assert upside.worse == upside.tried - upside.wrong
+    assert upside.classes == 4
+
+
+@pytest.mark.parametrize("moved", [(3, 0), (0, -3), (3, 3)])
+def test_rare_ways_are_tried_where_validation_is_far_worse(moved: tuple[int, int]) -> None:
+    labels = torch.arange(160) // 40
+    images = torch.zeros(160, 1, 16, 16)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 12 - 8 * (label // 2), 4 + 8 * (label % 2)] = 1
+    images = images.roll(moved, dims=(2, 3))
+    images[:, :, :3, :] = images[:, :, :3, :] if moved[0] < 0 else 0
+
+    class Corners(Upside):
+        """Looks at one place in each quarter, and at what is round it."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen += len(images)
+            flipped = F.pad(images.flip(2), (1, 1, 1, 1))
+            round_it = [flipped[:, 0, y : y + 3, x : x + 3].sum(dim=(1, 2)) for y in (3, 11) for x in (4, 12)]
+            return self.scale * torch.stack(round_it, dim=1)
+
+    few = {one.name for one in Comparison(Corners(), images, labels).facts(gap=0.1)[0]}
+    assert not any(name.startswith("shifted") for name in few)
+    found = max(Comparison(Corners(), images, labels).facts(gap=0.9)[0], key=lambda one: one.gain)
+    assert found.name.startswith("shifted by a fifth")
+    assert found.gain > 0.45
 
 
 def test_statistics_of_the_batch_are_tried_on_as_many_images_as_it_takes() -> None:

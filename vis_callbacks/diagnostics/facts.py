@@ -221,17 +221,31 @@ class RepairFacts:
         better: Images that are right only this way.
         worse: Images that are right only as they come.
         tried: How many were tried.
+        wrong: How many of these are wrong as they come.
+        classes: Of how many classes `better` are.
     """
 
     name: str
     better: int
     worse: int
     tried: int
+    wrong: int = 0
+    classes: int = 0
 
     @property
     def gain(self) -> float:
         """Share of images by which more are right this way."""
         return (self.better - self.worse) / max(1, self.tried)
+
+    @property
+    def mended(self) -> float:
+        """Share of the wrong images that are right this way."""
+        return self.better / max(1, self.wrong)
+
+    @property
+    def kept(self) -> float:
+        """Share of the right images that are right this way too."""
+        return 1 - self.worse / max(1, self.tried - self.wrong)
 
 
 @dataclass(frozen=True)

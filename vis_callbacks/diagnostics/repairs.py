@@ -1,6 +1,7 @@
 """Validation images that are shown in other ways: what makes more of them right."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.diagnostics.facts import RepairFacts
-from vis_callbacks.diagnostics.geometry import GAIN, LAGGING
+from vis_callbacks.diagnostics.geometry import GAIN, LAGGING, MENDED, mends_part
 from vis_callbacks.diagnostics.passes import answers
 from vis_callbacks.diagnostics.statistics import mcnemar
 
@@ -18,12 +19,18 @@ _STEPS = ((24, 0.25), (96, 0.01))
 _WRONG, _MENDED, _WAYS_KEPT = 8, 0.25, 3
 """Wrong images that each way is tried on at first, and the share that it must mend, to be one of so many promising."""
 
+_LARGE_GAP, _EXPLAINED = 0.2, 0.5
+"""Share of right answers by which validation is worse, from which on rare ways are tried too if no usual one helps, and
+the part of it that one must mend."""
+
 _BATCH, _LEAST_BATCH, _PROBABLE = 48, 16, 0.05
 """Images whose statistics are tried first, the fewest that have any, and what must be the probability by chance at most
 for those of all to be tried."""
 
 _PROMISING, _CERTAIN = 0.05, 1e-5
 """Share of images that must be right more often, for more to be tried, and probability by chance that ends it too."""
+
+_Way = Callable[[Tensor], Tensor]
 
 
 class Comparison:
@@ -59,22 +66,22 @@ class Comparison:
             if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.track_running_stats
         ]
         if not norms or len(self._images) < _LEAST_BATCH:
-            return self._repairs(until_certain=True), None
+            return self._repairs(gap, until_certain=True), None
         statistics = self._with_statistics(norms, len(self._images) if lagging else min(_BATCH, len(self._images)))
         if not _is_promising(statistics, _PROBABLE):
-            return self._repairs(until_certain=True), statistics
+            return self._repairs(gap, until_certain=True), statistics
         if len(self._images) > statistics.tried:
             statistics = self._with_statistics(norms, len(self._images))
         if statistics.gain >= LAGGING * gap:
             return [], statistics
-        return self._repairs(until_certain=False), statistics
+        return self._repairs(gap, until_certain=False), statistics
 
     def reordered(self, order: Sequence[int]) -> RepairFacts:
         """Return what changes with the channels in another order."""
         first = torch.arange(min(_BATCH, len(self._images)))
         return self._compared("reordered", self._right(first, lambda images: images[:, list(order)]))
 
-    def _repairs(self, *, until_certain: bool) -> list[RepairFacts]:
+    def _repairs(self, gap: float, *, until_certain: bool) -> list[RepairFacts]:
         first = torch.arange(min(_BATCH, len(self._images)))
         wrong = first[~self._plain(first)]
         if len(wrong) < GAIN * len(first):
@@ -82,18 +89,30 @@ class Comparison:
         square = self._images.shape[2] == self._images.shape[3]
         channels = self._images.transpose(0, 1).flatten(1)
         ends = (channels.amin(dim=1) + channels.amax(dim=1)).view(-1, 1, 1)
-        ways = {name: self._asked(way) for name, way in _WAYS.items() if square or name not in _SQUARE}
-        ways["inverted"] = self._asked(lambda images: ends - images)
+        ways = {name: way for name, way in _WAYS.items() if square or name not in _SQUARE}
+        ways["inverted"] = lambda images: ends - images
         if len(channels) == 3:
-            ways["with red and blue swapped"] = self._asked(lambda images: images.flip(1))
-        mended = {name: float(ask(wrong[:_WRONG]).float().mean()) for name, ask in ways.items()}
+            ways["with red and blue swapped"] = lambda images: images.flip(1)
+        found = self._tried(ways, wrong[:_WRONG], until_certain=until_certain)
+        if gap < _LARGE_GAP or any(one.gain >= LAGGING * gap or mends_part(one) for one in found):
+            return found
+        rare = self._tried(_RARE_WAYS, wrong[:_WRONG], until_certain=until_certain)
+        if max(one.gain for one in rare) < _EXPLAINED * gap:
+            # What moves images a little makes some right by chance.
+            return found
+        return [*rare, *(RepairFacts(one.name, 0, 0, 0) for one in found)]
+
+    def _tried(self, ways: Mapping[str, _Way], wrong: Tensor, *, until_certain: bool) -> list[RepairFacts]:
+        """Return what changes with each way; those that mend few of some wrong images are not tried on more."""
+        asked = {name: self._asked(way) for name, way in ways.items()}
+        mended = {name: float(ask(wrong).float().mean()) for name, ask in asked.items()}
         names = sorted((name for name in ways if mended[name] >= _MENDED), key=lambda name: -mended[name])[:_WAYS_KEPT]
         found = {name: RepairFacts(name, 0, 0, 0) for name in ways}
         for count, probable in (*_STEPS, (len(self._images), 0.0)):
             for name in names:
-                found[name] = self._compared(name, ways[name](torch.arange(min(count, len(self._images)))))
-            best = max((found[name] for name in names), key=lambda one: one.gain, default=None)
-            if best is None or not _is_promising(best, probable) or (until_certain and _is_promising(best, _CERTAIN)):
+                found[name] = self._compared(name, asked[name](torch.arange(min(count, len(self._images)))))
+            best = _most_promising([found[name] for name in names], probable)
+            if best is None or (until_certain and (_is_promising(best, _CERTAIN) or mends_part(best))):
                 break
             names = [best.name]
         return list(found.values())
@@ -105,7 +124,15 @@ class Comparison:
 
     def _compared(self, name: str, mended: Tensor) -> RepairFacts:
         right = self._plain(torch.arange(len(mended)))
-        return RepairFacts(name, int((mended & ~right).sum()), int((right & ~mended).sum()), len(mended))
+        better = mended & ~right
+        return RepairFacts(
+            name,
+            better=int(better.sum()),
+            worse=int((right & ~mended).sum()),
+            tried=len(mended),
+            wrong=int((~right).sum()),
+            classes=len(set(self._labels[: len(mended)][better].tolist())),
+        )
 
     def _right(self, at: Tensor, way: Callable[[Tensor], Tensor]) -> Tensor:
         """Return which of some images are answered rightly."""
@@ -126,6 +153,15 @@ class Comparison:
         return ask
 
 
+def _most_promising(found: Sequence[RepairFacts], probable: float) -> RepairFacts | None:
+    """Return the way that makes most images right, or else most of the wrong ones: those of a part of the images."""
+    best = max(found, key=lambda one: one.gain, default=None)
+    if best is not None and not _is_promising(best, probable):
+        best = max(found, key=lambda one: one.mended)
+        return best if best.mended >= MENDED else None
+    return best
+
+
 def _is_promising(found: RepairFacts, probable: float) -> bool:
     return found.gain >= _PROMISING and mcnemar(found.better, found.worse) <= probable
 
@@ -134,26 +170,52 @@ def _as_they_come(images: Tensor) -> Tensor:
     return images
 
 
-def _zoomed(factor: float) -> Callable[[Tensor], Tensor]:
+def _mapped(width: float, height: float, x: float = 0.0, y: float = 0.0) -> _Way:
+    """Return a way that reads images at other places: relative widths and heights, and the middle in [-1, 1]."""
+    return _read_at([[width, 0.0, x], [0.0, height, y]])
+
+
+def _turned(degrees: float) -> _Way:
+    """Return a way that turns images against the clock; those that are not square are sheared a little, too."""
+    angle = math.radians(degrees)
+    return _read_at([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
+
+
+def _read_at(matrix: list[list[float]]) -> _Way:
     def change(images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        grid = F.affine_grid(torch.tensor([[[1 / factor, 0, 0], [0, 1 / factor, 0]]]).expand(len(images), 2, 3),
-                             [len(images), images.shape[1], height, width], align_corners=False)  # fmt: skip
+        places = torch.tensor([matrix], dtype=images.dtype).expand(len(images), 2, 3)
+        grid = F.affine_grid(places, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     return change
 
 
-_WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+_WAYS: dict[str, _Way] = {
     "mirrored left to right": lambda images: images.flip(3),
     "turned upside down": lambda images: images.flip(2),
     "turned by 90 degrees": lambda images: images.rot90(1, (2, 3)),
     "turned by 180 degrees": lambda images: images.rot90(2, (2, 3)),
     "turned by 270 degrees": lambda images: images.rot90(3, (2, 3)),
     "with rows and columns exchanged": lambda images: images.transpose(2, 3),
-    **{f"reduced to {factor:.0%}": _zoomed(factor) for factor in (0.6, 0.7)},
-    **{f"enlarged {factor} times": _zoomed(factor) for factor in (1.4, 1.7)},
+    **{f"reduced to {factor:.0%}": _mapped(1 / factor, 1 / factor) for factor in (0.6, 0.7)},
+    **{f"enlarged {factor} times": _mapped(1 / factor, 1 / factor) for factor in (1.4, 1.7)},
 }
+_RARE_WAYS: dict[str, _Way] = {
+    "turned by 30 degrees to the left": _turned(30),
+    "turned by 30 degrees to the right": _turned(-30),
+    "stretched in width": _mapped(1 / 1.5, 1),
+    "stretched in height": _mapped(1, 1 / 1.5),
+    **{
+        f"shifted by a fifth {name}": _mapped(1, 1, x, y)
+        for name, x, y in (
+            ("to the right", -0.4, 0), ("to the left", 0.4, 0), ("down", 0, -0.4), ("up", 0, 0.4),
+            ("down and right", -0.4, -0.4), ("down and left", 0.4, -0.4),
+            ("up and right", -0.4, 0.4), ("up and left", 0.4, 0.4),
+        )
+    },
+}  # fmt: skip
+"""Ways that are tried only where validation is far worse than training."""
+
 _SQUARE = {"turned by 90 degrees", "turned by 270 degrees", "with rows and columns exchanged"}
 
 
