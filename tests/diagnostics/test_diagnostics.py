@@ -204,7 +204,7 @@ def test_training_images_that_come_sorted_are_found(buffer: int, tmp_path: Path)
     assert ("sorted by class: in 4 runs" if not buffer else "all but sorted") in finding.sentence
     assert finding.first_epoch == 1
     (panel,) = finding.panels
-    assert panel.tiles[0].values.shape == (1, 4, 58)
+    assert panel.tiles[0].values.shape == (1, 240, 232)
 
 
 @pytest.mark.parametrize(("where", "severity"), [("validation", "alarm"), ("training", "note")])
@@ -225,6 +225,7 @@ def test_layers_in_the_wrong_mode_are_found(where: str, severity: str, tmp_path:
     assert finding.severity == severity
     assert finding.sentence.startswith(f"In {where}")
     assert {panel.name for panel in finding.panels} == {"training", "validation"}
+    assert finding.panels[0].name == where, "the wrong one comes first"
 
 
 def test_leakage_of_files_that_were_saved_again_is_found(tmp_path: Path) -> None:

@@ -125,22 +125,25 @@ def answers(exhibits: Exhibits, _: Facts, __: Verdict) -> list[Panel]:
 
 def arrivals(exhibits: Exhibits, _: Facts, __: Verdict) -> list[Panel]:
     """Show when each class came in an epoch of training."""
-    if not exhibits.arrivals.numel():
+    shares = exhibits.arrivals
+    if not shares.numel():
         return []
-    caption = "a row for each class, from the start of the epoch to its end; in random order all are alike"
-    return [Panel("order", Tile(exhibits.arrivals[None], "heat", limit=1.0), caption=caption)]
+    rows, columns = (max(1, _LENGTH // count) for count in shares.shape)
+    large = shares.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+    caption = "a row for each class, from the start of the epoch to its end; in random order each comes all the time"
+    return [Panel("order", Tile(large[None], "heat", limit=1.0), caption=caption)]
 
 
 def modes(_: Exhibits, facts: Facts, __: Verdict) -> list[Panel]:
-    """Show a bar for each layer of each stage: long and green in training mode, short and red in evaluation mode."""
+    """Show a bar for each BatchNorm and Dropout of each stage, red where its mode is that of the other stage."""
     panels = []
     for stage, layers in facts.modes.items():
-        stride = max(1, -(-len(layers) // _MOST_ROWS))
-        bars = [(1.0, _GREEN) if one.training else (0.5, _RED) for one in layers[::stride]]
-        if bars:
-            caption = f"{stage}: a bar for each BatchNorm and Dropout; long and green: in training mode"
-            panels.append(Panel(stage, Tile(_bars(bars), caption="input at the top"), caption=caption))
-    return panels
+        right = [one.training == (stage == "training") for one in layers[:: max(1, -(-len(layers) // _MOST_ROWS))]]
+        if right:
+            bars = _bars([(1.0, _GREEN if one else _RED) for one in right])
+            caption = f"{stage}: a bar for each BatchNorm and Dropout, red: in the mode of the other stage"
+            panels.append((all(right), Panel(stage, Tile(bars, caption="input at the top"), caption=caption)))
+    return [panel for _, panel in sorted(panels, key=lambda one: one[0])]
 
 
 def weights(_: Exhibits, facts: Facts, __: Verdict) -> list[Panel]:
