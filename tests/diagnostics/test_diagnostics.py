@@ -134,12 +134,31 @@ def smoothed(net: nn.Module, *, twice: bool) -> Any:
     return module
 
 
+def with_loss(loss: Any, net: nn.Module | None = None) -> Any:
+    """Return a module whose training step takes a loss of outputs and labels."""
+    module = tiny.module(net=tiny.Net() if net is None else net)
+
+    def step(batch: Any, batch_idx: int) -> Tensor:
+        return loss(module(batch[0]), batch[1])
+
+    module.training_step = step
+    return module
+
+
+def weighted(outputs: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(outputs, labels, weight=torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
         (lambda: tiny.module(net=Softmax()), "double-softmax"),
         (lambda: smoothed(Softmax(), twice=False), "double-softmax"),
         (lambda: smoothed(tiny.Net(), twice=True), "double-softmax"),
+        (lambda: with_loss(weighted, Softmax()), "double-softmax"),
+        (lambda: with_loss(lambda outputs, labels: weighted(outputs.softmax(1), labels)), "double-softmax"),
+        (lambda: with_loss(nn.functional.nll_loss), "wrong-loss"),
+        (lambda: with_loss(nn.functional.nll_loss, Softmax()), "wrong-loss"),
         (forgetful, "not-in-optimizer"),
         (frozen, "frozen"),
         (lambda: tiny.module(lr=1e30), "not-finite"),
@@ -148,20 +167,35 @@ def smoothed(net: nn.Module, *, twice: bool) -> Any:
         "softmax twice",
         "softmax and smoothing",
         "softmax in a loss that smooths",
+        "softmax and weights of classes",
+        "softmax in a loss with weights of classes",
+        "likelihood of logits",
+        "likelihood of probabilities",
         "not in the optimizer",
         "frozen at random",
         "not finite",
     ],
 )
 def test_faults_of_the_network_and_its_training_are_found(module: Any, expected: str, tmp_path: Path) -> None:
-    diagnostics = Diagnostics(checks=["double-softmax", "not-in-optimizer", "frozen", "not-finite", "no-gradient"])
+    checks = ["double-softmax", "wrong-loss", "not-in-optimizer", "frozen", "not-finite", "no-gradient"]
+    diagnostics = Diagnostics(checks=checks)
     fit(tmp_path, diagnostics, module=module())
     assert alarms(diagnostics) == [expected]
 
 
-def test_a_loss_that_smooths_labels_is_no_fault(tmp_path: Path) -> None:
-    diagnostics = Diagnostics(checks=["double-softmax"])
-    fit(tmp_path, diagnostics, module=smoothed(tiny.Net(), twice=False))
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: smoothed(tiny.Net(), twice=False),
+        lambda: with_loss(weighted),
+        lambda: with_loss(lambda outputs, labels: nn.functional.nll_loss(outputs.log(), labels), Softmax()),
+        lambda: with_loss(lambda outputs, labels: nn.functional.nll_loss(outputs.log_softmax(1), labels)),
+    ],
+    ids=["smoothed", "weighted", "logarithm of softmax", "logarithm in the loss"],
+)
+def test_a_loss_that_fits_is_no_fault(module: Any, tmp_path: Path) -> None:
+    diagnostics = Diagnostics(checks=["double-softmax", "wrong-loss"])
+    fit(tmp_path, diagnostics, module=module())
     assert alarms(diagnostics) == []
 
 

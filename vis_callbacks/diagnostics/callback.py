@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from vis_callbacks import checks as options_of
@@ -107,6 +107,11 @@ class Diagnostics(VisualizationCallback):
             if self._watch.steps == 0 and stage == "train":
                 self._watch.trainable = {name: one.requires_grad for name, one in module.named_parameters()}
             self._watch.batch_end(stage, module, outputs, optimized)
+
+    def loss_computed(self, loss: Tensor) -> None:
+        """Look at the loss of a step, before its backward."""
+        if self._watch is not None:
+            self._watch.loss_computed(loss)
 
     def training_ends(self, epoch: int) -> None:
         """Say what is still true."""

@@ -11,7 +11,15 @@ from vis_callbacks.panel import Panel
 OTHER_IMAGES = ("scale", "channel-order", "geometry")
 """Checks whose finding explains why images of validation are answered otherwise."""
 
-NOTHING_LEARNED = ("double-softmax", "not-finite", "not-in-optimizer", "no-gradient", "dead-units", "not-shuffled")
+NOTHING_LEARNED = (
+    "double-softmax",
+    "wrong-loss",
+    "not-finite",
+    "not-in-optimizer",
+    "no-gradient",
+    "dead-units",
+    "not-shuffled",
+)
 """Checks whose finding explains why a network learns little."""
 
 Judgement = Callable[[Facts], Verdict | None]

@@ -1,4 +1,4 @@
-"""Softmax twice: the loss takes the softmax of what is a softmax already."""
+"""Softmax twice, or sigmoid: the loss takes it of what is one already."""
 
 import math
 from collections.abc import Sequence
@@ -14,19 +14,34 @@ ALIKE, SMOOTHED = 2e-3, (0.005, 0.9)
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Compare the loss of the first steps with the cross entropy of the outputs, and of their softmax."""
+    """Look for it in the graphs of the first losses, and in what they are of the outputs."""
+    graphs = {loss.twice for loss in facts.losses} if len(facts.losses) >= STEPS else set()
+    if graphs == {"sigmoid"}:
+        return Verdict(
+            "alarm",
+            "The loss takes the sigmoid of what is a sigmoid already: no probability leaves 0.5 to 0.73, and gradients "
+            "are weak. Give the loss the logits.",
+        )
+    if graphs != {"softmax"} and not _in_numbers(facts):
+        return None
+    end = "gradients are weak. Give the loss the logits."
+    if len(facts.classes) > 1:
+        # The loss that is left where the right class has probability one.
+        end = f"it cannot fall below {math.log1p((len(facts.classes) - 1) / math.e):.2f}, and {end}"
+    if facts.first_steps and all(step.probabilities for step in facts.first_steps):
+        return Verdict("alarm", f"The outputs are probabilities already, and the loss takes their softmax again: {end}")
+    return Verdict("alarm", f"The loss is a cross entropy of softmax(outputs), so softmax is taken twice: {end}")
+
+
+def _in_numbers(facts: Facts) -> bool:
+    """Compare the losses with the cross entropy of the outputs, and of their softmax: a compiled step has no graph."""
     steps = facts.first_steps
     if len(steps) < STEPS or len(facts.classes) < 2:
-        return None
-    # The loss that is left where the right class has probability one.
-    least = math.log1p((len(facts.classes) - 1) / math.e)
-    end = f"it cannot fall below {least:.2f}, and gradients are weak. Give the loss the logits."
+        return False
     smoothed, smoothed_twice = _are_smoothed(steps)
-    if all(step.probabilities for step in steps) and (smoothed or all(step.plain < CLOSE for step in steps)):
-        return Verdict("alarm", f"The outputs are probabilities already, and the loss takes their softmax again: {end}")
-    if all(step.twice < CLOSE <= step.plain for step in steps) or (smoothed_twice and not smoothed):
-        return Verdict("alarm", f"The loss is the cross entropy of softmax(outputs), so softmax is taken twice: {end}")
-    return None
+    if all(step.probabilities for step in steps):
+        return smoothed or all(step.plain < CLOSE for step in steps)
+    return all(step.twice < CLOSE <= step.plain for step in steps) or (smoothed_twice and not smoothed)
 
 
 def follows_labels(steps: Sequence[FirstStep]) -> bool:

@@ -178,6 +178,19 @@ class FirstStep:
 
 
 @dataclass(frozen=True)
+class LossFacts:
+    """Which functions the loss of a step takes.
+
+    Attributes:
+        twice: ``"softmax"`` or ``"sigmoid"``, if the loss takes it of what is one already; else "".
+        likelihood_of: What ``nll_loss`` gets that are no log-probabilities: ``"logits"`` or ``"probabilities"``; else "".
+    """
+
+    twice: str = ""
+    likelihood_of: str = ""
+
+
+@dataclass(frozen=True)
 class PlaceFacts:
     """How well a part of small copies of the training images tells their class by itself.
 
@@ -261,6 +274,7 @@ class Facts:
         weights: The parameters.
         layers: The layers whose channels were looked at.
         first_steps: The first steps of the training.
+        losses: Which functions the losses of the first steps take.
         order: In which order the labels of training came. None: there were none.
         modes: The BatchNorm and Dropout layers as they were found in a step of each stage.
         place: The best window.
@@ -284,6 +298,7 @@ class Facts:
     weights: Sequence[WeightFacts] = ()
     layers: Sequence[LayerFacts] = ()
     first_steps: Sequence[FirstStep] = ()
+    losses: Sequence[LossFacts] = ()
     order: OrderFacts | None = None
     modes: Mapping[str, Sequence[LayerMode]] = field(default_factory=dict)
     place: PlaceFacts = field(default_factory=PlaceFacts)

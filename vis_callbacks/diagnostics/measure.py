@@ -97,6 +97,7 @@ def measure(
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
         layers=layers,
         first_steps=tuple(watch.first_steps),
+        losses=tuple(watch.losses),
         order=_order(train),
         modes=_modes(watch),
         place=place,

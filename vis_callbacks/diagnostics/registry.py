@@ -25,13 +25,14 @@ from vis_callbacks.diagnostics import (
     shortcut,
     swapped_labels,
     train_eval_gap,
+    wrong_loss,
     wrong_mode,
 )
 from vis_callbacks.diagnostics.check import Check
 
 _FILES = (
-    *(double_softmax, not_finite, not_shuffled, growing_weights, not_in_optimizer, no_gradient, frozen, dead_units),
-    *(channel_order, constant_images, scale, leakage, shortcut, border, missing_class, geometry),
+    *(double_softmax, wrong_loss, not_finite, not_shuffled, growing_weights, not_in_optimizer, no_gradient, frozen),
+    *(dead_units, channel_order, constant_images, scale, leakage, shortcut, border, missing_class, geometry),
     *(
         wrong_mode,
         train_eval_gap,

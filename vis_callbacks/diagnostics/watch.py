@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from vis_callbacks.data.batches import BatchToImages
 from vis_callbacks.diagnostics.answer_watch import AnswerWatch
-from vis_callbacks.diagnostics.facts import FirstStep, LayerMode, PlaceFacts
+from vis_callbacks.diagnostics.facts import FirstStep, LayerMode, LossFacts, PlaceFacts
 from vis_callbacks.diagnostics.layer_modes import layer_modes
 from vis_callbacks.diagnostics.ledger import Ledger
+from vis_callbacks.diagnostics.loss_graph import loss_facts
 from vis_callbacks.diagnostics.weights import WeightsWatch
 from vis_callbacks.model.nested import tensors_in
 from vis_callbacks.model.subject import Subject
@@ -31,6 +32,7 @@ class TrainingWatch:
         validation: What passed by in the last validation.
         weights: The weights at the start. None: before the training.
         first_steps: How the loss of the first steps comes from the outputs.
+        losses: Which functions the losses of the first steps take.
         first_outputs: The outputs of the first step.
         known: Keys of the training images of the first epoch.
         places: What places of the training images tell by themselves; they are looked at anew until enough were.
@@ -45,6 +47,7 @@ class TrainingWatch:
         self.validation: Ledger | None = None
         self.weights: WeightsWatch | None = None
         self.first_steps: list[FirstStep] = []
+        self.losses: list[LossFacts] = []
         self.first_outputs: Tensor | None = None
         self.known: list[Tensor] = []
         self.near: tuple[int, int] | None = None
@@ -112,6 +115,11 @@ class TrainingWatch:
         ledger.add_answers(logits, batch.labels, batch.images)
         if stage == "train" and len(self.first_steps) < _FIRST:
             self._compare(logits.float(), batch.labels, outputs)
+
+    def loss_computed(self, loss: Tensor) -> None:
+        """Look at the loss of a step, before its backward."""
+        if len(self.losses) < _FIRST:
+            self.losses.append(loss_facts(loss))
 
     def settle(self) -> None:
         """Look at what was put aside, before anything is read. Idempotent."""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from vis_callbacks._lightning import (
     LightningCallback,
     LightningModule,
@@ -51,6 +53,11 @@ class RunHooks(LightningCallback):
         if run := self._led(trainer):
             run.observe_batch(trainer, "train", batch)
             run.batch_start(trainer, pl_module, "train", batch)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Look at the graph of the loss, which the backward frees."""
+        if run := self._led(trainer):
+            run.loss_computed(loss)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from vis_callbacks._lightning import (
     LightningModule,
     Trainer,
@@ -135,6 +137,10 @@ class Run:
         if stage == "train":
             self.events.measure(batch)
         self.inputs.watch(trainer, module, stage, batch)
+
+    def loss_computed(self, loss: Tensor) -> None:
+        """Let callbacks look at the loss of a step, before its backward."""
+        self._watchers.loss_computed(loss)
 
     def observe_batch(self, trainer: Trainer, stage: str, batch: Any, loader: int = 0) -> None:
         """Take samples from a batch, if it is of the stage that they come from, and of its first loader."""

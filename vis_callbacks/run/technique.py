@@ -41,6 +41,9 @@ class Watcher(Protocol):
 class Finder(Watcher, Protocol):
     """A callback that finds what is wrong with a training."""
 
+    def loss_computed(self, loss: Tensor) -> None:
+        """Look at the loss of a step, before its backward."""
+
     def findings_document(self, name: str) -> dict[str, Any]:
         """Return what was found, as plain values; `name` is that of the callback in this run."""
 

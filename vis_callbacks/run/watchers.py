@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vis_callbacks.model.subject import Forward, Subject
 from vis_callbacks.run.technique import Finder, Watcher
@@ -53,6 +53,13 @@ class Watchers:
         for name, watcher, forward in self._looking():
             with self._guarded(name, watcher):
                 watcher.batch_starts(stage, epoch, part, module, batch, subject_of(forward))
+
+    def loss_computed(self, loss: Tensor) -> None:
+        """Let those that look for faults look at the loss of a step, before its backward."""
+        for name, watcher, _ in self._looking():
+            if isinstance(watcher, Finder):
+                with self._guarded(name, watcher):
+                    watcher.loss_computed(loss)
 
     def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: Callable[[], frozenset[int]]) -> None:
         """Let them look at what a step returned."""
