@@ -183,7 +183,7 @@ class LossFacts:
 
     Attributes:
         twice: ``"softmax"`` or ``"sigmoid"``, if the loss takes it of what is one already; else "".
-        likelihood_of: What ``nll_loss`` gets that are no log-probabilities: ``"logits"`` or ``"probabilities"``; else "".
+        likelihood_of: What ``nll_loss`` gets that is no log-probability: ``"logits"`` or ``"probabilities"``; else "".
     """
 
     twice: str = ""
