@@ -45,16 +45,19 @@ class Ledger:
     Attributes:
         classes: How many classes there are.
         measured: Whether images are looked at, and not only answers.
+        keys_wanted: Whether images are compared with those of the other stage.
         small: Whether small copies of the images are made.
         marks_wanted: Whether marks are looked for, which repeat at a place.
         answers: Of each image label (-1: none), answer, second choice, gap between their probabilities, and loss.
         doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer.
         kept: Some images of each class.
+        kept_at: Which of all images these are, in the order in which they came.
         batch: How many images the largest batch had.
     """
 
     classes: int
     measured: bool = True
+    keys_wanted: bool = True
     small: bool = True
     marks_wanted: bool = True
     labels: list[Tensor] = field(default_factory=list)
@@ -67,7 +70,9 @@ class Ledger:
     image_labels: list[Tensor] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     kept_labels: list[int] = field(default_factory=list)
+    kept_at: list[int] = field(default_factory=list)
     doubted: tuple[Tensor, Tensor] | None = None
+    count: int = 0
     images: int = 0
     keyed: int = 0
     batch: int = 0
@@ -110,10 +115,11 @@ class Ledger:
 
     def _look_at(self, images: Tensor, labels: Tensor) -> None:
         self.labels.append(labels.detach())
+        self.count += len(labels)
         if not self.measured or (self.shape and images.shape[1:] != self.shape):
             return
         images, self.shape = images.detach().float(), images.shape[1:]
-        if self.keyed < MOST_KEYS:
+        if self.keys_wanted and self.keyed < MOST_KEYS:
             self.keys.append(content_keys(images))
             self.keyed += len(images)
         if self.images >= MOST_IMAGES:
@@ -169,6 +175,12 @@ class Ledger:
         images, numbers = (one.cpu() for one in self.doubted)
         told = [row for row, gap in enumerate(numbers[:, 0].tolist()) if gap > _CONFIDENT]
         return [(images[row], int(numbers[row, 1]), int(numbers[row, 2])) for row in told]
+
+    @property
+    def kept_answers(self) -> Tensor | None:
+        """The answers to the images that are kept ``(N,)``; None if those to any image are not known."""
+        answers = torch.cat(self.answers) if self.answers else torch.zeros(0, 5)
+        return answers[self.kept_at, 1].long().cpu() if len(answers) == self.count else None
 
     def _image_facts(self) -> dict[str, Any]:
         means, channels = torch.cat(self.means).cpu(), torch.cat(self.deviations).cpu()
@@ -235,6 +247,7 @@ class Ledger:
             if len(self.kept_labels) < most and self.kept_labels.count(label) < quota:
                 chosen.append(index)
                 self.kept_labels.append(label)
+                self.kept_at.append(self.count - len(labels) + index)
         self.kept.extend(images[chosen].cpu())
 
 

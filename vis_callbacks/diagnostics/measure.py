@@ -70,7 +70,9 @@ def measure(
         and len(validation.kept) >= _LEAST_IMAGES
         and not train_eval_gap.is_early(watch.steps, remembered)
     ):
-        comparison = Comparison(model, torch.stack(validation.kept), torch.tensor(validation.kept_labels))
+        # In training mode answers hang on the other images of a batch.
+        told = None if any(layer.training for layer in watch.modes.get("validation", ())) else validation.kept_answers
+        comparison = Comparison(model, torch.stack(validation.kept), torch.tensor(validation.kept_labels), told)
         order = channel_order.fitting_order(seen, shown)
         if order is not None:
             reordered = comparison.reordered(order)

@@ -16,14 +16,14 @@ from vis_callbacks.diagnostics.statistics import mcnemar
 _STEPS = ((24, 0.25), (96, 0.01))
 """Images that promising ways are tried on; the best one is tried on more if it is less probable than this by chance."""
 
-_WRONG, _MENDED, _WAYS_KEPT = 8, 0.25, 3
+_FEW, _MENDED, _WAYS_KEPT = (4, 8), 0.25, 2
 """Wrong images that each way is tried on at first, and the share that it must mend, to be one of so many promising."""
 
 _LARGE_GAP, _EXPLAINED = 0.2, 0.5
 """Share of right answers by which validation is worse, from which on rare ways are tried too if no usual one helps, and
 the part of it that one must mend."""
 
-_BATCH, _LEAST_BATCH, _PROBABLE = 48, 16, 0.05
+_BATCH, _LEAST_BATCH, _PROBABLE = 32, 16, 0.05
 """Images whose statistics are tried first, the fewest that have any, and what must be the probability by chance at most
 for those of all to be tried."""
 
@@ -42,12 +42,15 @@ class Comparison:
         model: From images to logits.
         images: ``(N, C, H, W)``.
         labels: ``(N,)``.
+        answers: The answers to the images as they come ``(N,)``. None: the model is asked.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, answers: Tensor | None = None) -> None:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         self._model, self._images, self._labels = model, images[order], labels[order]
-        self._plain = self._asked(_as_they_come)
+        self._plain = self._asked(_as_they_come, None if answers is None else (answers == labels)[order])
+        # Those whose answers are asked for first.
+        self._first = torch.arange(len(images) if answers is not None else min(_BATCH, len(images)))
 
     def facts(self, gap: float, *, lagging: bool = False) -> tuple[list[RepairFacts], RepairFacts | None]:
         """Return what changes with each way to show images, and with the statistics of the batch in BatchNorm.
@@ -82,9 +85,8 @@ class Comparison:
         return self._compared("reordered", self._right(first, lambda images: images[:, list(order)]))
 
     def _repairs(self, gap: float, *, until_certain: bool) -> list[RepairFacts]:
-        first = torch.arange(min(_BATCH, len(self._images)))
-        wrong = first[~self._plain(first)]
-        if len(wrong) < GAIN * len(first):
+        wrong = self._first[~self._plain(self._first)]
+        if len(wrong) < GAIN * len(self._first):
             return []
         square = self._images.shape[2] == self._images.shape[3]
         channels = self._images.transpose(0, 1).flatten(1)
@@ -93,10 +95,10 @@ class Comparison:
         ways["inverted"] = lambda images: ends - images
         if len(channels) == 3:
             ways["with red and blue swapped"] = lambda images: images.flip(1)
-        found = self._tried(ways, wrong[:_WRONG], until_certain=until_certain)
+        found = self._tried(ways, wrong, until_certain=until_certain)
         if gap < _LARGE_GAP or any(one.gain >= LAGGING * gap or mends_part(one) for one in found):
             return found
-        rare = self._tried(_RARE_WAYS, wrong[:_WRONG], until_certain=until_certain)
+        rare = self._tried(_RARE_WAYS, wrong, until_certain=until_certain)
         if max(one.gain for one in rare) < _EXPLAINED * gap:
             # What moves images a little makes some right by chance.
             return found
@@ -105,8 +107,11 @@ class Comparison:
     def _tried(self, ways: Mapping[str, _Way], wrong: Tensor, *, until_certain: bool) -> list[RepairFacts]:
         """Return what changes with each way; those that mend few of some wrong images are not tried on more."""
         asked = {name: self._asked(way) for name, way in ways.items()}
-        mended = {name: float(ask(wrong).float().mean()) for name, ask in asked.items()}
-        names = sorted((name for name in ways if mended[name] >= _MENDED), key=lambda name: -mended[name])[:_WAYS_KEPT]
+        names = list(ways)
+        for few in _FEW:
+            mended = {name: float(asked[name](wrong[:few]).float().mean()) for name in names}
+            names = sorted((name for name in names if mended[name] >= _MENDED), key=lambda name: -mended[name])
+        names = names[:_WAYS_KEPT]
         found = {name: RepairFacts(name, 0, 0, 0) for name in ways}
         for count, probable in (*_STEPS, (len(self._images), 0.0)):
             for name in names:
@@ -139,10 +144,10 @@ class Comparison:
         right: Tensor = answers(self._model, way(self._images[at])).argmax(dim=1) == self._labels[at]
         return right
 
-    def _asked(self, way: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def _asked(self, way: _Way, told: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return a function from numbers of images to whether each is answered rightly; it asks once about each."""
-        known = torch.zeros(len(self._images), dtype=torch.bool)
-        right = known.clone()
+        right = torch.zeros(len(self._images), dtype=torch.bool) if told is None else told
+        known = torch.full((len(self._images),), told is not None)
 
         def ask(at: Tensor) -> Tensor:
             new = at[~known[at]]
