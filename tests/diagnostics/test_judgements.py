@@ -164,6 +164,16 @@ CASES = [
         {"train": stage(means=(-0.3, 0.0, 0.3)), "validation": stage(means=(0.3, -0.3, 0.0))},
         "in the order green, blue, red",
     ),
+    (
+        "channel-order",
+        {"repairs": [RepairFacts("with green and blue swapped", 61, 10, 160, channels=True)]},
+        "With green and blue swapped, 61 more of 160",
+    ),
+    (
+        "channel-order",
+        {"repairs": [RepairFacts("with red and blue swapped", 33, 30, 96, wrong=38, classes=8, channels=True)]},
+        "With red and blue swapped, 33 of 38 wrong validation images are right",
+    ),
     ("geometry", {"repairs": [RepairFacts("turned upside down", 61, 10, 160)]}, "Turned upside down, 61 more of 160"),
     (
         "geometry",
@@ -298,6 +308,9 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
         ("double-softmax", {"losses": [LossFacts("softmax"), LossFacts()] * 3}),
         ("wrong-loss", {"losses": [LossFacts("", "logits")] * 3}),
         ("wrong-loss", {"losses": [LossFacts("", "logits"), LossFacts()] * 3}),
+        # Each kind of way is told by one check.
+        ("geometry", {"repairs": [RepairFacts("with red and blue swapped", 61, 10, 160, channels=True)]}),
+        ("channel-order", {"repairs": [RepairFacts("turned upside down", 61, 10, 160)]}),
         # Samplers that give some images of each of some classes; and nearly all are of one class.
         ("not-shuffled", {"order": OrderFacts(6400, 100, 100, 800, 6330, 0.01, 0.01)}),
         ("not-shuffled", {"order": OrderFacts(500, 16, 2, 3, 3, 0.996, 0.996)}),

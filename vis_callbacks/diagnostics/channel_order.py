@@ -7,6 +7,7 @@ from vis_callbacks.diagnostics.check import Check
 from vis_callbacks.diagnostics.exhibits import both_sets
 from vis_callbacks.diagnostics.facts import Facts, RepairFacts, StageFacts
 from vis_callbacks.diagnostics.finding import Verdict
+from vis_callbacks.diagnostics.mending import judge_ways
 
 APART = 0.1
 IMAGES = 16
@@ -30,7 +31,11 @@ def explains(found: RepairFacts, gap: float) -> bool:
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Compare the channel means of both sets, as they are and in any other order."""
+    """Compare the channel means of both sets in any order, and the answers."""
+    return _by_means(facts) or judge_ways(facts, "Compare how the channels of both are read: OpenCV gives BGR", channels=True)
+
+
+def _by_means(facts: Facts) -> Verdict | None:
     train, validation = facts.train, facts.validation
     order = fitting_order(train, validation)
     if order is None or validation is None:

@@ -236,6 +236,7 @@ class RepairFacts:
         tried: How many were tried.
         wrong: How many of these are wrong as they come.
         classes: Of how many classes `better` are.
+        channels: Whether this way has the channels in another order.
     """
 
     name: str
@@ -244,6 +245,7 @@ class RepairFacts:
     tried: int
     wrong: int = 0
     classes: int = 0
+    channels: bool = False
 
     @property
     def gain(self) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vis_callbacks.diagnostics.facts import RepairFacts
-from vis_callbacks.diagnostics.geometry import GAIN, LAGGING, MENDED, mends_part
+from vis_callbacks.diagnostics.mending import GAIN, LAGGING, MENDED, mends_part
 from vis_callbacks.diagnostics.passes import answers
 from vis_callbacks.diagnostics.statistics import mcnemar
 
@@ -82,7 +82,7 @@ class Comparison:
     def reordered(self, order: Sequence[int]) -> RepairFacts:
         """Return what changes with the channels in another order."""
         first = torch.arange(min(_BATCH, len(self._images)))
-        return self._compared("reordered", self._right(first, lambda images: images[:, list(order)]))
+        return self._compared("reordered", self._right(first, _ordered(*order)))
 
     def _repairs(self, gap: float, *, until_certain: bool) -> list[RepairFacts]:
         wrong = self._first[~self._plain(self._first)]
@@ -94,11 +94,13 @@ class Comparison:
         ways = {name: way for name, way in _WAYS.items() if square or name not in _SQUARE}
         ways["inverted"] = lambda images: ends - images
         if len(channels) == 3:
-            ways["with red and blue swapped"] = lambda images: images.flip(1)
+            ways[_BGR] = _ordered(2, 1, 0)
         found = self._tried(ways, wrong, until_certain=until_certain)
         if gap < _LARGE_GAP or any(one.gain >= LAGGING * gap or mends_part(one) for one in found):
             return found
-        rare = self._tried(_RARE_WAYS, wrong, until_certain=until_certain)
+        rare = self._tried(
+            {**_RARE_WAYS, **(_ORDERS if len(channels) == 3 else {})}, wrong, until_certain=until_certain
+        )
         if max(one.gain for one in rare) < _EXPLAINED * gap:
             # What moves images a little makes some right by chance.
             return found
@@ -137,6 +139,7 @@ class Comparison:
             tried=len(mended),
             wrong=int((~right).sum()),
             classes=len(set(self._labels[: len(mended)][better].tolist())),
+            channels=name in (_BGR, *_ORDERS),
         )
 
     def _right(self, at: Tensor, way: Callable[[Tensor], Tensor]) -> Tensor:
@@ -175,6 +178,10 @@ def _as_they_come(images: Tensor) -> Tensor:
     return images
 
 
+def _ordered(*order: int) -> _Way:
+    return lambda images: images[:, list(order)]
+
+
 def _mapped(width: float, height: float, x: float = 0.0, y: float = 0.0) -> _Way:
     """Return a way that reads images at other places: relative widths and heights, and the middle in [-1, 1]."""
     return _read_at([[width, 0.0, x], [0.0, height, y]])
@@ -206,6 +213,7 @@ _WAYS: dict[str, _Way] = {
     **{f"enlarged {factor} times": _mapped(1 / factor, 1 / factor) for factor in (1.4, 1.7)},
 }
 _RARE_WAYS: dict[str, _Way] = {
+    "inverted around their mean": lambda images: 2 * images.mean(dim=(1, 2, 3), keepdim=True) - images,
     "turned by 30 degrees to the left": _turned(30),
     "turned by 30 degrees to the right": _turned(-30),
     "stretched in width": _mapped(1 / 1.5, 1),
@@ -220,6 +228,15 @@ _RARE_WAYS: dict[str, _Way] = {
     },
 }  # fmt: skip
 """Ways that are tried only where validation is far worse than training."""
+
+_BGR = "with red and blue swapped"
+_ORDERS: dict[str, _Way] = {
+    "with red and green swapped": _ordered(1, 0, 2),
+    "with green and blue swapped": _ordered(0, 2, 1),
+    "with green, blue and red for red, green and blue": _ordered(1, 2, 0),
+    "with blue, red and green for red, green and blue": _ordered(2, 0, 1),
+}
+"""The same of images with three channels."""
 
 _SQUARE = {"turned by 90 degrees", "turned by 270 degrees", "with rows and columns exchanged"}
 
