@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import random
 import statistics
 import sys
@@ -390,6 +391,54 @@ def normalised_in_the_step(setup: Setup) -> None:
     setup.forward = lambda model, images: model((images - 0.13) / 0.31)
 
 
+def sorted_by_class(setup: Setup) -> None:
+    setup.sampler = setup.train.labels.argsort(stable=True).tolist()
+
+
+def buffered(setup: Setup) -> None:
+    """Sort by class, and shuffle as a stream does, through a buffer of a twentieth of the images."""
+    order = setup.train.labels.argsort(stable=True).tolist()
+    room = len(order) // 20
+    buffer, mixed = order[:room], []
+    for number in [*order[room:], *[None] * room]:
+        mixed.append(buffer.pop(int(torch.randint(len(buffer), ()))))
+        if number is not None:
+            buffer.append(number)
+    setup.sampler = mixed
+
+
+def training_mode(setup: Setup) -> None:
+    setup.forward = lambda model, images: model.train()(images)
+
+
+def half_of_validation(change: Callable[[Tensor], Tensor]) -> Callable[[Setup], None]:
+    def plant(setup: Setup) -> None:
+        setup.validation.images[::2] = change(setup.validation.images[::2])
+
+    return plant
+
+
+def turned(pixels: Tensor) -> Tensor:
+    cosine, sine = math.cos(math.pi / 6), math.sin(math.pi / 6)
+    places = torch.tensor([[[cosine, -sine, 0], [sine, cosine, 0]]]).expand(len(pixels), 2, 3)
+    grid = F.affine_grid(places, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def to_the_corner(pixels: Tensor) -> Tensor:
+    return F.pad(pixels, (6, 0, 6, 0), mode="replicate")[:, :, :-6, :-6]
+
+
+def weighted_probabilities(setup: Setup) -> None:
+    model_with_softmax(setup)
+    weights = torch.linspace(1, 3, CLASSES)
+    setup.loss = lambda outputs, labels: F.cross_entropy(outputs, labels, weight=weights)
+
+
+def likelihood_of_logits(setup: Setup) -> None:
+    setup.loss = F.nll_loss
+
+
 @dataclass(frozen=True)
 class Fault:
     """What is planted, and by which checks it may be found."""
@@ -466,6 +515,19 @@ OTHERS: Mapping[str, Fault] = {
     "translucent bar on one class": Fault(("shortcut",), veiled),
     "line on one class": Fault(("shortcut",), lined),
     "normalised in the step, values to 255 in validation": Fault(("scale",), normalised_in_the_step),
+    "training sorted by class": Fault(("not-shuffled",), sorted_by_class),
+    "training sorted, through a small buffer": Fault(("not-shuffled",), buffered),
+    "training mode in validation": Fault(("wrong-mode",), training_mode, models=NORMED),
+    "half of validation upside down": Fault(
+        ("geometry",), half_of_validation(lambda one: one.rot90(2, (2, 3))), ("gray", "gray", "photographs")
+    ),
+    "half of validation BGR": Fault(
+        ("channel-order",), half_of_validation(lambda one: one.flip(1)), ("colour", "photographs", "photographs")
+    ),
+    "validation turned by 30 degrees": Fault(("geometry",), on_validation(turned), ("gray", "gray", "photographs")),
+    "validation moved to a corner": Fault(("geometry",), on_validation(to_the_corner), ("gray", "gray", "photographs")),
+    "softmax in the network, the loss weights classes": Fault(("double-softmax",), weighted_probabilities),
+    "nll_loss of logits": Fault(("wrong-loss",), likelihood_of_logits),
 }
 """Kinds that the first table does not have; checks were made for some of them, on other networks."""
 

@@ -12,6 +12,7 @@ from vis_callbacks.diagnostics.mending import judge_ways
 APART = 0.1
 IMAGES = 16
 GAP, EXPLAINED = 0.2, 1 / 3
+REMEDY = "Compare how the channels of both are read: OpenCV gives BGR"
 COLOURS = ("red", "green", "blue")
 
 
@@ -32,7 +33,7 @@ def explains(found: RepairFacts, gap: float) -> bool:
 
 def judge(facts: Facts) -> Verdict | None:
     """Compare the channel means of both sets in any order, and the answers."""
-    return _by_means(facts) or judge_ways(facts, "Compare how the channels of both are read: OpenCV gives BGR", channels=True)
+    return _by_means(facts) or judge_ways(facts, REMEDY, channels=True)
 
 
 def _by_means(facts: Facts) -> Verdict | None:
