@@ -262,6 +262,16 @@ def test_layers_in_the_wrong_mode_are_found(where: str, severity: str, tmp_path:
     assert finding.panels[0].name == where, "the wrong one comes first"
 
 
+def test_few_images_are_looked_at_for_marks_in_each_epoch(tmp_path: Path) -> None:
+    images = data()
+    random = TensorDataset(torch.rand_like(images.tensors[0]), images.tensors[1])
+    diagnostics = Diagnostics(on_error="raise")
+    fit(tmp_path, diagnostics, train=random)
+    assert diagnostics._watch is not None
+    assert diagnostics._watch.places is not None
+    assert diagnostics._watch.places[0].tried > 0
+
+
 def test_leakage_of_files_that_were_saved_again_is_found(tmp_path: Path) -> None:
     train, validation = data(), data(seed=2)
     again = 0.9 * train.tensors[0][:40] + 0.05 + 0.005 * torch.randn(40, 1, *train.tensors[0].shape[2:])

@@ -343,6 +343,7 @@ def test_one_answer_of_batch_norm_that_lags_behind_is_no_fault_of_the_data() -> 
     same = replace(lags, better=3)
     assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=same)) is not None
     # After a few steps statistics are not even tried.
+    assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=same, steps=60)) is None
     begun = replace(CLEAN, validation=one, batch_statistics=None, remembered=0.5)
     assert CHECKS["one-answer"].judge(replace(begun, steps=50)) is None
     assert CHECKS["one-answer"].judge(replace(begun, steps=500)) is not None

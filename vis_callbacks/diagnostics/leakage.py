@@ -6,7 +6,7 @@ from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
 
 LEAST, SHARE = 5, 0.02
-NEAR = 0.01
+NEAR = 0.02
 
 
 def judge(facts: Facts) -> Verdict | None:

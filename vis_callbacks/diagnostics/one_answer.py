@@ -6,6 +6,7 @@ from vis_callbacks.diagnostics.exhibits import confusion
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
 
+STEPS = 100
 SHARE = 0.9
 LABELS = 0.6
 
@@ -14,7 +15,7 @@ def judge(facts: Facts) -> Verdict | None:
     """Count the answers of validation."""
     stage = facts.validation or facts.train
     total = stage.answers
-    if total < 20:
+    if total < 20 or facts.steps < STEPS:
         return None
     columns = [sum(row[number] for row in stage.confusion) for number in range(len(stage.confusion))]
     most = max(range(len(columns)), key=columns.__getitem__)

@@ -135,7 +135,7 @@ class TrainingWatch:
         if stage == "validation":
             return Ledger(classes, measured, small=self.near is None, marks_wanted=False)
         places = self.places is None or self.places[0].tried < _TRIED
-        return Ledger(classes, measured, keys_wanted=not self.known, small=places, marks_wanted=places)
+        return Ledger(classes, measured, keys_wanted=places or not self.known, small=places, marks_wanted=places)
 
     def _compare(self, logits: Tensor, labels: Tensor, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else next(iter(tensors_in(outputs)), None)
