@@ -91,6 +91,18 @@ def test_without_a_class_token_all_places_ask_alike() -> None:
     assert same(attention_relevance(model, images.detach(), 1), expected, 1e-3)
 
 
+def test_small_relevance_is_not_rounded_away() -> None:
+    # Without a class token all places start with a sixteenth, beside which this is less than a float can tell.
+    model, images = vit(class_token=False, global_pool="avg"), random_images(2, height=32, width=32)
+    with torch.no_grad():
+        model.head.weight *= 1e-4
+        larger = attention_relevance(model, images, 1)
+        model.head.weight *= 1e-6
+        smaller = attention_relevance(model, images, 1)
+    assert float(smaller.max()) > 0
+    assert same(smaller * 1e6, larger, 1e-3)
+
+
 def test_windows_pass_on_what_is_theirs_and_stages_spread_it() -> None:
     torch.manual_seed(0)
     model = torchvision.models.SwinTransformer([4, 4], 24, [1, 1], [2, 2], [4, 4], num_classes=5).eval()

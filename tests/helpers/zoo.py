@@ -96,6 +96,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
                 except TypeError:
                     continue
                 images = torch.rand(1, channels, size, size) * 2 - 1
+                _fill_zeros(model)
                 try:
                     _settle(model, images)
                 except (RuntimeError, AssertionError, ValueError):
@@ -218,10 +219,15 @@ def _settle(model: nn.Module, images: Tensor) -> None:
 
 
 def _fill_zeros(model: nn.Module) -> None:
-    # Some families start with a head of zeros, which no pixel can reach through.
-    for parameter in model.parameters():
-        if parameter.ndim > 1 and not parameter.any():
+    # Some families start with a head of zeros, or with zero as the factor of a residual branch, which no gradient can
+    # reach through.
+    for name, parameter in model.named_parameters():
+        if parameter.any():
+            continue
+        if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.02)
+        elif name.rpartition(".")[2] in ("weight", "gamma"):
+            nn.init.ones_(parameter)
 
 
 def _rank(name: str) -> int:

@@ -176,7 +176,14 @@ def rolled_out(calls: Sequence[PlacedCall], start: OnImage) -> Tensor:
     Returns:
         ``(N, h, w)`` on the first attention's keys.
     """
-    return _followed(calls, start, lambda placed: placed.call.mean_weights, kept=0.5, passed=0.5)
+    amounts = start
+    for placed in reversed(calls):
+        passed = placed.through(amounts.at(placed.queries), placed.call.mean_weights).times(0.5)
+        kept = amounts.at(placed.keys)
+        # Where class tokens alone ask, nothing happens to the places.
+        places = kept.grid * (0.5 if placed.queries.places else 1.0)
+        amounts = OnImage(0.5 * kept.before, places).plus(passed)
+    return amounts.grid
 
 
 def relevance_of(calls: Sequence[PlacedCall], start: OnImage) -> Tensor:
@@ -185,29 +192,13 @@ def relevance_of(calls: Sequence[PlacedCall], start: OnImage) -> Tensor:
     Returns:
         ``(N, h, w)`` on the first attention's keys, without what was there at the start, which says nothing.
     """
-    found = _followed(calls, start, lambda placed: placed.call.relevance, kept=1.0, passed=1.0)
-    if start.grid.numel():
-        found = found - start.at(calls[0].keys).grid
-    return found.clamp(min=0)
-
-
-def _followed(
-    calls: Sequence[PlacedCall],
-    start: OnImage,
-    weights: Callable[[PlacedCall], Callable[[slice], Tensor]],
-    *,
-    kept: float,
-    passed: float,
-) -> Tensor:
-    amounts = start
+    # What was there is followed apart: added to it, small relevance would be rounded away.
+    gained = start.times(0.0)
     for placed in reversed(calls):
-        at_queries = amounts.at(placed.queries)
-        residual = amounts.at(placed.keys)
-        # Where class tokens alone ask, nothing happens to the places.
-        places = residual.grid if not placed.queries.places else residual.grid * kept
-        residual = OnImage(residual.before * kept, places)
-        amounts = residual.plus(placed.through(at_queries, weights(placed)).times(passed))
-    return amounts.grid
+        asked = start.at(placed.queries).plus(gained.at(placed.queries))
+        start, gained = start.at(placed.keys), gained.at(placed.keys)
+        gained = gained.plus(placed.through(asked, placed.call.relevance))
+    return gained.grid.clamp(min=0)
 
 
 def _placed(call: AttentionCall, found: FeatureInfo, count: int) -> PlacedCall | None:
