@@ -14,9 +14,10 @@ _PASSING = ("View", "UnsafeView", "ReshapeAlias", "ToCopy", "Squeeze", "Unsqueez
             "Select", "Transpose", "T", "Permute")  # fmt: skip
 """Operations that change no value."""
 
-_TWICE = {("LogSoftmax", "Softmax"): "softmax", ("BinaryCrossEntropyWithLogits", "Sigmoid"): "sigmoid"}
-_LIKELIHOOD = ("NllLoss", "NllLoss2D")
+_TWICE = {"LogSoftmax": {"Softmax": "softmax"}, "BinaryCrossEntropyWithLogits": {"Sigmoid": "sigmoid"}}
 _NO_LOGARITHM = {"Softmax": "probabilities", "Addmm": "logits", "Mm": "logits", "Convolution": "logits"}
+_LIKELIHOOD = {"NllLoss": _NO_LOGARITHM, "NllLoss2D": _NO_LOGARITHM}
+"""What a function is given, by its name and by that of the operation that has computed it."""
 
 
 def loss_facts(loss: Tensor) -> LossFacts:
@@ -36,10 +37,11 @@ def loss_facts(loss: Tensor) -> LossFacts:
         if node is None or node in seen:
             continue
         seen.add(node)
-        name, origin = _name(node), _origin(node)
-        twice = twice or _TWICE.get((name, origin), "")
-        if name in _LIKELIHOOD:
-            likelihood_of = likelihood_of or _NO_LOGARITHM.get(origin, "")
+        name = _name(node)
+        if name in _TWICE:
+            twice = twice or _TWICE[name].get(_origin(node), "")
+        elif name in _LIKELIHOOD:
+            likelihood_of = likelihood_of or _LIKELIHOOD[name].get(_origin(node), "")
         waiting.extend(one for one, _ in node.next_functions)
     return LossFacts(twice, likelihood_of)
 
