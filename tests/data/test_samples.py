@@ -538,3 +538,23 @@ def test_the_content_of_a_sample_is_known_by_its_pixels() -> None:
     same = Samples(halved.to_model(pixels.flip(0)), labels, ("x", "y", "z"), normalization=halved)
     assert own.contents == same.contents[::-1]
     assert len(set(own.contents)) == 3
+
+
+def test_later_batches_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    first = next(iter(tiny.loader(32)))[0]
+
+    def read(batch: Any) -> Any:
+        if not torch.equal(batch[0], first):
+            raise ValueError("a page without images")
+        return batch[0], batch[1]
+
+    taker = Taker(samples=12, batch_to_images=read)
+    with pytest.warns(VisualizationWarning, match="Only 8 images are shown, .* could not be read: ValueError: a page"):
+        tiny.trainer(tmp_path, [taker]).validate(tiny.module(), tiny.loader(32), verbose=False)
+    assert len(taker.taken[-1].images) == 8
+
+
+def test_fewer_images_than_asked_for_are_no_problem(tmp_path: Path) -> None:
+    taker = Taker(samples=50)
+    tiny.trainer(tmp_path, [taker]).validate(tiny.module(), tiny.loader(32), verbose=False)
+    assert len(taker.taken[-1].images) == 32

@@ -112,6 +112,8 @@ class SampleSelector:
         self._classes: int | None = None
         self.name_problem = ""
         """Why the class names that were found are not used, as one sentence; "" if they are."""
+        self.batch_problem = ""
+        """Why fewer samples were taken than were asked for, as one sentence; "" if nothing failed."""
 
     def request(self, request: SampleRequest) -> None:
         """Announce a request, so that samples for it are taken from the coming batches."""
@@ -265,8 +267,13 @@ class SampleSelector:
         if collector is None:
             return self._chosen.get(request.key)
         if collector.ready or (now and collector.usable) or (enough and not collector.empty):
-            self._chosen[request.key] = collector.batch()
+            chosen = self._chosen[request.key] = collector.batch()
             del self._collectors[request.key]
+            if not collector.ready and (problem := self._problems.get(request.key)):
+                self.batch_problem = (
+                    f"Only {len(chosen.images)} images are shown, as later batches could not be read: "
+                    f"{type(problem).__name__}: {str(problem)[:150]}"
+                )
             return self._chosen[request.key]
         if collector.empty and request.key in self._problems:
             raise self._problems[request.key].with_traceback(None)

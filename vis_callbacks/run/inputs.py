@@ -141,6 +141,7 @@ class Inputs:
             )
             if not subject.problem:
                 self._warnings.warn_class_names(self.selector.name_problem)
+                self._warnings.warn_batches(self.selector.batch_problem)
             return Ready(technique, name, samples, subject=subject, model=model)
         except Exception as error:
             return Ready(technique, name, error=error)

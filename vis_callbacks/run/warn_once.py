@@ -67,6 +67,11 @@ class WarnOnce:
         if problem:
             self._warn_once("class names", problem)
 
+    def warn_batches(self, problem: str) -> None:
+        """Warn of batches that could not be read after others were; "" if there are none such."""
+        if problem:
+            self._warn_once("batches", problem)
+
     def warn_limits(self, sentences: Iterable[str]) -> None:
         """Warn of what keeps some techniques from working with a model, see `limits_of`."""
         for sentence in sentences:
