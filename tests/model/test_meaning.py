@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vis_callbacks import ClassAppearance, FoolModel, Gradient, Moment, Panel, Samples
 from vis_callbacks.errors import SubjectError
 from vis_callbacks.event import Event, Needs, SharedPass
-from vis_callbacks.model.evidence import Classes
+from vis_callbacks.model.known_classes import Classes
 from vis_callbacks.model.labels import Labels, labels_in
 from vis_callbacks.model.meaning import meaning_of
 from vis_callbacks.model.subject import Subject

@@ -21,8 +21,10 @@ from vis_callbacks import ConfigurationError, LayerError
 from vis_callbacks.errors import SubjectError
 from vis_callbacks.model import evidence
 from vis_callbacks.model.calls import CallWatch
+from vis_callbacks.model.candidates import guesses
 from vis_callbacks.model.classifier import input_dtype
-from vis_callbacks.model.evidence import Classes, find_subject, guesses, stated_classes
+from vis_callbacks.model.evidence import find_subject
+from vis_callbacks.model.known_classes import Classes, stated_classes
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.subject import Network, Subject, network_of
 

@@ -1,6 +1,5 @@
 """The calls that a user's step makes, watched while one batch passes."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from vis_callbacks.model.guard import plain
 from vis_callbacks.model.labels import labels_in
 from vis_callbacks.model.nested import shapes_in, tensors_in
 from vis_callbacks.model.outputs import logits_among
+from vis_callbacks.model.signatures import image_argument, is_image
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class CallWatch:
         self._read: Callable[[], list[Tensor]] = partial(_images_of, batch, readers)
         self._known = self._read()
         self.images = next(iter(self._known), None)
-        images = [tensor for tensor in tensors_in(batch) if _is_image(tensor)]
+        images = [tensor for tensor in tensors_in(batch) if is_image(tensor)]
         self._kept = list(tensors_in(batch))  # so that no other tensor gets their identities
         self._batch = {id(tensor): index for index, tensor in enumerate(images)}
         self._others = {id(tensor) for tensor in self._kept if tensor.is_floating_point()} - self._batch.keys()
@@ -202,9 +202,9 @@ class CallWatch:
         within: tuple[str, ...],
     ) -> Call:
         given, made = list(tensors_in((args, kwargs))), _outputs(output)
-        images = [tensor for tensor in given if _is_image(tensor)]
+        images = [tensor for tensor in given if is_image(tensor)]
         count = len(next(iter(images or [tensor for tensor in given if tensor.ndim]), ()))
-        alone, keyword = _argument(part, args, kwargs)
+        alone, keyword = image_argument(part, args, kwargs)
         return Call(
             name,
             trained=is_trained(part, self.optimized)
@@ -321,22 +321,6 @@ def is_trained(part: nn.Module, optimized: frozenset[int]) -> bool:
     )
 
 
-def taken_by(part: nn.Module) -> str:
-    """Return what a part's ``forward`` takes, as text."""
-    parameters = _parameters(part)
-    return "(...)" if parameters is None else f"({', '.join(parameter.name for parameter in parameters)})"
-
-
-def takes_images_alone(part: nn.Module) -> bool:
-    """Whether a part's ``forward`` can be called with one argument, as far as its signature tells."""
-    parameters = _parameters(part)
-    if parameters is None:
-        return True
-    needed = [parameter for parameter in parameters if _is_needed(parameter)]
-    positional = [one for one in parameters if one.kind not in (one.KEYWORD_ONLY, one.VAR_KEYWORD)]
-    return bool(positional) and all(parameter is positional[0] for parameter in needed)
-
-
 def is_compiled(module: nn.Module) -> bool:
     """Whether ``torch.compile`` works on a module, its methods or its parts."""
     if getattr(module, "_compiler_ctx", None) is not None:
@@ -350,49 +334,15 @@ def is_compiled(module: nn.Module) -> bool:
     return False
 
 
-def _argument(part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bool, str]:
-    """Return whether images alone can be given, and the keyword that takes them."""
-    parameters = _parameters(part)
-    if args and isinstance(args[0], Tensor) and _is_image(args[0]):
-        if parameters is None:
-            return sum(isinstance(one, Tensor) for one in (*args, *kwargs.values())) == 1, ""
-        spread = any(one.kind == one.VAR_POSITIONAL for one in parameters)
-        return takes_images_alone(part) and not (spread and len(list(tensors_in((args, kwargs)))) > 1), ""
-    keyword = next((name for name, value in kwargs.items() if isinstance(value, Tensor) and _is_image(value)), None)
-    if args or keyword is None:
-        return False, ""
-    others = [one for one in parameters or () if _is_needed(one) and one.name != keyword]
-    first = next(iter(parameters or ()), None)
-    return not others, "" if first is not None and first.name == keyword else keyword
-
-
-def _parameters(part: nn.Module) -> list[inspect.Parameter] | None:
-    try:
-        return list(inspect.signature(unwrapped(part).forward).parameters.values())
-    except (TypeError, ValueError):  # a scripted module
-        return None
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind not in (
-        parameter.VAR_POSITIONAL,
-        parameter.VAR_KEYWORD,
-    )
-
-
 def _outputs(output: Any) -> list[Tensor]:
     """Return the tensors that may be the logits: where an output names them, only those."""
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     return list(tensors_in(output if named is None else named))
 
 
-def _is_image(tensor: Tensor) -> bool:
-    return tensor.ndim == 4
-
-
 def _first_images(values: Any) -> Tensor | None:
     """Return copies of the first two images of the first image tensor."""
-    found = next((tensor for tensor in tensors_in(values) if _is_image(tensor)), None)
+    found = next((tensor for tensor in tensors_in(values) if is_image(tensor)), None)
     return None if found is None else plain(found[:2].detach()).clone()
 
 

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from vis_callbacks.errors import brief
 from vis_callbacks.model.attributes import stated
-from vis_callbacks.model.calls import Call, alike, is_trained, taken_by, tried
-from vis_callbacks.model.classifier import classifier_in, has_forward
+from vis_callbacks.model.calls import Call, alike, is_trained, tried
+from vis_callbacks.model.candidates import candidates, switches_gradients_off
+from vis_callbacks.model.classifier import has_forward
 from vis_callbacks.model.guard import undisturbed
-from vis_callbacks.model.labels import Labels
-from vis_callbacks.model.layers import known_as
+from vis_callbacks.model.known_classes import Classes
 from vis_callbacks.model.meaning import meaning_of
+from vis_callbacks.model.signatures import taken_by
 from vis_callbacks.model.subject import (
     FUNCTION,
     Forward,
@@ -27,51 +26,6 @@ from vis_callbacks.model.subject import (
     sentence,
     text_of,
 )
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What is known of the classes.
-
-    Attributes:
-        names: Number of class names; 0 if there are none.
-        stated: Numbers of classes that the module, its hyperparameters or its metrics state.
-        labels: What the labels of the batches look like.
-    """
-
-    names: int = 0
-    stated: frozenset[int] = frozenset()
-    labels: tuple[Labels, ...] = ()
-
-    def labels_for(self, width: int) -> Labels | None:
-        """Return the labels that fit this many outputs best: class numbers before rows before values."""
-        numbers = sorted((one for one in self.labels if one.kind == "numbers"), key=lambda one: one.least)
-        values = [one for one in self.labels if one.kind == "values" and one.width in (1, width)]
-        values = [one for one in values if one.width == width or not self.expect(width)]
-        return next(iter([*self._rows(width), *numbers, *values]), None)
-
-    def expect(self, width: int) -> bool:
-        """Whether something says that there are this many classes."""
-        return width in (self.names, *self.stated) or bool(self._rows(width)) or (width == 1 and self.names == 2)
-
-    def _rows(self, width: int) -> list[Labels]:
-        """Return the rows that are labels of this many classes."""
-        rows = [one for one in self.labels if one.kind == "rows" and one.width == width]
-        numbers = [one.least for one in self.labels if one.kind == "numbers"]
-        # Beside whole numbers that are classes, zeros and ones may be anything, such as a table; one-hot rows may not.
-        return [one for one in rows if not (one.several and numbers and max(numbers) <= max(width, 2))]
-
-
-def guesses(module: nn.Module, forward: Forward = None) -> list[nn.Module]:
-    """Return what may be the network that pictures show, before anything was seen; the likeliest first.
-
-    Raises:
-        ConfigurationError: If the option names nothing, or nothing can be called.
-    """
-    if forward is not None:
-        return [network_of(module, Subject(str(forward)), forward)]
-    parts = [known_as(part_of(module, name), name) for name in _candidates(module, frozenset())]
-    return parts if module in parts else [*parts, module]
 
 
 def find_subject(
@@ -109,7 +63,7 @@ def find_subject(
         return _fed(module, subject, calls, classes, optimized)
     # Nothing that the step called with images gives what its heads give: something may that it did not call.
     called = {call.name for call in seen}
-    names = [name for name in _candidates(module, optimized) if name not in called]
+    names = [name for name in candidates(module, optimized) if name not in called]
     if images is None:
         name = (*names, *sorted(called))[0]
         return Subject(name, kind_of(part_of(module, name)), evidence="no call of it was seen that gives logits")
@@ -162,7 +116,7 @@ def _fed(
     names = [".".join(outer[:depth]) for depth in range(len(outer), -1, -1)] if subject.network else []
     for name in names:
         part = part_of(module, name)
-        if not has_forward(part) or _switches_gradients_off(part):
+        if not has_forward(part) or switches_gradients_off(part):
             continue
         try:
             with undisturbed(module):
@@ -230,21 +184,6 @@ def _in_one_forward(module: nn.Module) -> str:
     return f"do all of it in {kind_of(module)}.forward(), or set forward= to {FUNCTION}"
 
 
-def stated_classes(module: nn.Module) -> frozenset[int]:
-    """Return the numbers of classes that a module, its hyperparameters, metrics and losses state.
-
-    Example:
-        >>> module = nn.Module()
-        >>> module.num_classes = 10
-        >>> stated_classes(module)
-        frozenset({10})
-    """
-    holders: list[Any] = [module, getattr(module, "hparams", None)]
-    holders += [part for part in module.modules() if next(part.parameters(), None) is None]
-    found = [stated(holder, name) for holder in holders for name in ("num_classes", "n_classes", "num_labels")]
-    return frozenset(value for value in found if type(value) is int and value > 1)
-
-
 def _stated(
     module: nn.Module, forward: Forward, calls: Sequence[Call], classes: Classes, images: Tensor | None
 ) -> Subject:
@@ -271,7 +210,7 @@ def _of_calls(module: nn.Module, calls: Sequence[Call], classes: Classes) -> Sub
     """Choose among the calls that mapped images to rows of numbers."""
     seen = [call for call in calls if call.image is not None and call.widths]
     able = [call for call in seen if call.alone and not call.partial]
-    able = [call for call in able if not (_switches_gradients_off(part_of(module, call.name)) and len(able) > 1)]
+    able = [call for call in able if not (switches_gradients_off(part_of(module, call.name)) and len(able) > 1)]
     if not able:
         call = next((call for call in reversed(seen) if not call.partial), seen[0])
         part = _named(module, call.name)
@@ -387,49 +326,8 @@ def _judged(calls: Iterable[Call]) -> set[int]:
     return {width for call in judges for width in call.features if width > 1}
 
 
-def _candidates(module: nn.Module, optimized: frozenset[int]) -> list[str]:
-    """Return what may be the network, by name, the likeliest first."""
-    children = _children(module, optimized)
-    if not has_forward(module):
-        return children or [next(name for name, part in module.named_modules() if part is classifier_in(module))]
-    return [*children, ""] if _switches_gradients_off(module) and children else ["", *children]
-
-
-def _children(module: nn.Module, optimized: frozenset[int]) -> list[str]:
-    found: dict[str, nn.Module] = {}
-    pending = [(name, child) for name, child in module.named_children()]
-    while pending:
-        name, child = pending.pop(0)
-        if has_forward(child) and not isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-            found[name] = child
-        else:
-            pending += [(f"{name}.{inner}", part) for inner, part in child.named_children()]
-
-    def rank(name: str) -> tuple[bool, int]:
-        return is_trained(found[name], optimized), sum(parameter.numel() for parameter in found[name].parameters())
-
-    weighted = [name for name, part in found.items() if next(part.parameters(), None) is not None]
-    return sorted(weighted or found, key=rank, reverse=True)
-
-
 def _unknown(module: nn.Module, name: str, text: str, remedy: str, *, runs: bool = True) -> Subject:
     return Subject(name, kind_of(part_of(module, name)), problem=sentence(text, remedy), evidence=text, runs=runs)
-
-
-def _switches_gradients_off(part: nn.Module) -> bool:
-    """Whether a part's ``forward`` is decorated with ``no_grad`` or ``inference_mode``."""
-    function: Any = part.forward
-    while function is not None:
-        for cell in getattr(function, "__closure__", None) or ():
-            with suppress(ValueError):  # of a variable without value
-                # torch's decorator keeps a method of what makes the context.
-                context = getattr(cell.cell_contents, "__self__", None)
-                if isinstance(context, torch.no_grad):
-                    return True
-                if isinstance(context, (torch.inference_mode, torch.set_grad_enabled)):
-                    return context.mode is isinstance(context, torch.inference_mode)
-        function = getattr(function, "__wrapped__", None)
-    return False
 
 
 def _outputs(width: int) -> str:

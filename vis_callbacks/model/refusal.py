@@ -8,9 +8,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from torch import nn
 
 from vis_callbacks.errors import SubjectError, brief
-from vis_callbacks.model.calls import taken_by, takes_images_alone
 from vis_callbacks.model.classifier import unwrapped
 from vis_callbacks.model.guard import is_undisturbed, plain, undisturbed
+from vis_callbacks.model.signatures import taken_by, takes_images_alone
 from vis_callbacks.model.subject import Network
 
 P = ParamSpec("P")

@@ -13,7 +13,7 @@ from vis_callbacks._lightning import (
 from vis_callbacks.data.class_names import find_class_names
 from vis_callbacks.data.selector import SampleSelector
 from vis_callbacks.errors import ConfigurationError
-from vis_callbacks.model.evidence import Classes, stated_classes
+from vis_callbacks.model.known_classes import Classes, stated_classes
 from vis_callbacks.model.subject import Forward
 from vis_callbacks.run.members import Members
 from vis_callbacks.run.selection import Ready

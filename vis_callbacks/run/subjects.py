@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from vis_callbacks.errors import ConfigurationError, brief
 from vis_callbacks.model.calls import Call, CallWatch
-from vis_callbacks.model.evidence import Classes, changed_for, find_subject, guesses
+from vis_callbacks.model.candidates import guesses
+from vis_callbacks.model.evidence import changed_for, find_subject
+from vis_callbacks.model.known_classes import Classes
 from vis_callbacks.model.labels import Labels
 from vis_callbacks.model.subject import Forward, Network, Subject, network_of
 
