@@ -398,7 +398,9 @@ def test_what_cannot_be_understood_stops_no_training(tmp_path: Path, monkeypatch
         raise ZeroDivisionError("as something of a user's might")
 
     # A hook, what reads the batch, and the choice: what is left is tried, guessed, or asked for.
-    for index, (place, name) in enumerate([(calls, "image_argument"), (calls, "labels_in"), (subjects, "find_subject")]):
+    for index, (place, name) in enumerate(
+        [(calls, "image_argument"), (calls, "labels_in"), (subjects, "find_subject")]
+    ):
         monkeypatch.setattr(place, name, fails)
         looker = Looker(samples=2)
         with said() as warned:
