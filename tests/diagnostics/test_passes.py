@@ -24,12 +24,15 @@ class Upside(nn.Module):
         return self.scale * F.adaptive_avg_pool2d(images.flip(2), 2).flatten(1)
 
 
-def test_ways_are_tried_on_as_many_images_as_it_takes() -> None:
-    # Sorted by class, as images from folders are.
+def bright_quarters() -> tuple[Tensor, Tensor]:
+    """Return images of which the label is the bright quarter, sorted by class, as images from folders are."""
     labels = torch.arange(160) // 40
-    images = torch.zeros(160, 1, 16, 16)
-    for image, label in zip(images, labels.tolist(), strict=True):
-        image[:, 8 * (label // 2) : 8 * (label // 2) + 8, 8 * (label % 2) : 8 * (label % 2) + 8] = 1
+    images = F.interpolate(F.one_hot(labels, 4).float().view(160, 1, 2, 2), scale_factor=8.0)
+    return images, labels
+
+
+def test_ways_are_tried_on_as_many_images_as_it_takes() -> None:
+    images, labels = bright_quarters()
     model = Upside()
     ways, fresh = Comparison(model, images, labels).facts(gap=0.9)
     found = {one.name: one for one in ways}
@@ -43,10 +46,7 @@ def test_ways_are_tried_on_as_many_images_as_it_takes() -> None:
 
 
 def test_answers_that_are_known_are_not_asked_for() -> None:
-    labels = torch.arange(160) // 40
-    images = torch.zeros(160, 1, 16, 16)
-    for image, label in zip(images, labels.tolist(), strict=True):
-        image[:, 8 * (label // 2) : 8 * (label // 2) + 8, 8 * (label % 2) : 8 * (label % 2) + 8] = 1
+    images, labels = bright_quarters()
     model = Upside()
     with torch.no_grad():
         told = model(images).argmax(dim=1)
@@ -92,12 +92,8 @@ def test_a_way_that_mends_a_few_is_tried_on_more() -> None:
 
 
 def test_a_way_that_mends_some_and_spoils_others_is_that_of_a_part_of_the_images() -> None:
-    labels = torch.arange(160) // 40
-    images = torch.zeros(160, 1, 16, 16)
-    for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-        row = 8 * (label // 2)
-        top = row if number % 2 else 8 - row
-        image[:, top : top + 8, 8 * (label % 2) : 8 * (label % 2) + 8] = 1
+    images, labels = bright_quarters()
+    images[::2] = images[::2].flip(2)
     found = {one.name: one for one in Comparison(Upside(), images, labels).facts(gap=0.4)[0]}
     upside = found["turned upside down"]
     assert upside.better == upside.wrong >= 10
@@ -112,7 +108,6 @@ def test_rare_ways_are_tried_where_validation_is_far_worse(moved: tuple[int, int
     for image, label in zip(images, labels.tolist(), strict=True):
         image[:, 12 - 8 * (label // 2), 4 + 8 * (label % 2)] = 1
     images = images.roll(moved, dims=(2, 3))
-    images[:, :, :3, :] = images[:, :, :3, :] if moved[0] < 0 else 0
 
     class Corners(Upside):
         """Looks at one place in each quarter, and at what is round it."""

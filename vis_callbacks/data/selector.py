@@ -19,7 +19,7 @@ from vis_callbacks.data.collectors import ClassCollector, Collector, SpreadColle
 from vis_callbacks.data.normalization import Normalization
 from vis_callbacks.data.pixels import find_normalization
 from vis_callbacks.data.samples import UNKNOWN, Samples
-from vis_callbacks.errors import ConfigurationError
+from vis_callbacks.errors import ConfigurationError, brief
 from vis_callbacks.model.pretrained_cfg import stated_input_size
 
 SampleSource: TypeAlias = int | Literal["per_class"] | Tensor | Sequence[str] | Sequence[Path]
@@ -272,7 +272,7 @@ class SampleSelector:
             if not collector.ready and (problem := self._problems.get(request.key)):
                 self.batch_problem = (
                     f"Only {len(chosen.images)} images are shown, as later batches could not be read: "
-                    f"{type(problem).__name__}: {str(problem)[:150]}"
+                    f"{brief(problem)}. Look at what the loader returns, or give batch_to_images="
                 )
             return self._chosen[request.key]
         if collector.empty and request.key in self._problems:

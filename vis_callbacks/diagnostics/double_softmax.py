@@ -15,14 +15,13 @@ ALIKE, SMOOTHED = 2e-3, (0.005, 0.9)
 
 def judge(facts: Facts) -> Verdict | None:
     """Look for it in the graphs of the first losses, and in what they are of the outputs."""
-    graphs = {loss.twice for loss in facts.losses} if len(facts.losses) >= STEPS else set()
-    if graphs == {"sigmoid"}:
+    if facts.loss.twice == "sigmoid":
         return Verdict(
             "alarm",
             "The loss takes the sigmoid of what is a sigmoid already: no probability leaves 0.5 to 0.73, and gradients "
             "are weak. Give the loss the logits.",
         )
-    if graphs != {"softmax"} and not _in_numbers(facts):
+    if facts.loss.twice != "softmax" and not _in_numbers(facts):
         return None
     end = "gradients are weak. Give the loss the logits."
     if len(facts.classes) > 1:

@@ -6,6 +6,8 @@ from typing import Literal
 
 LayerKind = Literal["BatchNorm", "Dropout"]
 
+_LOSSES = 4  # steps whose losses must agree
+
 
 @dataclass(frozen=True)
 class StageFacts:
@@ -313,6 +315,14 @@ class Facts:
     keyed: int = 0
     near: int = 0
     near_asked: int = 0
+
+    @property
+    def loss(self) -> LossFacts:
+        """What the losses of the first steps have in common; nothing where there are too few to tell."""
+        if len(self.losses) < _LOSSES:
+            return LossFacts()
+        twice, likelihoods = ({getattr(one, what) for one in self.losses} for what in ("twice", "likelihood_of"))
+        return LossFacts(*(found.pop() if len(found) == 1 else "" for found in (twice, likelihoods)))
 
     def name(self, number: int) -> str:
         """Return the name of a class."""

@@ -12,18 +12,16 @@ def layer_modes(module: nn.Module) -> list[LayerMode]:
         >>> [one.training for one in layer_modes(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout()).eval())]
         [False, False]
     """
-    found: list[LayerMode] = []
-    seen = set()
+    found: dict[nn.Module, LayerMode] = {}
     for name, part in module.named_modules():
-        children = [(of_part, one) for of_part, one in part.named_children() if _kind(one) and id(one) not in seen]
-        beside = bool(children) and any(weight.requires_grad for weight in part.parameters())
-        for of_part, one in children:
-            seen.add(id(one))
+        for of_part, one in part.named_children():
             kind = _kind(one)
-            assert kind is not None
-            own = any(weight.requires_grad for weight in one.parameters()) if kind == "BatchNorm" else beside
-            found.append(LayerMode(f"{name}.{of_part}" if name else of_part, kind, one.training, own))
-    return found
+            if kind is not None and one not in found:
+                # A Dropout has no weights of its own: those beside it tell.
+                weights = (one if kind == "BatchNorm" else part).parameters()
+                trained = any(weight.requires_grad for weight in weights)
+                found[one] = LayerMode(f"{name}.{of_part}" if name else of_part, kind, one.training, trained)
+    return list(found.values())
 
 
 def _kind(module: nn.Module) -> LayerKind | None:

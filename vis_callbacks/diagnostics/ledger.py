@@ -155,7 +155,7 @@ class Ledger:
 
     def facts(self) -> StageFacts:
         """Return the numbers."""
-        labels = torch.cat(self.labels).cpu() if self.labels else torch.zeros(0, dtype=torch.long)
+        labels = self.all_labels
         known = labels[(labels >= 0) & (labels < self.classes)]
         counts = torch.bincount(known, minlength=self.classes)
         shares = counts[counts > 0] / max(1, len(known))
@@ -175,6 +175,11 @@ class Ledger:
         images, numbers = (one.cpu() for one in self.doubted)
         told = [row for row, gap in enumerate(numbers[:, 0].tolist()) if gap > _CONFIDENT]
         return [(images[row], int(numbers[row, 1]), int(numbers[row, 2])) for row in told]
+
+    @property
+    def all_labels(self) -> Tensor:
+        """The labels of the epoch ``(N,)``, in the order in which they came."""
+        return torch.cat(self.labels).cpu() if self.labels else torch.zeros(0, dtype=torch.long)
 
     @property
     def kept_answers(self) -> Tensor | None:

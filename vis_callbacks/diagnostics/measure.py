@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from vis_callbacks.data.samples import Samples
-from vis_callbacks.diagnostics import channel_order, dead_units, label_order, passes, train_eval_gap
+from vis_callbacks.diagnostics import channel_order, dead_units, passes, train_eval_gap
 from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
-from vis_callbacks.diagnostics.facts import Facts, LayerFacts, LayerMode, OrderFacts, RepairFacts, StageFacts
+from vis_callbacks.diagnostics.facts import Facts, LayerFacts, LayerMode, RepairFacts, StageFacts
+from vis_callbacks.diagnostics.label_order import arrivals, order_facts
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.near_copies import near_copies
 from vis_callbacks.diagnostics.places import place_facts
@@ -100,7 +101,7 @@ def measure(
         layers=layers,
         first_steps=tuple(watch.first_steps),
         losses=tuple(watch.losses),
-        order=_order(train),
+        order=order_facts(train.all_labels, train.batch),
         modes=_modes(watch),
         place=place,
         border=border,
@@ -135,15 +136,11 @@ def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, before: Meas
         train=renewed(watch.train, before.facts.train) or before.facts.train,
         validation=renewed(watch.validation, before.facts.validation),
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
-        order=before.facts.order if watch.train is None else _order(watch.train),
+        order=before.facts.order if watch.train is None else order_facts(watch.train.all_labels, watch.train.batch),
         modes=_modes(watch),
         remembered=passes.remembered(module, watch.steps),
     )
     return replace(before, facts=facts)
-
-
-def _order(train: Ledger) -> OrderFacts | None:
-    return label_order.order_facts(torch.cat(train.labels).cpu(), train.batch) if train.labels else None
 
 
 def _modes(watch: TrainingWatch) -> dict[str, Sequence[LayerMode]]:
@@ -175,8 +172,6 @@ def _exhibits(watch: TrainingWatch, samples: Samples, means: Tensor) -> Exhibits
         images, labels, answers = zip(*found, strict=True)
         doubted = Shown(displayed(torch.stack(images)), labels)
     small = displayed(means) if len(means) else means
-    train = watch.train
-    order = torch.zeros(0, 0)
-    if train is not None and train.labels:
-        order = label_order.arrivals(torch.cat(train.labels).cpu(), train.classes)
+    train = watch.train or Ledger(0)
+    order = arrivals(train.all_labels, train.classes)
     return Exhibits(shown, doubted, answers, watch.first_outputs, small, order)

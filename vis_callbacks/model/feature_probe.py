@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.model.attention import UNREAD, AttentionReads, AttentionWatch
 from vis_callbacks.model.attention_code import may_attend
-from vis_callbacks.model.classifier import Targets, logits_of, outputs_of, resolve_targets, target_scores
+from vis_callbacks.model.classifier import Targets, outputs_of, resolve_targets, target_scores
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
 from vis_callbacks.model.geometry import GeometryWatch, unevenly
 from vis_callbacks.model.graph import nodes_on_every_path
@@ -22,14 +22,13 @@ from vis_callbacks.model.guard import plain
 from vis_callbacks.model.layers import filter_layers, hookable_layers, is_linear, named_layers, unseen
 from vis_callbacks.model.layout import Layout, LayoutReader, Shapes
 from vis_callbacks.model.parts import Path, parts_of, with_part
+from vis_callbacks.model.reach import Reach
 from vis_callbacks.model.see_through import version_of
 from vis_callbacks.model.trace import Trace, reaching
 from vis_callbacks.model.window_partition import WindowPartition, find_query_places, find_windows
 
 _TRIES = 8
 """How often tokens are found in the order of the rows before nobody looks any more."""
-
-_FEW_CHANNELS = 4
 
 _SOURCES = 3
 """Number of latest maps that windows and tokens may have been cut from."""
@@ -113,12 +112,7 @@ class FeatureProbe:
         self._parts: dict[int, _Part] = {}
         self._outputs = count()
         self._sources: deque[tuple[Layout, Tensor]] = deque(maxlen=_SOURCES)
-        # By number of the output, the deepest first: whether the logit depends on the map.
-        self._reached: dict[int, bool] = {}
-        # By source: how good a default it is, 0 is the best; and gradients, by number of the output, of the deepest and
-        # of the best so far.
-        self._ranks: dict[int, int] = {}
-        self._kept: dict[int, dict[int, Tensor]] = {}
+        self._reach = Reach()
         self._on_every_path: set[Any] = set()
         self._windows: WindowPartition | None = None
         self._tried: Counter[int] = Counter()
@@ -165,8 +159,7 @@ class FeatureProbe:
         ]
         wanted = [self._images, *(part.tensor for part in maps if part.tensor is not None)]
         if self._holds:
-            for rank, layer in enumerate(found.candidates()):
-                self._ranks.setdefault(layer.source, rank)
+            self._reach.keep(layer.source for layer in found.candidates())
         try:
             grads = torch.autograd.grad(target_scores(logits, chosen).sum(), wanted, allow_unused=True)
         except RuntimeError:
@@ -182,7 +175,7 @@ class FeatureProbe:
         if None in gradients:
             for name in found.names([None]):
                 layer = found.layer(name)
-                at_layers[name] = self._kept.get(layer.source, {}).get(layer.output)
+                at_layers[name] = self._reach.gradient(layer.source, layer.output)
         needed = {
             name: self._chosen(self._seen[name]).unchanged
             for name in dict.fromkeys([*found.names(activations), *at_layers])
@@ -261,7 +254,7 @@ class FeatureProbe:
         if layout is not None and layout.window is None:
             self._sources.append((layout, tensor))
         if layout is not None and tensor.requires_grad:
-            self._watch(number, source, layout, tensor)
+            self._reach.watch(number, source, layout, tensor)
         held = tensor if self._holds else None
         node, shape = tensor.grad_fn, tuple(tensor.shape)
         part = _Part(path, number, source, node, ref(tensor), shape, version, held, layout, same)
@@ -308,41 +301,20 @@ class FeatureProbe:
         if found is not None:
             self._queries[layer] = found
 
-    def _watch(self, number: int, source: int, layout: Layout, tensor: Tensor) -> None:
-        """Find out, in the backward, whether an output has a gradient at two or more positions of the map."""
-        reached, ranks, kept = self._reached, self._ranks, self._kept
-
-        # The hook holds nothing of the pass: a tensor that its own hook holds is a cycle that Python cannot free.
-        def hook(gradient: Tensor | None) -> None:
-            if gradient is None:
-                # A quantised layer follows.
-                return
-            # The deepest layers come first.
-            first = layout.to_map(gradient)[0]
-            # Of many channels a few say it, as a rule.
-            reached[number] = _reaches_places(first[:_FEW_CHANNELS]) or _reaches_places(first)
-            if reached[number] and source in ranks:
-                kept.setdefault(source, {})[number] = gradient
-                needed = next(iter(kept)), min(kept, key=ranks.__getitem__)
-                for other in kept.keys() - needed:
-                    del kept[other]
-
-        tensor.register_hook(hook)  # type: ignore[no-untyped-call]
-
     def _watch_changed(self) -> None:
         # A view that was changed in place has a new graph, in which the hook of the old one is never called.
         for one in (part for seen in self._seen.values() for part in seen.parts):
             tensor = one.output()
             if one.layout is not None and tensor is not None and tensor.requires_grad and not one.is_output(tensor):
-                self._watch(one.number, one.source, one.layout, tensor)
+                self._reach.watch(one.number, one.source, one.layout, tensor)
 
     def _chosen(self, seen: _Seen) -> _Part:
         """Return the tensor of an output that is the layer's map: the last that the logit depends on."""
         maps = [part for part in seen.parts if part.layout is not None]
-        depends = [part for part in maps if self._reached.get(part.number)]
+        depends = [part for part in maps if self._reach.found.get(part.number)]
         if len(depends) > 1:
             # The backward meets the last one first.
-            order = list(self._reached)
+            order = list(self._reach.found)
             return min(depends, key=lambda part: order.index(part.number))
         if depends:
             return depends[0]
@@ -362,7 +334,7 @@ class FeatureProbe:
                     kind=type(one.module).__name__,
                     shape=(1, *part.shape[1:]) if part.shape[:1] == (batch,) else part.shape,
                     layout=part.layout,
-                    reaches_logit=self._reached.get(part.number, False),
+                    reaches_logit=self._reach.found.get(part.number, False),
                     output=part.number,
                     source=part.source,
                     token_mixer=is_linear(one.module),
@@ -383,11 +355,6 @@ def _area(part: _Part) -> int:
     return math.prod(part.layout.size) if part.layout is not None else 0
 
 
-def _reaches_places(gradient: Tensor) -> bool:
-    """Return whether a gradient ``(C, H, W)`` is not zero at two places or more."""
-    return int(gradient.count_nonzero(dim=0).count_nonzero()) > 1
-
-
 def _spare_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     # The output of the layer before is still needed at the end of the pass.
     return tuple(one.clone() if isinstance(one, Tensor) else one for one in inputs)
@@ -399,23 +366,6 @@ def _restarted(output: Any) -> Any:
         if tensor.is_floating_point() and not tensor.requires_grad:
             output = with_part(output, tensor, tensor.detach().requires_grad_().clone())
     return output
-
-
-def output_shapes(model: nn.Module, images: Tensor) -> dict[tuple[str, Path], tuple[int, ...]]:
-    """Return the shapes of the outputs of all layers, by full name and place in the output."""
-    shapes: dict[tuple[str, Path], tuple[int, ...]] = {}
-
-    def observe(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            shapes.update({(name, path): tuple(tensor.shape) for path, tensor in parts_of(output)})
-
-        return hook
-
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in hookable_layers(model).items():
-            stack.callback(module.register_forward_hook(observe(name)).remove)
-        logits_of(model, images)
-    return shapes
 
 
 def _declared_stages(model: nn.Module) -> Iterator[str]:

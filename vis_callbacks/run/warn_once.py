@@ -70,7 +70,7 @@ class WarnOnce:
     def warn_batches(self, problem: str) -> None:
         """Warn of batches that could not be read after others were; "" if there are none such."""
         if problem:
-            self._warn_once("batches", problem)
+            self._warn_once(problem, problem)
 
     def warn_limits(self, sentences: Iterable[str]) -> None:
         """Warn of what keeps some techniques from working with a model, see `limits_of`."""

@@ -28,11 +28,14 @@ class Watchers:
         self._timer = timer
         self._warnings = warnings
         self._all: dict[str, tuple[Watcher, Forward]] = {}
+        self._finders: dict[str, Finder] = {}
         self._failed: set[str] = set()
 
     def add(self, name: str, watcher: Watcher, forward: Forward) -> None:
         """Add a callback, and the option that says which network it looks at."""
         self._all[name] = watcher, forward
+        if isinstance(watcher, Finder):
+            self._finders[name] = watcher
 
     def training_starts(self, module: nn.Module, optimized: frozenset[int]) -> None:
         """Let them look at the module before the first step."""
@@ -56,10 +59,9 @@ class Watchers:
 
     def loss_computed(self, loss: Tensor) -> None:
         """Let those that look for faults look at the loss of a step, before its backward."""
-        for name, watcher, _ in self._looking():
-            if isinstance(watcher, Finder):
-                with self._guarded(name, watcher):
-                    watcher.loss_computed(loss)
+        for name, finder in self._finding():
+            with self._guarded(name, finder):
+                finder.loss_computed(loss)
 
     def batch_ends(self, stage: str, module: nn.Module, outputs: Any, optimized: Callable[[], frozenset[int]]) -> None:
         """Let them look at what a step returned."""
@@ -80,7 +82,7 @@ class Watchers:
 
     def findings(self) -> dict[str, Any] | None:
         """Return what all have found, as plain values; None if nobody looks for faults."""
-        found = [watcher.findings_document(name) for name, watcher, _ in self._looking() if isinstance(watcher, Finder)]
+        found = [finder.findings_document(name) for name, finder in self._finding()]
         if not found:
             return None
         return {key: [item for one in found for item in one[key]] for key in ("checked", "findings")}
@@ -89,6 +91,9 @@ class Watchers:
         if not self.active:
             return []
         return [(name, *one) for name, one in self._all.items() if name not in self._failed]
+
+    def _finding(self) -> list[tuple[str, Finder]]:
+        return [(name, self._finders[name]) for name, *_ in self._looking() if name in self._finders]
 
     @contextmanager
     def _guarded(self, name: str, watcher: Watcher) -> Iterator[None]:
