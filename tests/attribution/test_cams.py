@@ -150,6 +150,19 @@ class TestAblationCam:
         # Shapes of two images and a graph of one for the feature info, the trace, the probe, and one chunk of channels.
         assert seen == [2, 1, 1, 1, 1]
 
+    def test_what_rounding_changes_is_no_evidence(self) -> None:
+        class Beside(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.beside, self.head = nn.Conv2d(3, 4, 3), nn.Linear(3, 4)
+
+            def forward(self, images: Tensor) -> Tensor:
+                self.beside(images)
+                # Kernels for batches of other sizes round otherwise.
+                return self.head(images.mean(dim=(2, 3))) * (1 + torch.finfo().eps * len(images))
+
+        assert not ablation_cam(Beside(), random_images(1, height=8, width=8), 1, "beside").any()
+
     def test_a_module_that_runs_twice_is_ablated_the_last_time(self) -> None:
         class Twice(nn.Module):
             def __init__(self) -> None:

@@ -38,7 +38,7 @@ def watched(steps: int, *, training: float = 0.9, validation: float = 0.5, image
 
 def facts(watch: TrainingWatch, model: nn.Module) -> Facts:
     samples = Samples(torch.rand(1, 1, 8, 8), torch.zeros(1).long(), ("one",), ("a", "b", "c", "d"))
-    return measure(watch, model, model, samples, 1, None).facts
+    return measure(watch, model, model, samples, 1, None, due=True).facts
 
 
 def test_layers_are_looked_at_when_dead_channels_mean_something() -> None:

@@ -85,7 +85,7 @@ def test_a_response_is_dark_at_zero_and_bright_at_both_ends() -> None:
     assert (lightness[:20] - lightness[1:21] > 0).all()
     assert min(lightness[0], lightness[-1]) > 220
     # Warm and cold are told apart where they are neither black nor almost white.
-    middle = (values.abs() >= 0.3) & (values.abs() <= 0.9)
+    middle = (values.abs() > 0.32) & (values.abs() < 0.88)
     warm, cold = found[(middle & (values > 0)).numpy()], found[(middle & (values < 0)).numpy()]
     assert (warm[:, 0] > warm[:, 2]).all()
     assert (cold[:, 2] > cold[:, 0] + 40).all()

@@ -36,6 +36,8 @@ from vis_callbacks.model.parts import part_at, with_part
 Ablation = Callable[..., AbstractContextManager[None]]
 """Sets some channels to zero inside, see `_ablation`."""
 
+_ULPS = 8  # of the largest logit
+
 
 @guarded
 def ablation_cam(
@@ -103,7 +105,10 @@ def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk
             ablated, len(channels), pixels=pixels, device=score.device, chunk_size=chunk_size
         ):
             without[row, channels[items]] = found
-    weights = (score[:, None] - without) / score.abs().clamp(min=torch.finfo(score.dtype).tiny)[:, None]
+    drop = score[:, None] - without
+    # Rounding differs with the size of a batch: what a layer beside the logits seems to change is no evidence.
+    rounding = _ULPS * torch.finfo(score.dtype).eps * seen.logits.abs().amax(dim=1, keepdim=True)
+    weights = drop.where(drop.abs() > rounding, 0) / score.abs().clamp(min=torch.finfo(score.dtype).tiny)[:, None]
     return on_images(weighted_sum(activation, weights), seen.images, layout)
 
 

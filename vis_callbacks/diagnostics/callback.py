@@ -139,10 +139,9 @@ class Diagnostics(VisualizationCallback):
         watch.settle()
         if watch.train is not None and watch.train.keys and not watch.known:
             watch.known = list(watch.train.keys)
-        epoch, due = event.moment.epoch, _is_due(event.moment.epoch) or self._measured is None
-        before = None if due else self._measured
-        model = None if event.subject.problem else event.model
-        measured = self._measured = measure(watch, module, model, event.samples, epoch, before)
+        epoch, model = event.moment.epoch, None if event.subject.problem else event.model
+        measured = measure(watch, module, model, event.samples, epoch, self._measured, due=_is_due(epoch))
+        self._measured = measured
         panels: list[Panel] = []
         for check in self.checks:
             if self._alone or check.name not in _OF_ALL_DATA:

@@ -38,7 +38,9 @@ def measure(
     model: nn.Module | None,
     samples: Samples,
     epoch: int,
-    before: Measured | None,
+    last: Measured | None,
+    *,
+    due: bool,
 ) -> Measured:
     """Return the numbers of an event.
 
@@ -48,10 +50,11 @@ def measure(
         model: From images to logits, undisturbed. None: images cannot be given to it, so no passes are run.
         samples: For class names, and how pixels are displayed.
         epoch: The epoch that has just ended.
-        before: What was measured before: images are not measured again, and no passes are run. None: they are.
+        last: What was measured at the event before. None: this is the first.
+        due: Whether images are measured, and passes run. Else what they told is that of `last`.
     """
-    if before is not None:
-        return _continued(watch, module, epoch, before)
+    if last is not None and not due:
+        return _continued(watch, module, epoch, last)
     train = watch.train or Ledger(0)
     validation = watch.validation
     seen = train.facts()
@@ -97,6 +100,7 @@ def measure(
         classes=classes,
         train=seen,
         validation=shown,
+        before=None if last is None else last.facts.train.cross_entropy,
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
         layers=layers,
         first_steps=tuple(watch.first_steps),
@@ -117,7 +121,7 @@ def measure(
     return Measured(facts, _exhibits(watch, samples, means))
 
 
-def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, before: Measured) -> Measured:
+def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, last: Measured) -> Measured:
     """Return the numbers of an event at which images are not measured again."""
 
     def renewed(ledger: Ledger | None, known: StageFacts | None) -> StageFacts | None:
@@ -130,17 +134,18 @@ def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, before: Meas
         return replace(ledger.facts(), **images)
 
     facts = replace(
-        before.facts,
+        last.facts,
         epoch=epoch,
         steps=watch.steps,
-        train=renewed(watch.train, before.facts.train) or before.facts.train,
-        validation=renewed(watch.validation, before.facts.validation),
+        train=renewed(watch.train, last.facts.train) or last.facts.train,
+        before=last.facts.train.cross_entropy,
+        validation=renewed(watch.validation, last.facts.validation),
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
-        order=before.facts.order if watch.train is None else order_facts(watch.train.all_labels, watch.train.batch),
+        order=last.facts.order if watch.train is None else order_facts(watch.train.all_labels, watch.train.batch),
         modes=_modes(watch),
         remembered=passes.remembered(module, watch.steps),
     )
-    return replace(before, facts=facts)
+    return replace(last, facts=facts)
 
 
 def _modes(watch: TrainingWatch) -> dict[str, Sequence[LayerMode]]:

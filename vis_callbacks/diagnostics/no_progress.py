@@ -8,6 +8,16 @@ from vis_callbacks.diagnostics.statistics import surely_above
 
 STEPS = 100
 SHARE = 0.98
+FALLS, NEAR, FAR = 0.9, 1.05, 2.0
+
+
+def is_slow_start(before: float | None, now: float, entropy: float) -> bool:
+    """Whether a network was too sure of its guesses, and is less so than before.
+
+    Near what guessing costs this says no more, as any network comes that far; nor does a loss tell that is so large
+    that it was driven there.
+    """
+    return before is not None and NEAR < now / entropy < FAR and now - entropy < FALLS * (before - entropy)
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -19,6 +29,8 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     if train.answers and surely_above(train.right, train.answers, max(map(sum, train.confusion)) / train.answers):
         # Early networks are too sure of themselves, which costs more than what they know gains.
+        return None
+    if is_slow_start(facts.before, train.cross_entropy, train.entropy):
         return None
     return Verdict(
         "alarm",
