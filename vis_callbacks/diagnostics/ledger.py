@@ -1,5 +1,6 @@
 """What passes by in one epoch of training or validation: answers, statistics of images, and some images themselves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -21,6 +22,8 @@ _TOGETHER, _SMALL = 256, 2**20
 
 _KEPT, _KEPT_BYTES = 160, 64 * 2**20
 _DOUBTED, _CONFIDENT = 24, 0.5
+_OF_BATCH, _LEAST_OF_BATCH = 8, 4  # at most one in so many images of a batch, or so many, is kept as doubted
+_AT_ONCE = 8  # batches whose doubted images are compared at once
 _MOST_CLASSES = 1000  # of more, no table of answers is made
 _MARKED = 640  # images that are looked at for marks, which takes longest
 _GRID = 14
@@ -49,7 +52,8 @@ class Ledger:
         small: Whether small copies of the images are made.
         marks_wanted: Whether marks are looked for, which repeat at a place.
         answers: Of each image label (-1: none), answer, second choice, gap between their probabilities, and loss.
-        doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer.
+        doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer. In
+            parts, of which the first holds the most denied of all before.
         kept: Some images of each class.
         kept_at: Which of all images these are, in the order in which they came.
         batch: How many images the largest batch had.
@@ -71,7 +75,7 @@ class Ledger:
     kept: list[Tensor] = field(default_factory=list)
     kept_labels: list[int] = field(default_factory=list)
     kept_at: list[int] = field(default_factory=list)
-    doubted: tuple[Tensor, Tensor] | None = None
+    doubted: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     count: int = 0
     images: int = 0
     keyed: int = 0
@@ -170,9 +174,9 @@ class Ledger:
     @property
     def most_doubted(self) -> list[tuple[Tensor, int, int]]:
         """Images whose label is denied with the most confidence, each with label and answer."""
-        if self.doubted is None:
+        if not self.doubted:
             return []
-        images, numbers = (one.cpu() for one in self.doubted)
+        images, numbers = (one.cpu() for one in _worst(self.doubted))
         told = [row for row, gap in enumerate(numbers[:, 0].tolist()) if gap > _CONFIDENT]
         return [(images[row], int(numbers[row, 1]), int(numbers[row, 2])) for row in told]
 
@@ -231,16 +235,13 @@ class Ledger:
 
     def _doubt(self, images: Tensor, labels: Tensor, answers: Tensor, gap: Tensor) -> None:
         """Keep the images whose label is denied with the most confidence. Nothing waits for the device here."""
-        if self.doubted is not None and images.shape[1:] != self.doubted[0].shape[1:]:
+        if self.doubted and images.shape[1:] != self.doubted[0][0].shape[1:]:
             return
         numbers = torch.stack([gap, labels.float(), answers.float()], dim=1)
-        worst = gap.topk(min(_DOUBTED, len(gap))).indices
-        pictures, numbers = images.detach().float()[worst], numbers[worst]
-        if self.doubted is not None:
-            pictures, numbers = torch.cat([self.doubted[0], pictures]), torch.cat([self.doubted[1], numbers])
-            worst = numbers[:, 0].topk(min(_DOUBTED, len(numbers))).indices
-            pictures, numbers = pictures[worst], numbers[worst]
-        self.doubted = pictures, numbers
+        worst = gap.topk(min(_DOUBTED, len(gap), max(_LEAST_OF_BATCH, len(gap) // _OF_BATCH))).indices
+        self.doubted.append((images.detach()[worst].float(), numbers[worst]))
+        if len(self.doubted) > _AT_ONCE:
+            self.doubted = [_worst(self.doubted)]
 
     def _keep(self, images: Tensor, labels: Tensor) -> None:
         most = min(_KEPT, max(16, _KEPT_BYTES // max(1, images[0].numel() * 4)))
@@ -254,6 +255,13 @@ class Ledger:
                 self.kept_labels.append(label)
                 self.kept_at.append(self.count - len(labels) + index)
         self.kept.extend(images[chosen].cpu())
+
+
+def _worst(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the images that are denied with the most confidence, and their numbers, the most denied first."""
+    images, numbers = (torch.cat(column) for column in zip(*parts, strict=True))
+    worst = numbers[:, 0].topk(min(_DOUBTED, len(numbers))).indices
+    return images[worst], numbers[worst]
 
 
 def content_keys(images: Tensor) -> Tensor:
@@ -273,7 +281,7 @@ def content_keys(images: Tensor) -> Tensor:
     # what they have to the upper bits, the shift to the lower ones.
     mixed = bits * -1_640_531_527
     mixed ^= mixed >> 16
-    halves = mixed.sum(dim=1, dtype=torch.int32), (mixed * mixed).sum(dim=1, dtype=torch.int32)
+    halves = mixed.sum(dim=1, dtype=torch.int32), mixed.mul_(mixed).sum(dim=1, dtype=torch.int32)
     keys = (halves[0].long() << 32) + halves[1].long()
     return keys.where(several, 0)
 

@@ -96,8 +96,12 @@ def _bits(tensor: Tensor) -> Tensor:
     plain = tensor.detach().contiguous()
     if plain.is_complex():
         plain = torch.view_as_real(plain)
-    bits = plain.view(_INTEGERS[plain.element_size()]).flatten().long()
-    return (bits * torch.arange(1, len(bits) + 1, device=bits.device)).sum()
+    bits = plain.view(_INTEGERS[plain.element_size()]).flatten()
+    if bits.element_size() < 4:
+        bits = bits.int()
+    # Odd factors lose no bit where what is too large wraps around.
+    places = torch.arange(1, 2 * len(bits), 2, dtype=bits.dtype, device=bits.device)
+    return (bits * places).sum(dtype=bits.dtype)
 
 
 def _norm(tensor: Tensor) -> Tensor:
