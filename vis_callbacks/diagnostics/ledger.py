@@ -17,7 +17,7 @@ MOST_IMAGES = 1000
 MOST_KEYS = 100_000
 """Images of an epoch that are compared with those of the other stage."""
 
-_TOGETHER, _SMALL = 256, 2**20
+_TOGETHER, _SMALL = 512, 2**20
 """Images that are looked at together, of batches of up to so many bytes: each look has a price of its own."""
 
 _KEPT, _KEPT_BYTES = 160, 64 * 2**20
@@ -47,7 +47,7 @@ class Ledger:
 
     Attributes:
         classes: How many classes there are.
-        measured: Whether images are looked at, and not only answers.
+        measured: Whether images are looked at and kept, and not only answers.
         keys_wanted: Whether images are compared with those of the other stage.
         small: Whether small copies of the images are made.
         marks_wanted: Whether marks are looked for, which repeat at a place.
@@ -88,6 +88,8 @@ class Ledger:
     def add_images(self, images: Tensor, labels: Tensor) -> None:
         """Look at a batch of images ``(N, C, H, W)`` with labels ``(N,)``, before the step, which may change it."""
         self.batch = max(self.batch, len(labels))
+        # What is not looked at is not kept.
+        images = images.detach() if self.measured else images.new_empty(len(labels), 0, 0, 0)
         small = images.nbytes <= _SMALL
         if self._aside and (
             not small
@@ -96,7 +98,7 @@ class Ledger:
         ):
             self.settle()
         if small:
-            self._aside.append(_Batch(images.detach().clone(), labels.detach().clone()))
+            self._aside.append(_Batch(images.clone(), labels.detach().clone()))
         else:
             self._look_at(images, labels)
 
@@ -149,13 +151,15 @@ class Ledger:
     def _note(self, logits: Tensor, labels: Tensor, images: Tensor) -> None:
         logits, labels = logits.detach().float(), labels.detach()
         fits = (labels >= 0) & (labels < logits.shape[1])
-        loss = F.cross_entropy(logits, labels.where(fits, 0), reduction="none")
-        top = logits.softmax(dim=1).topk(min(2, logits.shape[1]), dim=1)
-        gap = top.values[:, 0] - top.values[:, -1]
-        found, second = top.indices[:, 0], top.indices[:, -1]
+        logarithms = logits.log_softmax(dim=1)
+        loss = -logarithms.gather(1, labels.where(fits, 0)[:, None])[:, 0]
+        values, indices = logarithms.topk(min(2, logits.shape[1]), dim=1)
+        gap = values[:, 0].exp() - values[:, -1].exp()
+        found, second = indices[:, 0], indices[:, -1]
         self.width = logits.shape[1]
         self.answers.append(torch.stack([labels.where(fits, -1), found, second, gap, loss], dim=1))
-        self._doubt(images, labels, found, gap.where(fits & (found != labels), 0))
+        if self.measured:
+            self._doubt(images, labels, found, gap.where(fits & (found != labels), 0))
 
     def facts(self) -> StageFacts:
         """Return the numbers."""
