@@ -1,7 +1,7 @@
 """The guard around every pass: whatever happens inside, the model and the process are left as they were found."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -52,7 +52,8 @@ def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
         >>> model[1].training
         True
     """
-    if any(is_lazy(parameter) for parameter in model.parameters()):
+    parameters = list(model.parameters())
+    if any(map(is_lazy, parameters)):
         raise RuntimeError(
             "the model has lazy parameters without a shape: run one batch through it first, "
             "so that its initial weights do not depend on the visualizations"
@@ -61,7 +62,7 @@ def undisturbed(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
         stack.enter_context(_process_state(device_of(model)))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_model_state(model))
+        stack.enter_context(_model_state(model, parameters))
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
         for device_type in {"cpu", device_of(model).type}:
             stack.enter_context(torch.autocast(device_type, enabled=False))
@@ -102,34 +103,48 @@ def plain(value: Any) -> Any:
 
 
 @contextmanager
-def _model_state(model: nn.Module) -> Iterator[None]:
+def _model_state(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     modules = list(model.modules())
     attributes = [(module, _Attributes(module)) for module in modules]
-    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    gradients = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
     tensors = [_Values(tensor) for tensor in _changeable(modules)]
     try:
         for module in modules:
-            # Assigned, as users override train() and eval() to keep parts of a model frozen.
-            module.training = False
-            _silence(module)
-            # An attribute with such a name and another value is no switch.
-            vars(module).update({name: False for name in _CHECKPOINTING if vars(module).get(name) is True})
+            _prepare(module)
         _stand_in(modules)
         notes = PassNotes([module._buffers for module in modules if module._buffers])
         for module in modules:
             vars(module)[_NOTES] = notes
-        for parameter, _, _ in parameters:
+        for parameter in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
         yield
     finally:
         for module, saved in attributes:
             saved.restore(module)
-        for parameter, requires_grad, grad in parameters:
+        for parameter, requires_grad, grad in gradients:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
         for one in tensors:
             one.restore()
+
+
+def _prepare(module: nn.Module) -> None:
+    """Put a module in eval mode, without activation checkpointing and without logging."""
+    found = vars(module)
+    # Not by train() or eval(), which users override to keep parts of a model frozen.
+    if "training" in found:
+        found["training"] = False  # without the checks of a module's attributes, which take five times as long
+    else:
+        module.training = False
+    for name in _CHECKPOINTING & found.keys():
+        # An attribute with such a name and another value is no switch.
+        if found[name] is True:
+            found[name] = False
+    # A forward that logs would add these passes to the user's metrics, or raise outside of a training step.
+    for name in ("log", "log_dict"):
+        if callable(getattr(type(module), name, None)):
+            found[name] = _no_log
 
 
 def _stand_in(modules: Sequence[nn.Module]) -> None:
@@ -147,17 +162,17 @@ def _changeable(modules: Sequence[nn.Module]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for module in modules:
         found.update({id(buffer): buffer for buffer in module._buffers.values() if buffer is not None})
-        attributes = [value for name, value in vars(module).items() if name != "_parameters"]
-        for item in chain.from_iterable(map(_items, attributes)):
+        items: list[Any] = []
+        for name, value in vars(module).items():
+            if isinstance(value, (dict, list, tuple)):
+                if value and name != "_parameters":
+                    items += value.values() if isinstance(value, dict) else value
+            elif type(value) is Tensor:
+                items.append(value)
+        for item in items:
             if type(item) is Tensor and item.is_leaf and item.numel() <= _LARGE:
                 found[id(item)] = item
     return list(found.values())
-
-
-def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 class _Values:
@@ -165,7 +180,8 @@ class _Values:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor, self.requires_grad = tensor, tensor.requires_grad
-        self.alias, self.before = tensor.data, tensor.detach().clone()
+        self.alias = tensor.data
+        self.before = self.alias.clone()
         self.strided = tensor.layout is torch.strided and tensor.device.type != "meta"
         self.bytes = tensor.untyped_storage().nbytes() if self.strided else 0
 
@@ -204,20 +220,14 @@ class _Attributes:
 
     def restore(self, module: nn.Module) -> None:
         found = vars(module)
-        for name in found.keys() - self.values.keys():
-            del found[name]
         found.update(self.values)
+        if len(found) > len(self.values):
+            for name in found.keys() - self.values.keys():
+                del found[name]
         for container, contents in self.containers:
             container.clear()
             if contents:
                 (container.extend if isinstance(container, list) else container.update)(contents)
-
-
-def _silence(module: nn.Module) -> None:
-    # A forward that logs would add these passes to the user's metrics, or raise outside of a training step.
-    for name in ("log", "log_dict"):
-        if callable(getattr(type(module), name, None)):
-            vars(module)[name] = _no_log
 
 
 def _no_log(*_: Any, **__: Any) -> None:
