@@ -460,9 +460,10 @@ def test_a_check_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
         fit(tmp_path / "raise", Diagnostics(checks=[Check("mine", judge, confusion)], on_error="raise"))
 
 
-def test_what_has_healed_explains_nothing_any_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", [None, Verdict("note", "It is a little bad.")], ids=["nothing", "note"])
+def test_what_has_healed_explains_nothing_any_more(later: Verdict | None, tmp_path: Path) -> None:
     def healed(facts: Facts) -> Verdict | None:
-        return Verdict("alarm", "It begins badly.") if facts.epoch == 1 else None
+        return Verdict("alarm", "It begins badly.") if facts.epoch == 1 else later
 
     def lasting(facts: Facts) -> Verdict:
         return Verdict("alarm", "It is bad.")
@@ -471,7 +472,7 @@ def test_what_has_healed_explains_nothing_any_more(tmp_path: Path) -> None:
     diagnostics = Diagnostics(checks=[cause, Check("consequence", lasting, confusion, silenced_by=("cause",))])
     fit(tmp_path, diagnostics, max_epochs=3)
     found = {one.check: (one.first_epoch, one.last_epoch) for one in diagnostics.findings}
-    assert found == {"cause": (1, 1), "consequence": (2, 3)}
+    assert found == {"cause": (1, 3 if later else 1), "consequence": (2, 3)}
 
 
 def test_an_unknown_check_is_refused() -> None:

@@ -170,6 +170,8 @@ class Diagnostics(VisualizationCallback):
             return []
         if verdict.severity == "alarm":
             self._causes.add(check.name)
+        else:
+            self._causes.discard(check.name)
         known = self._found.get(check.name)
         first = epoch if known is None else known.first_epoch
         evidence = check.evidence(measured.exhibits, measured.facts, verdict)

@@ -40,4 +40,4 @@ def judge(facts: Facts) -> Verdict | None:
     )
 
 
-CHECK = Check("no-progress", judge, confusion, patience=2, silenced_by=(*NOTHING_LEARNED, "growing-weights"))
+CHECK = Check("no-progress", judge, confusion, patience=3, silenced_by=(*NOTHING_LEARNED, "growing-weights"))
