@@ -36,9 +36,11 @@ def watched(steps: int, *, training: float = 0.9, validation: float = 0.5, image
     return watch
 
 
+SAMPLES = Samples(torch.rand(1, 1, 8, 8), torch.zeros(1).long(), ("one",), ("a", "b", "c", "d"))
+
+
 def facts(watch: TrainingWatch, model: nn.Module) -> Facts:
-    samples = Samples(torch.rand(1, 1, 8, 8), torch.zeros(1).long(), ("one",), ("a", "b", "c", "d"))
-    return measure(watch, model, model, samples, 1, None, due=True).facts
+    return measure(watch, model, model, SAMPLES, 1, None, due=True).facts
 
 
 def test_layers_are_looked_at_when_dead_channels_mean_something() -> None:
@@ -58,6 +60,18 @@ def test_statistics_are_tried_where_validation_is_worse_and_they_have_left_their
     assert watch.validation is not None
     assert watch.train.facts().tail[0] - watch.validation.facts().accuracy == pytest.approx(0.9 - validation, abs=1e-6)
     assert (facts(watch, network(momentum)).batch_statistics is not None) == tried
+
+
+@pytest.mark.parametrize(("validation", "still"), [(0.5, True), (0.88, False)])
+def test_what_would_mend_a_gap_is_told_until_it_is_closed(validation: float, still: bool) -> None:
+    model = network()
+    first = measure(watched(120), model, model, SAMPLES, 2, None, due=True)
+    assert first.facts.repairs
+    later = measure(watched(180, validation=validation), model, model, SAMPLES, 3, first, due=False).facts
+    assert (later.repairs, later.batch_statistics) == (
+        (first.facts.repairs, first.facts.batch_statistics) if still else ((), None)
+    )
+    assert later.before == first.facts.train.cross_entropy
 
 
 @pytest.mark.parametrize(("images", "again"), [(800, False), (200, True)])

@@ -66,7 +66,7 @@ def measure(
     repairs: Sequence[RepairFacts] = ()
     reordered = batch_statistics = None
     remembered = passes.remembered(module, watch.steps)
-    gap = seen.tail[0] - shown.accuracy if shown is not None and shown.answers and seen.tail[1] else 0.0
+    gap = _gap(seen, shown)
     if (
         model is not None
         and validation is not None
@@ -133,19 +133,31 @@ def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, last: Measur
         }
         return replace(ledger.facts(), **images)
 
+    train = renewed(watch.train, last.facts.train) or last.facts.train
+    validation = renewed(watch.validation, last.facts.validation)
     facts = replace(
         last.facts,
         epoch=epoch,
         steps=watch.steps,
-        train=renewed(watch.train, last.facts.train) or last.facts.train,
+        train=train,
         before=last.facts.train.cross_entropy,
-        validation=renewed(watch.validation, last.facts.validation),
+        validation=validation,
         weights=() if watch.weights is None else watch.weights.facts(module, watch.trainable),
         order=last.facts.order if watch.train is None else order_facts(watch.train.all_labels, watch.train.batch),
         modes=_modes(watch),
         remembered=passes.remembered(module, watch.steps),
     )
+    if _gap(train, validation) <= _GAP:
+        # What other ways to show the images would mend is mended.
+        facts = replace(facts, repairs=(), reordered=None, batch_statistics=None)
     return replace(last, facts=facts)
+
+
+def _gap(train: StageFacts, validation: StageFacts | None) -> float:
+    """Return by how much training is better, at the end of its epoch; 0 if unknown."""
+    if validation is None or not validation.answers or not train.tail[1]:
+        return 0.0
+    return train.tail[0] - validation.accuracy
 
 
 def _modes(watch: TrainingWatch) -> dict[str, Sequence[LayerMode]]:

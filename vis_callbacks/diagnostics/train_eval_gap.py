@@ -8,7 +8,7 @@ from vis_callbacks.diagnostics.statistics import mcnemar
 
 CERTAIN = 0.001
 GAIN = 0.1
-STEPS = 100
+STEPS, SETTLED = 100, 200
 REMEMBERED = 0.05
 STARTING = 0.2
 
@@ -32,6 +32,9 @@ def judge(facts: Facts) -> Verdict | None:
     if facts.steps < STEPS or found is None or not lags(facts):
         return None
     late = facts.remembered > REMEMBERED
+    if not late and facts.steps < SETTLED:
+        # While weights change fast, statistics run behind them.
+        return None
     why = (
         f"its running statistics still hold {facts.remembered:.0%} of their start: raise its momentum"
         if late
