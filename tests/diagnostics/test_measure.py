@@ -71,7 +71,7 @@ def test_what_would_mend_a_gap_is_told_until_it_is_closed(validation: float, sti
     assert (later.repairs, later.batch_statistics) == (
         (first.facts.repairs, first.facts.batch_statistics) if still else ((), None)
     )
-    assert later.before == first.facts.train.cross_entropy
+    assert later.cross_entropy_before == first.facts.train.cross_entropy
 
 
 @pytest.mark.parametrize(("images", "again"), [(800, False), (200, True)])

@@ -275,7 +275,7 @@ class Facts:
         classes: Names of the classes.
         train: What passed by in training.
         validation: What passed by in validation. None: there is none.
-        before: The cross entropy in training at the event before. None: this is the first.
+        cross_entropy_before: That of training at the event before. None: this is the first.
         weights: The parameters.
         layers: The layers whose channels were looked at.
         first_steps: The first steps of the training.
@@ -300,7 +300,7 @@ class Facts:
     classes: tuple[str, ...]
     train: StageFacts = field(default_factory=StageFacts)
     validation: StageFacts | None = None
-    before: float | None = None
+    cross_entropy_before: float | None = None
     weights: Sequence[WeightFacts] = ()
     layers: Sequence[LayerFacts] = ()
     first_steps: Sequence[FirstStep] = ()

@@ -30,7 +30,7 @@ def judge(facts: Facts) -> Verdict | None:
     if train.answers and surely_above(train.right, train.answers, max(map(sum, train.confusion)) / train.answers):
         # Early networks are too sure of themselves, which costs more than what they know gains.
         return None
-    if is_slow_start(facts.before, train.cross_entropy, train.entropy):
+    if is_slow_start(facts.cross_entropy_before, train.cross_entropy, train.entropy):
         return None
     return Verdict(
         "alarm",
