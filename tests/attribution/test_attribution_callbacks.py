@@ -74,6 +74,21 @@ def test_a_callback_shows_what_its_function_returns(kind: type[AttributionCallba
     assert same(attributed(kind(targets=targets), model, images), kind.function(model, images, chosen))
 
 
+@pytest.mark.parametrize("kind", [one for one in attributions() if one not in OF_ATTENTION])
+@pytest.mark.parametrize("blind", [True, False])
+def test_a_map_that_is_zero_everywhere_is_said_to_be(kind: type[AttributionCallback], blind: bool) -> None:
+    class Net(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = super().forward(images)
+            return logits * (not blind) + torch.arange(3.0)
+
+    model = Net(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    callback = kind(**few(kind), display="heatmap")
+    for panel in vis_callbacks.look(model, random_images(2), callback).panels:
+        said = panel.caption.endswith(("zero everywhere", "do not depend on this layer", "is positive"))
+        assert said != panel.all_tiles[-1].values.any()
+
+
 @pytest.mark.parametrize("name", ["small", "vgg", "vit", pytest.param("swin", marks=pytest.mark.slow)])
 def test_single_pass_techniques_share_one_forward_and_one_backward(name: str) -> None:
     """Also at a model's first event, where the same passes find out about its layers."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,6 +21,21 @@ class OnePixel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         value = images[:, :, self.row, self.column].sum(dim=1)
         return torch.stack([value, torch.zeros_like(value)], dim=1)
+
+
+@pytest.mark.parametrize("score", ["logit", "probability"])
+@pytest.mark.parametrize("shade", [0.0, 1e-4])
+def test_what_rounding_changes_is_no_evidence(score: Literal["logit", "probability"], shade: float) -> None:
+    class Rounding(OnePixel):
+        """Kernels for batches of other sizes round otherwise."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            return (super().forward(shade * images) + 5) * (1 + torch.finfo().eps * (len(images) % 3))
+
+    found = occlusion(Rounding(0, 0), torch.ones(2, 1, 4, 4), 0, window=1, stride=1, score=score, chunk_size=7)
+    # What the image changes is told, however little it is.
+    assert (found[:, 0, 0, 0] > 0).all() == (shade > 0)
+    assert not found.flatten(1)[:, 1:].any()
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (4, 7), (9, 13), (9, 0)])

@@ -25,6 +25,7 @@ from vis_callbacks.model import (
     in_chunks,
     logits_of,
     pixels_of,
+    rounding_of,
     scores_of,
     target_scores,
     trace_in_chunks,
@@ -35,8 +36,6 @@ from vis_callbacks.model.parts import part_at, with_part
 
 Ablation = Callable[..., AbstractContextManager[None]]
 """Sets some channels to zero inside, see `_ablation`."""
-
-_ULPS = 8  # of the largest logit
 
 
 @guarded
@@ -106,9 +105,9 @@ def ablation_cam_from_trace(model: nn.Module, seen: Trace, layout: Layout, chunk
         ):
             without[row, channels[items]] = found
     drop = score[:, None] - without
-    # Rounding differs with the size of a batch: what a layer beside the logits seems to change is no evidence.
-    rounding = _ULPS * torch.finfo(score.dtype).eps * seen.logits.abs().amax(dim=1, keepdim=True)
-    weights = drop.where(drop.abs() > rounding, 0) / score.abs().clamp(min=torch.finfo(score.dtype).tiny)[:, None]
+    # What a layer beside the logits seems to change is no evidence.
+    drop = drop.where(drop.abs() > rounding_of(seen.logits, seen.images)[:, None], 0)
+    weights = drop / score.abs().clamp(min=torch.finfo(score.dtype).tiny)[:, None]
     return on_images(weighted_sum(activation, weights), seen.images, layout)
 
 

@@ -108,8 +108,8 @@ class AttributionCallback(VisualizationCallback):
 
     def remark(self, event: Event, index: int, values: Tensor) -> str:
         """Return what else there is to know about a sample's map ``(C, H, W)``, for its caption."""
-        del event, index, values
-        return ""
+        del event, index
+        return "" if values.any() else "zero everywhere"
 
 
 def display_tile(

@@ -23,6 +23,7 @@ from vis_callbacks.model import (
     likelihoods_of,
     pixels_of,
     resolve_targets,
+    rounding_of,
     target_scores,
 )
 
@@ -80,13 +81,16 @@ def occlusion(
     cover = baseline_for(images, baseline)
     per_image = len(rows) * len(columns)
 
-    def scores(of: Tensor, chosen: Targets) -> tuple[Tensor, Tensor]:
+    def scores(of: Tensor, chosen: Targets) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             logits, likely = likelihoods_of(model, of, meaning)
         resolved = resolve_targets(chosen, logits)
-        return target_scores(likely if score == "probability" else logits, resolved), resolved
+        return target_scores(likely if score == "probability" else logits, resolved), resolved, logits
 
-    whole, chosen = scores(images, targets)
+    whole, chosen, logits = scores(images, targets)
+    rounding = rounding_of(logits, images)
+    if score == "probability":  # what the logits' rounding changes of it, and its own
+        rounding = whole * (1 - whole) * rounding + rounding_of(whole[:, None], images)
 
     def drops(items: Tensor) -> Tensor:
         image, place = items // per_image, items % per_image
@@ -97,6 +101,8 @@ def occlusion(
         drops, len(images) * per_image, pixels=pixels_of(images), device=images.device, chunk_size=chunk_size
     )
     found = torch.cat([drop for _, drop in chunks]).view(len(images), len(rows), len(columns))
+    # Where the image does not matter, what covering it seems to change is no evidence.
+    found = found.where(found.abs() > rounding[:, None, None], 0)
     down, across = rows.float(), columns.float()
     return ((down.T @ found @ across) / (down.sum(0)[:, None] * across.sum(0)))[:, None]
 

@@ -28,6 +28,7 @@ from vis_callbacks.model.classifier import (
     outputs_of,
     probabilities,
     resolve_targets,
+    rounding_of,
     target_scores,
 )
 from vis_callbacks.model.features import default_layer, find_layout, layers_across_depth, middle_layer, output_layout
@@ -92,6 +93,7 @@ __all__ = [
     "relevance_of",
     "resolve_targets",
     "rolled_out",
+    "rounding_of",
     "scores_of",
     "seen_meaning",
     "target_scores",

@@ -13,6 +13,8 @@ from vis_callbacks.model.nested import tensors_in
 from vis_callbacks.model.outputs import Outputs, candidates_in, logits_among, outputs_from, unclear
 from vis_callbacks.model.see_through import SeeThrough
 
+_ULPS = 8  # of the largest logit
+
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Run a model and return its logits in float32.
@@ -168,6 +170,19 @@ def target_scores(logits: Tensor, targets: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return logits[:, 0] * (targets * 2 - 1)
     return logits.gather(1, targets[:, None])[:, 0]
+
+
+def rounding_of(logits: Tensor, images: Tensor) -> Tensor:
+    """Return by how much the logits of an image may differ between batches of other sizes, ``(N,)``: by rounding alone.
+
+    What double precision tells is exact beside the single precision of `logits_of`.
+
+    Example:
+        >>> rounding_of(torch.tensor([[1.0, -2.0]]), torch.zeros(1, 3, 8, 8)).item() < 2e-6
+        True
+    """
+    computed = torch.promote_types(images.dtype, torch.float32)
+    return _ULPS * torch.finfo(computed).eps * logits.abs().amax(dim=1)
 
 
 def probabilities(logits: Tensor, meaning: Meaning = "classes") -> Tensor:
