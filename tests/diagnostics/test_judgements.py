@@ -40,6 +40,7 @@ def stage(confusion: list[list[int]] | None = None, **more: object) -> StageFact
         "images": 500,
         "means": (0.0, 0.1, 0.2),
         "spread": (0.3, 0.3, 0.3),
+        "ends": 0.2,
         "contrast": 1.0,
         "labels": tuple(map(sum, found)),
         "flat": (3, 3, 3),
@@ -192,6 +193,15 @@ CASES = [
         "With red and blue swapped, 33 of 38 wrong validation images are right",
     ),
     ("geometry", {"repairs": [RepairFacts("turned upside down", 61, 10, 160)]}, "Turned upside down, 61 more of 160"),
+    # It explains the other contrast.
+    (
+        "geometry",
+        {
+            "validation": stage(matrix(right=10, wrong=40), contrast=0.3),
+            "repairs": [RepairFacts("inverted", 80, 2, 160)],
+        },
+        "Inverted, 80 more of 160",
+    ),
     (
         "geometry",
         {"repairs": [RepairFacts("turned upside down", 33, 30, 96, wrong=38, classes=8)]},
@@ -293,6 +303,19 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
                 "train": stage(means=(-0.3, 0.0, 0.3)),
                 "validation": stage(matrix(right=15, wrong=35), means=(0.3, 0.0, -0.3)),
                 "reordered": RepairFacts("reordered", 1, 1, 48),
+            },
+        ),
+        # Inverted, they fit better.
+        (
+            "channel-order",
+            {"train": stage(means=(-0.6, 0.1, 1.2)), "validation": stage(means=(1.4, 0.6, -0.5), ends=0.75)},
+        ),
+        # Images of another contrast are answered otherwise for that, and some are right by chance.
+        (
+            "geometry",
+            {
+                "validation": stage(matrix(right=10, wrong=40), contrast=0.3),
+                "repairs": [RepairFacts("inverted", 30, 2, 160)],
             },
         ),
         # A channel that is empty in both sets.

@@ -22,6 +22,7 @@ class StageFacts:
         images: How many images were measured.
         means: Mean of each channel.
         spread: Standard deviation over the images of their channel means.
+        ends: The least and the greatest value of some images added: to invert them is to subtract from it.
         contrast: Root mean square of the images' standard deviations.
         constant: How many of the images have a single colour.
         flat: Of each channel, how many images have a single value in it.
@@ -38,6 +39,7 @@ class StageFacts:
     images: int = 0
     means: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
+    ends: float = 0.0
     contrast: float = 0.0
     constant: int = 0
     flat: tuple[int, ...] = ()
@@ -59,6 +61,13 @@ class StageFacts:
     def accuracy(self) -> float:
         """Share of right answers; 0 if none is known."""
         return self.right / max(1, self.answers)
+
+
+def gap_between(train: StageFacts, validation: StageFacts | None) -> float:
+    """Return the share of right answers by which training is better, at the end of its epoch; 0 if unknown."""
+    if validation is None or not validation.answers or not train.tail[1]:
+        return 0.0
+    return train.tail[0] - validation.accuracy
 
 
 @dataclass(frozen=True)
@@ -325,6 +334,11 @@ class Facts:
             return LossFacts()
         twice, likelihoods = ({getattr(one, what) for one in self.losses} for what in ("twice", "likelihood_of"))
         return LossFacts(*(found.pop() if len(found) == 1 else "" for found in (twice, likelihoods)))
+
+    @property
+    def gap(self) -> float:
+        """Share of right answers by which training is better than validation, see `gap_between`."""
+        return gap_between(self.train, self.validation)
 
     def name(self, number: int) -> str:
         """Return the name of a class."""

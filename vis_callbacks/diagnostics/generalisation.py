@@ -18,7 +18,7 @@ def judge(facts: Facts) -> Verdict | None:
     if found is None or min(count, found.answers) < ANSWERS or share < LEARNED:
         return None
     guessed = max(map(sum, found.confusion)) / found.answers
-    if share - found.accuracy < GAP or surely_above(found.right, found.answers, guessed):
+    if facts.gap < GAP or surely_above(found.right, found.answers, guessed):
         return None
     if train_eval_gap.lags(facts):
         return None

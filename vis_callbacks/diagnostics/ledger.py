@@ -21,6 +21,7 @@ _TOGETHER, _SMALL = 512, 2**20
 """Images that are looked at together, of batches of up to so many bytes: each look has a price of its own."""
 
 _KEPT, _KEPT_BYTES = 160, 64 * 2**20
+_RANGED = 32  # of those that are kept
 _DOUBTED, _CONFIDENT = 24, 0.5
 _OF_BATCH, _LEAST_OF_BATCH = 8, 4  # at most one in so many images of a batch, or so many, is kept as doubted
 _AT_ONCE = 8  # batches whose doubted images are compared at once
@@ -205,8 +206,10 @@ class Ledger:
         deviations = (channels.square() + (means - means.mean(dim=1, keepdim=True)).square()).mean(dim=1).sqrt()
         # Where all images have one colour, what is left of it is what rounding leaves.
         flat = channels <= max(_CONSTANT * float(deviations.median()), _ROUNDED * float(means.abs().max()))
+        some = torch.stack(self.kept[:_RANGED])
         return {
             "images": len(means),
+            "ends": float(some.amin() + some.amax()),
             "broken": broken,
             "flat": tuple(flat.sum(dim=0).tolist()),
             "means": tuple(means.mean(dim=0).tolist()),

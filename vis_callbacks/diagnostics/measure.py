@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vis_callbacks.data.samples import Samples
 from vis_callbacks.diagnostics import channel_order, dead_units, passes, train_eval_gap
 from vis_callbacks.diagnostics.exhibits import Exhibits, Shown
-from vis_callbacks.diagnostics.facts import Facts, LayerFacts, LayerMode, RepairFacts, StageFacts
+from vis_callbacks.diagnostics.facts import Facts, LayerFacts, LayerMode, RepairFacts, StageFacts, gap_between
 from vis_callbacks.diagnostics.label_order import arrivals, order_facts
 from vis_callbacks.diagnostics.ledger import Ledger
 from vis_callbacks.diagnostics.near_copies import near_copies
@@ -66,7 +66,7 @@ def measure(
     repairs: Sequence[RepairFacts] = ()
     reordered = batch_statistics = None
     remembered = passes.remembered(module, watch.steps)
-    gap = _gap(seen, shown)
+    gap = gap_between(seen, shown)
     if (
         model is not None
         and validation is not None
@@ -129,7 +129,7 @@ def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, last: Measur
             return known
         images = {
             name: getattr(known, name)
-            for name in ("images", "means", "spread", "contrast", "constant", "flat", "broken")
+            for name in ("images", "means", "spread", "ends", "contrast", "constant", "flat", "broken")
         }
         return replace(ledger.facts(), **images)
 
@@ -147,17 +147,10 @@ def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, last: Measur
         modes=_modes(watch),
         remembered=passes.remembered(module, watch.steps),
     )
-    if _gap(train, validation) <= _GAP:
+    if facts.gap <= _GAP:
         # What other ways to show the images would mend is mended.
         facts = replace(facts, repairs=(), reordered=None, batch_statistics=None)
     return replace(last, facts=facts)
-
-
-def _gap(train: StageFacts, validation: StageFacts | None) -> float:
-    """Return by how much training is better, at the end of its epoch; 0 if unknown."""
-    if validation is None or not validation.answers or not train.tail[1]:
-        return 0.0
-    return train.tail[0] - validation.accuracy
 
 
 def _modes(watch: TrainingWatch) -> dict[str, Sequence[LayerMode]]:

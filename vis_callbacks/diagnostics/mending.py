@@ -9,6 +9,7 @@ GAIN = 0.1
 ABOVE_CHANCE = 0.25
 LAGGING = 0.75
 MENDED, PART, CLASSES = 0.5, 0.05, 3
+MOST = 0.5
 
 
 def mends_part(found: RepairFacts) -> bool:
@@ -23,6 +24,12 @@ def mends_part(found: RepairFacts) -> bool:
         and found.mended > found.kept
         and surely_above(found.better, found.wrong, MENDED, 1 - CERTAIN)
     )
+
+
+def mends_most(facts: Facts) -> bool:
+    """Whether a way to show all images mends most of what validation is worse by."""
+    found = _way_of_all(facts)
+    return found is not None and found.gain >= MOST * facts.gap
 
 
 def judge_ways(facts: Facts, remedy: str, *, channels: bool) -> Verdict | None:

@@ -32,7 +32,7 @@ from vis_callbacks.diagnostics.check import Check
 
 _FILES = (
     *(double_softmax, wrong_loss, not_finite, not_shuffled, growing_weights, not_in_optimizer, no_gradient, frozen),
-    *(dead_units, channel_order, constant_images, scale, leakage, shortcut, border, missing_class, geometry),
+    *(dead_units, geometry, channel_order, constant_images, scale, leakage, shortcut, border, missing_class),
     *(
         wrong_mode,
         train_eval_gap,

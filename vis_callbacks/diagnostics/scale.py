@@ -34,4 +34,4 @@ def judge(facts: Facts) -> Verdict | None:
     )
 
 
-CHECK = Check("scale", judge, both_sets, silenced_by=("channel-order", "constant-images"))
+CHECK = Check("scale", judge, both_sets, silenced_by=("geometry", "channel-order", "constant-images"))
