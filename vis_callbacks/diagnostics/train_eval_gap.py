@@ -1,6 +1,6 @@
 """BatchNorm answers otherwise in evaluation than in training."""
 
-from vis_callbacks.diagnostics.check import Check
+from vis_callbacks.diagnostics.check import OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import both_sets
 from vis_callbacks.diagnostics.facts import Facts
 from vis_callbacks.diagnostics.finding import Verdict
@@ -47,4 +47,4 @@ def judge(facts: Facts) -> Verdict | None:
     )
 
 
-CHECK = Check("train-eval-gap", judge, both_sets, silenced_by=("scale", "channel-order"))
+CHECK = Check("train-eval-gap", judge, both_sets, silenced_by=OTHER_IMAGES)
