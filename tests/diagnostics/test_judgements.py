@@ -170,7 +170,7 @@ CASES = [
     ("scale", {"validation": stage(contrast=0.31)}, "0.31 times the contrast"),
     ("scale", {"validation": stage(contrast=79.0, means=(33.0, 33.0, 33.0))}, "79 times the contrast"),
     ("scale", {"validation": stage(contrast=255.3)}, "255 times the contrast"),
-    ("scale", {"validation": stage(means=(0.9, 1.0, 1.1))}, "another brightness"),
+    ("scale", {"validation": stage(matrix(right=30, wrong=20), means=(0.9, 1.0, 1.1))}, "another brightness"),
     ("channel-order", {"train": stage(means=(-0.3, 0.0, 0.3)), "validation": stage(means=(0.3, 0.0, -0.3))}, "BGR"),
     (
         "channel-order",
@@ -265,6 +265,14 @@ def test_a_clear_case_is_told(name: str, change: dict[str, object], says: str) -
 def test_it_is_too_early_to_judge_without_numbers(name: str) -> None:
     assert CHECKS[name].judge(Facts(epoch=1, steps=0, classes=())) is None
     assert CHECKS[name].judge(Facts(epoch=1, steps=5, classes=NAMES, validation=StageFacts())) is None
+
+
+def test_another_brightness_that_costs_no_answer_is_a_note() -> None:
+    verdict = CHECKS["scale"].judge(replace(CLEAN, validation=stage(means=(0.9, 1.0, 1.1))))
+    assert verdict is not None
+    assert verdict.severity == "note"
+    assert "fine if augmentation is why" in verdict.sentence
+    assert len(verdict.sentence) <= 300
 
 
 def test_a_transform_that_makes_chance_hits_of_misses_is_not_the_fault() -> None:

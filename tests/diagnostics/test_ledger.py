@@ -63,8 +63,21 @@ def test_copies_are_looked_for_in_more_images_than_are_measured() -> None:
     assert seen.facts().images == ledger.MOST_IMAGES
     image = torch.rand(1, 3, 8, 8)
     for other in (image.flip(3), image.rot90(1, (2, 3)), image.roll(2, 3)):
-        assert torch.equal(content_keys(other), content_keys(image))
+        for neighbours in (False, True):
+            keys = content_keys(torch.cat([image, other]), neighbours=neighbours)
+            assert keys[0] == keys[1]
     assert not torch.equal(content_keys(image + 1e-3), content_keys(image))
+
+
+def test_drawings_of_as_many_black_pixels_have_other_keys() -> None:
+    order = torch.rand(2000, 64, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    images = (order < 20).float().view(-1, 1, 8, 8)
+    assert len(content_keys(images).unique()) == 1
+    assert len(content_keys(images, neighbours=True).unique()) == 2000
+    seen = Ledger(2)
+    seen.add_images(images, torch.zeros(2000).long())
+    seen.settle()
+    assert len(torch.cat(seen.keys).unique()) == 2000
 
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 255])

@@ -22,6 +22,8 @@ _TOGETHER, _SMALL = 512, 2**20
 
 _KEPT, _KEPT_BYTES = 160, 64 * 2**20
 _RANGED = 32  # of those that are kept
+_AROUND = 2  # pixels
+_SOME, _FEW_VALUES = 16, 32  # images that have fewer values than this together are drawings, or masks
 _DOUBTED, _CONFIDENT = 24, 0.5
 _OF_BATCH, _LEAST_OF_BATCH = 8, 4  # at most one in so many images of a batch, or so many, is kept as doubted
 _AT_ONCE = 8  # batches whose doubted images are compared at once
@@ -55,6 +57,7 @@ class Ledger:
         answers: Of each image label (-1: none), answer, second choice, gap between their probabilities, and loss.
         doubted: Images whose label is denied with the most confidence; of each this confidence, label and answer. In
             parts, of which the first holds the most denied of all before.
+        few_values: Whether images have few values, as drawings have; None: none was compared yet.
         kept: Some images of each class.
         kept_at: Which of all images these are, in the order in which they came.
         batch: How many images the largest batch had.
@@ -83,6 +86,7 @@ class Ledger:
     batch: int = 0
     width: int = 0
     range: tuple[float, float] | None = None
+    few_values: bool | None = None
     shape: tuple[int, ...] = ()
     _aside: list[_Batch] = field(default_factory=list)
 
@@ -127,7 +131,9 @@ class Ledger:
             return
         images, self.shape = images.detach().float(), images.shape[1:]
         if self.keys_wanted and self.keyed < MOST_KEYS:
-            self.keys.append(content_keys(images))
+            if self.few_values is None:
+                self.few_values = len(torch.unique(images[:_SOME])) < _FEW_VALUES
+            self.keys.append(content_keys(images, neighbours=self.few_values))
             self.keyed += len(images)
         if self.images >= MOST_IMAGES:
             return
@@ -271,26 +277,39 @@ def _worst(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return images[worst], numbers[worst]
 
 
-def content_keys(images: Tensor) -> Tensor:
+def content_keys(images: Tensor, *, neighbours: bool = False) -> Tensor:
     """Return a number for each image ``(N,)`` that does not depend on the order of its pixels.
 
     Flips, turns and shifts over an even border have the same; images of a single colour have 0.
+
+    Args:
+        images: ``(N, C, H, W)`` float32.
+        neighbours: Whether a pixel counts with those around it: how many are black and how many white tells little.
 
     Example:
         >>> image = torch.rand(1, 3, 4, 4)
         >>> torch.equal(content_keys(image), content_keys(image.flip(3)))
         True
     """
-    bits = images.contiguous().view(torch.int32).flatten(2)
-    several = (bits.amin(dim=2) != bits.amax(dim=2)).any(dim=1)
-    bits = bits.flatten(1)
+    bits = images.contiguous().view(torch.int32)
+    flat = bits.flatten(2)
+    several = (flat.amin(dim=2) != flat.amax(dim=2)).any(dim=1)
+    for _ in range(_AROUND if neighbours else 0):
+        bits = _mixed(bits)
+        # A sum is the same however the image is turned.
+        bits = 5 * bits + sum(bits.roll(by, dim) for dim in (2, 3) for by in (1, -1))
+    mixed = _mixed(bits.flatten(1))
+    halves = mixed.sum(dim=1, dtype=torch.int32), mixed.mul_(mixed).sum(dim=1, dtype=torch.int32)
+    keys = (halves[0].long() << 32) + halves[1].long()
+    return keys.where(several, 0)
+
+
+def _mixed(bits: Tensor) -> Tensor:
     # What is too large for 32 bits wraps around, which a key may. Numbers of few digits end in zeros: the factor brings
     # what they have to the upper bits, the shift to the lower ones.
     mixed = bits * -1_640_531_527
     mixed ^= mixed >> 16
-    halves = mixed.sum(dim=1, dtype=torch.int32), mixed.mul_(mixed).sum(dim=1, dtype=torch.int32)
-    keys = (halves[0].long() << 32) + halves[1].long()
-    return keys.where(several, 0)
+    return mixed
 
 
 def mark_keys(images: Tensor, low: float, high: float) -> Tensor:

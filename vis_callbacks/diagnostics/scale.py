@@ -8,6 +8,7 @@ from vis_callbacks.diagnostics.finding import Verdict
 RATIO = 1.6
 SHIFT = 1.0
 IMAGES = 16
+GAP = 0.1
 
 
 def judge(facts: Facts) -> Verdict | None:
@@ -23,14 +24,16 @@ def judge(facts: Facts) -> Verdict | None:
     if 1 / RATIO <= ratio <= RATIO and shift <= SHIFT:
         return None
     times = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
-    what, more = f"{times} times the contrast of training images", ""
+    what, more, harmless = f"{times} times the contrast of training images", "", False
     if 1 / RATIO <= ratio <= RATIO:
         what = f"another brightness: their mean is {shift:.1f} standard deviations from that of training images"
         more = ", and crop and pad alike"
+        # So is augmentation that erases or inverts; then validation is answered as well, or nothing is learned yet.
+        harmless = facts.gap < GAP
     return Verdict(
-        "alarm",
+        "note" if harmless else "alarm",
         f"Validation images have {what}. Check that both transforms normalise alike (Normalize, values in [0, 1] or "
-        f"0 to 255){more}.",
+        f"0 to 255){more}{'; fine if augmentation is why' if harmless else ''}.",
     )
 
 
