@@ -73,7 +73,7 @@ CLEAN = Facts(
     },
     place=PlaceFacts(200, 500),
     border=PlaceFacts(90, 500),
-    repairs=[RepairFacts("mirrored left to right", 3, 20, 160)],
+    repairs=[RepairFacts("mirrored left to right", 3, 20, 160, classes=2)],
     batch_statistics=RepairFacts("with the statistics of the batch", 2, 3, 160, wrong=16),
     leaked=1,
     keyed=500,
@@ -184,7 +184,7 @@ CASES = [
     ),
     (
         "channel-order",
-        {"repairs": [RepairFacts("with green and blue swapped", 61, 10, 160, channels=True)]},
+        {"repairs": [RepairFacts("with green and blue swapped", 61, 10, 160, classes=2, channels=True)]},
         "With green and blue swapped, 61 more of 160",
     ),
     (
@@ -192,13 +192,17 @@ CASES = [
         {"repairs": [RepairFacts("with red and blue swapped", 33, 30, 96, wrong=38, classes=8, channels=True)]},
         "With red and blue swapped, 33 of 38 wrong validation images are right",
     ),
-    ("geometry", {"repairs": [RepairFacts("turned upside down", 61, 10, 160)]}, "Turned upside down, 61 more of 160"),
+    (
+        "geometry",
+        {"repairs": [RepairFacts("turned upside down", 61, 10, 160, classes=2)]},
+        "Turned upside down, 61 more of 160",
+    ),
     # It explains the other contrast.
     (
         "geometry",
         {
             "validation": stage(matrix(right=10, wrong=40), contrast=0.3),
-            "repairs": [RepairFacts("inverted", 80, 2, 160)],
+            "repairs": [RepairFacts("inverted", 80, 2, 160, classes=2)],
         },
         "Inverted, 80 more of 160",
     ),
@@ -209,7 +213,7 @@ CASES = [
     ),
     (
         "train-eval-gap",
-        {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160), "remembered": 0.8},
+        {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160, classes=2), "remembered": 0.8},
         "80% of their start",
     ),
     ("constant-images", {"train": stage(constant=80)}, "80 of 500 training images"),
@@ -276,7 +280,7 @@ def test_another_brightness_that_costs_no_answer_is_a_note() -> None:
 
 
 def test_a_transform_that_makes_chance_hits_of_misses_is_not_the_fault() -> None:
-    hits = [RepairFacts("inverted", 22, 0, 160)]
+    hits = [RepairFacts("inverted", 22, 0, 160, classes=2)]
     rolled = stage(matrix(right=50, wrong=0)[1:] + matrix(right=50, wrong=0)[:1])
     assert CHECKS["geometry"].judge(replace(CLEAN, repairs=hits, validation=rolled)) is None
     assert CHECKS["geometry"].judge(replace(CLEAN, repairs=hits)) is not None
@@ -289,7 +293,7 @@ def test_a_transform_that_makes_chance_hits_of_misses_is_not_the_fault() -> None
         ("random-labels", {"train": stage(matrix(right=15, wrong=35), **RANDOM)}),
         ("no-progress", {"train": stage(matrix(right=15, wrong=35), cross_entropy=2.35)}),
         # Weights change fast, and statistics run behind them.
-        ("train-eval-gap", {"batch_statistics": RepairFacts("statistics", 70, 3, 160), "steps": 150}),
+        ("train-eval-gap", {"batch_statistics": RepairFacts("statistics", 70, 3, 160, classes=2), "steps": 150}),
         # Too sure of guesses, and less so with every step.
         ("no-progress", {"train": stage([[5] * 10] * 10, cross_entropy=2.6), "cross_entropy_before": 2.8}),
     ],
@@ -318,12 +322,19 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
             "channel-order",
             {"train": stage(means=(-0.6, 0.1, 1.2)), "validation": stage(means=(1.4, 0.6, -0.5), ends=0.75)},
         ),
+        # It changes which of two classes is answered most.
+        ("geometry", {"repairs": [RepairFacts("enlarged 1.4 times", 21, 2, 120, classes=1)]}),
+        # Of two classes nearly all are called the rare one, which says that images and labels belong together.
+        (
+            "generalisation",
+            {"validation": stage([[105, 195], [1, 99]]), "train": stage([[375, 0], [0, 125]], tail=(0.96, 125))},
+        ),
         # Images of another contrast are answered otherwise for that, and some are right by chance.
         (
             "geometry",
             {
                 "validation": stage(matrix(right=10, wrong=40), contrast=0.3),
-                "repairs": [RepairFacts("inverted", 30, 2, 160)],
+                "repairs": [RepairFacts("inverted", 30, 2, 160, classes=2)],
             },
         ),
         # A channel that is empty in both sets.
@@ -361,8 +372,8 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
         ("wrong-loss", {"losses": [LossFacts("", "logits")] * 3}),
         ("wrong-loss", {"losses": [LossFacts("", "logits"), LossFacts()] * 3}),
         # Each kind of way is told by one check.
-        ("geometry", {"repairs": [RepairFacts("with red and blue swapped", 61, 10, 160, channels=True)]}),
-        ("channel-order", {"repairs": [RepairFacts("turned upside down", 61, 10, 160)]}),
+        ("geometry", {"repairs": [RepairFacts("with red and blue swapped", 61, 10, 160, classes=2, channels=True)]}),
+        ("channel-order", {"repairs": [RepairFacts("turned upside down", 61, 10, 160, classes=2)]}),
         # Samplers that give some images of each of some classes; and nearly all are of one class.
         ("not-shuffled", {"order": OrderFacts(6400, 100, 100, 800, 6330, 0.01, 0.01)}),
         ("not-shuffled", {"order": OrderFacts(500, 16, 2, 3, 3, 0.996, 0.996)}),
@@ -390,7 +401,7 @@ def test_what_has_another_reason_is_not_told(name: str, change: dict[str, object
 
 def test_one_answer_of_batch_norm_that_lags_behind_is_no_fault_of_the_data() -> None:
     one = stage([[50 if column == 2 else 0 for column in range(10)]] * 10)
-    lags = RepairFacts("with the statistics of the batch", 70, 3, 160)
+    lags = RepairFacts("with the statistics of the batch", 70, 3, 160, classes=2)
     assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=lags)) is None
     same = replace(lags, better=3)
     assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=same)) is not None
@@ -415,7 +426,10 @@ def test_every_check_has_a_clear_case() -> None:
         ("constant-images", {"train": stage(constant=10)}),
         ("growing-weights", {"weights": [weight(), weight(), weight(growth=25.0)]}),
         ("dead-units", {"layers": [LayerFacts("relu", 64, 30, True)]}),
-        ("train-eval-gap", {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160)}),
+        (
+            "train-eval-gap",
+            {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160, classes=2)},
+        ),
         ("never-learned", {"validation": stage(with_row(7, [0, 48, 0, 0, 0, 0, 0, 2, 0, 0]))}),
         # Dropout that is left on to see how sure the network is; norms that are fixed in transfer learning.
         ("wrong-mode", {"modes": {"validation": [LayerMode("drop", "Dropout", True, True)]}}),
@@ -434,7 +448,7 @@ def test_what_may_be_meant_is_a_note(name: str, change: dict[str, object]) -> No
 def test_geometry_is_silent_from_three_fourths_of_the_gain_that_batchnorm_explains(mended: int, alarms: bool) -> None:
     facts = replace(
         CLEAN,
-        repairs=[RepairFacts("turned upside down", 40, 0, 160), RepairFacts("inverted", 11, 0, 12)],
+        repairs=[RepairFacts("turned upside down", 40, 0, 160, classes=2), RepairFacts("inverted", 11, 0, 12)],
         batch_statistics=RepairFacts("with the statistics of the batch", mended, 0, 160),
     )
     assert (CHECKS["geometry"].judge(facts) is not None) is alarms

@@ -62,6 +62,13 @@ class StageFacts:
         """Share of right answers; 0 if none is known."""
         return self.right / max(1, self.answers)
 
+    @property
+    def by_chance(self) -> float:
+        """Share that would be right if labels and answers, each as frequent as they are, had nothing in common."""
+        columns = zip(*self.confusion, strict=True)
+        both = sum(sum(row) * sum(column) for row, column in zip(self.confusion, columns, strict=True))
+        return float(both) / max(1, self.answers) ** 2
+
 
 def gap_between(train: StageFacts, validation: StageFacts | None) -> float:
     """Return the share of right answers by which training is better, at the end of its epoch; 0 if unknown."""

@@ -12,13 +12,12 @@ LEARNED, GAP = 0.5, 0.3
 
 
 def judge(facts: Facts) -> Verdict | None:
-    """Compare the right answers of validation with those of always giving the most frequent label."""
+    """Compare the right answers of validation with those by chance."""
     share, count = facts.train.tail
     found = facts.validation
     if found is None or min(count, found.answers) < ANSWERS or share < LEARNED:
         return None
-    guessed = max(map(sum, found.confusion)) / found.answers
-    if facts.gap < GAP or surely_above(found.right, found.answers, guessed):
+    if facts.gap < GAP or surely_above(found.right, found.answers, found.by_chance):
         return None
     if train_eval_gap.lags(facts):
         return None

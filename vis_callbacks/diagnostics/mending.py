@@ -9,7 +9,7 @@ GAIN = 0.1
 ABOVE_CHANCE = 0.25
 LAGGING = 0.75
 MENDED, PART, CLASSES = 0.5, 0.05, 3
-MOST = 0.5
+MUCH = 1 / 3
 
 
 def mends_part(found: RepairFacts) -> bool:
@@ -26,10 +26,10 @@ def mends_part(found: RepairFacts) -> bool:
     )
 
 
-def mends_most(facts: Facts) -> bool:
-    """Whether a way to show all images mends most of what validation is worse by."""
+def mends_much(facts: Facts) -> bool:
+    """Whether a way to show all images mends much of what validation is worse by."""
     found = _way_of_all(facts)
-    return found is not None and found.gain >= MOST * facts.gap
+    return found is not None and found.gain >= MUCH * facts.gap
 
 
 def judge_ways(facts: Facts, remedy: str, *, channels: bool) -> Verdict | None:
@@ -59,9 +59,10 @@ def judge_ways(facts: Facts, remedy: str, *, channels: bool) -> Verdict | None:
 
 
 def _way_of_all(facts: Facts) -> RepairFacts | None:
-    # A way that was given up seems good by chance.
+    # A way that was given up seems good by chance. One that makes images of a single class right may change no more
+    # than which class is answered most.
     most = max((one.tried for one in facts.repairs), default=0)
-    tried = (one for one in facts.repairs if one.tried == most)
+    tried = (one for one in facts.repairs if one.tried == most and one.classes > 1)
     best = max(tried, key=lambda one: one.gain, default=None)
     if best is None or best.gain < GAIN:
         return None
