@@ -167,6 +167,8 @@ CASES = [
     ),
     ("random-labels", {"train": stage(**RANDOM)}, "120 of 500 training labels are denied"),
     ("random-labels", {"validation": stage(**RANDOM)}, "120 of 500 validation labels"),
+    ("constant-images", {"validation": stage(gray=1.0)}, "Validation images are gray"),
+    ("constant-images", {"train": stage(gray=0.95), "validation": stage(gray=0.1)}, "Training images are gray"),
     ("scale", {"validation": stage(contrast=0.31)}, "0.31 times the contrast"),
     ("scale", {"validation": stage(contrast=79.0, means=(33.0, 33.0, 33.0))}, "79 times the contrast"),
     ("scale", {"validation": stage(contrast=255.3)}, "255 times the contrast"),
@@ -337,6 +339,9 @@ def test_a_network_that_has_just_begun_is_no_fault(name: str, change: dict[str, 
                 "repairs": [RepairFacts("inverted", 30, 2, 160, classes=2)],
             },
         ),
+        # Gray images in both sets, and training images of which some are made gray.
+        ("constant-images", {"train": stage(gray=1.0), "validation": stage(gray=1.0)}),
+        ("constant-images", {"train": stage(gray=0.4)}),
         # A channel that is empty in both sets.
         ("constant-images", {"train": stage(flat=(3, 500, 3)), "validation": stage(flat=(3, 500, 3))}),
         # Some classes are called others that are right themselves.

@@ -120,6 +120,17 @@ def test_images_of_one_colour_are_constant_however_bright() -> None:
     assert facts.contrast == pytest.approx(float(images.flatten(1).var(dim=1, correction=0).mean().sqrt()), rel=1e-4)
 
 
+def test_images_with_alike_channels_are_gray_whatever_the_normalisation() -> None:
+    images = torch.rand(32, 3, 16, 16)
+    images[:8] = images[:8].mean(dim=1, keepdim=True)
+    images = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
+    for some, gray in ((images, 0.25), (images[:, :1], 0.0)):
+        seen = Ledger(2)
+        seen.add_images(some, torch.zeros(32).long())
+        seen.settle()
+        assert seen.facts().gray == gray
+
+
 @pytest.mark.parametrize("size", [1, 32, 300])
 def test_batches_put_aside_tell_what_one_batch_tells(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels, logits = torch.rand(700, 1, 12, 12), torch.randint(4, (700,)), torch.randn(700, 4)

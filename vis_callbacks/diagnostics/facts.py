@@ -26,6 +26,7 @@ class StageFacts:
         contrast: Root mean square of the images' standard deviations.
         constant: How many of the images have a single colour.
         flat: Of each channel, how many images have a single value in it.
+        gray: Share of some images whose channels are all alike, but for contrast and brightness.
         broken: How many images hold NaN or infinity; the numbers above are of the others.
         labels: How often each class was the label.
         tail: Share of right answers in the last quarter of the epoch, and how many answers that are.
@@ -43,6 +44,7 @@ class StageFacts:
     contrast: float = 0.0
     constant: int = 0
     flat: tuple[int, ...] = ()
+    gray: float = 0.0
     broken: int = 0
     labels: tuple[int, ...] = ()
     tail: tuple[float, int] = (0.0, 0)

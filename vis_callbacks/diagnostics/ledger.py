@@ -33,6 +33,7 @@ _GRID = 14
 _LEVELS, _LEAST_RANGE, _PATCH = 16, 4, 4
 _FINE, _COARSE = 64, 4  # up to this edge marks are looked for at each pixel, then at each fourth
 _CONSTANT, _ROUNDED = 1e-3, 1e-6
+_ALIKE = 0.9999
 
 
 @dataclass
@@ -216,6 +217,7 @@ class Ledger:
         return {
             "images": len(means),
             "ends": float(some.amin() + some.amax()),
+            "gray": float(_are_gray(some).float().mean()),
             "broken": broken,
             "flat": tuple(flat.sum(dim=0).tolist()),
             "means": tuple(means.mean(dim=0).tolist()),
@@ -275,6 +277,14 @@ def _worst(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     images, numbers = (torch.cat(column) for column in zip(*parts, strict=True))
     worst = numbers[:, 0].topk(min(_DOUBTED, len(numbers))).indices
     return images[worst], numbers[worst]
+
+
+def _are_gray(images: Tensor) -> Tensor:
+    """Return which images ``(N, C, H, W)`` have channels that are alike, but for contrast and brightness."""
+    channels = images.flatten(2)
+    channels = channels - channels.mean(dim=2, keepdim=True)
+    likeness = F.cosine_similarity(channels[:, :1], channels[:, 1:], dim=2)
+    return (likeness > _ALIKE).all(dim=1) if images.shape[1] > 1 else torch.zeros(len(images), dtype=torch.bool)
 
 
 def content_keys(images: Tensor, *, neighbours: bool = False) -> Tensor:

@@ -129,7 +129,7 @@ def _continued(watch: TrainingWatch, module: nn.Module, epoch: int, last: Measur
             return known
         images = {
             name: getattr(known, name)
-            for name in ("images", "means", "spread", "ends", "contrast", "constant", "flat", "broken")
+            for name in ("images", "means", "spread", "ends", "contrast", "constant", "flat", "gray", "broken")
         }
         return replace(ledger.facts(), **images)
 
