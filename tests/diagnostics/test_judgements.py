@@ -151,7 +151,7 @@ CASES = [
         {"weights": [weight(optimized=False, changed=False, virgin=True), weight()]},
         "50% of the weights, from conv.weight on",
     ),
-    ("no-gradient", {"weights": [weight(changed=False, had_gradient=False), weight()]}, "never get a gradient"),
+    ("no-gradient", {"weights": [weight(changed=False, had_gradient=False), weight()]}, "have had no gradient yet"),
     ("frozen", {"weights": [weight(trainable=False, changed=False, virgin=True), weight()]}, "random features"),
     ("dead-units", {"layers": [LayerFacts("relu", 64, 50, True)]}, "50 of 64 channels of relu"),
     ("swapped-labels", {"validation": stage(swapped())}, "has i and d swapped"),

@@ -57,3 +57,14 @@ def test_a_border_tells_more_than_what_is_inside() -> None:
     _, border = told(images, labels)
     assert border.right == border.tried
     assert border.beyond < 0.5
+
+
+def test_a_place_that_tells_no_more_than_the_frequent_class_tells_nothing() -> None:
+    # In the corner all images are black.
+    labels = (torch.arange(600) % 10 == 0).long()
+    images = smooth(600)
+    images[:, :, :6, :6] = 0
+    place, border = told(images, labels)
+    for found in (place, border):
+        assert not found.marked
+        assert found.beyond >= 0.9

@@ -22,7 +22,8 @@ def judge(facts: Facts) -> Verdict | None:
     return Verdict(
         "alarm" if worst.dead >= CERTAIN * worst.channels else "note",
         f"{worst.dead} of {worst.channels} channels of {worst.name} give the same for all images: they are dead. Lower "
-        "the learning rate, look at the initialisation, or use an activation that passes negative values.",
+        "the learning rate or the weight decay, look at the initialisation, or use an activation that passes negative "
+        "values.",
     )
 
 

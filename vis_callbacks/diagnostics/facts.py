@@ -223,7 +223,8 @@ class PlaceFacts:
         of_class: How many images of this class were looked at.
         elsewhere: How many of other classes have it.
         repeated: Whether the mark is the same to the bit; else the rule knows the class by it.
-        beyond: How well most other parts tell the classes: share of right answers, or of a single class the F1 score.
+        beyond: How well most other parts, or guessing, tell the classes: share of right answers, or of a single class
+            the F1 score.
         share: Share of the margin that is lost where the part is pasted from another class, 99 % lower bound. None: it
             was not tried.
     """

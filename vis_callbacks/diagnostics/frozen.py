@@ -15,15 +15,14 @@ def judge(facts: Facts) -> Verdict | None:
     share = sum(one.count for one in frozen) / max(1, sum(one.count for one in facts.weights))
     if facts.steps < STEPS or share <= SHARE:
         return None
+    told = f"{min(share, 0.99):.0%} of the weights, from {frozen[0].name} on, are frozen"  # a small head may learn
     if are_virgin(frozen):
         return Verdict(
             "alarm",
-            f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen and look untouched since "
-            "initialisation: random features. Load the pretrained weights, or train them.",
+            f"{told} and look untouched since initialisation: random features. Load the pretrained weights, or train "
+            "them.",
         )
-    return Verdict(
-        "note", f"{share:.0%} of the weights, from {frozen[0].name} on, are frozen, as in transfer learning."
-    )
+    return Verdict("note", f"{told}, as in transfer learning.")
 
 
 CHECK = Check("frozen", judge, weights, silenced_by=("not-in-optimizer",))

@@ -19,8 +19,8 @@ def judge(facts: Facts) -> Verdict | None:
         return None
     return Verdict(
         "alarm",
-        f"{share:.0%} of the weights, from {still[0].name} on, never get a gradient and have not changed. Look for a "
-        "detach(), a no_grad(), or an argmax between them and the loss, and whether the forward uses them.",
+        f"{share:.0%} of the weights, from {still[0].name} on, have had no gradient yet and have not changed. Look for "
+        "a detach(), a no_grad(), or an argmax between them and the loss, and whether the forward uses them.",
     )
 
 

@@ -52,7 +52,9 @@ def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
     right = (answers == asked[:, None, None]).sum(dim=0)
     best = int(right.argmax())
     cells = likely.shape[-1]
-    beyond = _beyond(right.float(), best, _ALL) / max(1, len(asked))
+    # Always giving the most frequent class needs no place at all.
+    guessed = float(torch.bincount(asked).max()) / len(asked)
+    beyond = max(guessed, _beyond(right.float(), best, _ALL) / len(asked))
     window = PlaceFacts(right=int(right.flatten()[best]), tried=len(asked), box=_box(best, cells), beyond=beyond)
     if window.right < max(SHARE, beyond + LEAD) * window.tried:
         # It does not tell all classes; another one, or a mark, may tell one.
@@ -61,7 +63,7 @@ def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
         int((likely[:, :, ring].sum(dim=2).argmax(dim=1) == asked).sum())
         for ring in (_ring(cells, 0), _ring(cells, _INSIDE))
     )
-    border = PlaceFacts(right=outer, tried=len(asked), beyond=inner / max(1, len(asked)))
+    border = PlaceFacts(right=outer, tried=len(asked), beyond=max(guessed, inner / len(asked)))
     return window, border, means
 
 
@@ -108,7 +110,8 @@ def _known(answers: Tensor, asked: Tensor, frequent: list[int], window: PlaceFac
         scores = 2 * hits / (called.sum(dim=0) + true.sum()).clamp(min=1)
         at = int(scores.argmax())
         row, column = divmod(at, scores.shape[1])
-        score, beyond = float(scores[row, column]), _beyond(scores, at, _ONE)
+        guessed = 2 * int(true.sum()) / (len(asked) + int(true.sum()))  # by calling all images so
+        score, beyond = float(scores[row, column]), max(guessed, _beyond(scores, at, _ONE))
         if score >= _KNOWN and score - beyond > lead:
             lead = score - beyond
             best = replace(
