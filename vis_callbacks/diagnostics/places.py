@@ -103,7 +103,7 @@ def _known(answers: Tensor, asked: Tensor, frequent: list[int], window: PlaceFac
 
     An object is known by many windows, a mark by those that it is in.
     """
-    best, lead = window, 0.0
+    best, lead = window, LEAD
     for own, number in enumerate(frequent):
         called, true = answers == own, asked == own
         hits = (called & true[:, None, None]).sum(dim=0)
