@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tests.helpers.zoo import families, try_family, try_model
+from tests.helpers.zoo import families, settle, try_family, try_model
 from vis_callbacks import functional
 
 # Said once for models without ReLU, as it should be.
@@ -119,6 +119,7 @@ def test_every_technique_on_a_kind_of_classifier(kind: str) -> None:
             model.eval()(images)
         except RuntimeError as error:
             pytest.skip(f"timm {timm.__version__} cannot run it: {error}")
+    settle(model.eval(), images)
     assert try_model(model, images).failures == {}
 
 

@@ -98,7 +98,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
                 images = torch.rand(1, channels, size, size) * 2 - 1
                 _fill_zeros(model)
                 try:
-                    _settle(model, images)
+                    settle(model, images)
                 except (RuntimeError, AssertionError, ValueError):
                     continue
             return model, images
@@ -204,7 +204,7 @@ def _problem(name: str, result: Tensor, images: Tensor) -> str:
     return ""
 
 
-def _settle(model: nn.Module, images: Tensor) -> None:
+def settle(model: nn.Module, images: Tensor) -> None:
     """Give batch norms the statistics of random images, as training would: without, deep stacks fade to nothing."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

@@ -88,14 +88,14 @@ def test_one_number_per_image_is_no_label_of_outputs_that_are_stated_to_be_class
 
 
 class Rows(nn.Module):
-    """Gives rows of numbers, whatever the images."""
+    """Gives rows of numbers, which hang on the images by all but nothing."""
 
     def __init__(self, rows: Tensor, end: nn.Module | None = None) -> None:
         super().__init__()
         self.rows, self.end = rows, end or nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.end(self.rows[: len(images)] + 0 * images.mean(dim=(1, 2, 3))[:, None])
+        return self.end(self.rows[: len(images)] * (1 + 1e-9 * images.mean(dim=(1, 2, 3)))[:, None])
 
 
 def event(model: nn.Module, subject: Subject, targets: Any = "predicted", **labels: Any) -> Event:
