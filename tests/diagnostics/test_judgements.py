@@ -73,7 +73,7 @@ CLEAN = Facts(
     },
     place=PlaceFacts(200, 500),
     border=PlaceFacts(90, 500),
-    repairs=[RepairFacts("mirrored left to right", 3, 20, 160, classes=2)],
+    repairs=[RepairFacts("mirrored left to right", 3, 20, 160)],
     batch_statistics=RepairFacts("with the statistics of the batch", 2, 3, 160, wrong=16),
     leaked=1,
     keyed=500,
@@ -215,7 +215,7 @@ CASES = [
     ),
     (
         "train-eval-gap",
-        {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160, classes=2), "remembered": 0.8},
+        {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160), "remembered": 0.8},
         "80% of their start",
     ),
     ("constant-images", {"train": stage(constant=80)}, "80 of 500 training images"),
@@ -273,6 +273,22 @@ def test_it_is_too_early_to_judge_without_numbers(name: str) -> None:
     assert CHECKS[name].judge(Facts(epoch=1, steps=5, classes=NAMES, validation=StageFacts())) is None
 
 
+@pytest.mark.parametrize(("count", "shown"), [(100_000, "99%"), (0, "All")])
+def test_a_small_head_that_learns_is_not_among_the_frozen(count: int, shown: str) -> None:
+    frozen = weight(trainable=False, changed=False, virgin=True, count=99 * count + 1)
+    head = weight("head.weight", count=count // 200)
+    verdict = CHECKS["frozen"].judge(replace(CLEAN, weights=[frozen, head]))
+    assert verdict is not None
+    assert verdict.sentence.startswith(f"{shown} of the weights, from conv.weight on, are frozen")
+
+
+def test_a_brightness_that_is_a_note_does_not_hide_that_a_part_is_turned() -> None:
+    part = RepairFacts("turned upside down", 17, 60, 160, wrong=18, classes=8)
+    facts = replace(CLEAN, validation=stage(means=(0.9, 1.0, 1.1)), repairs=[part])
+    assert CHECKS["geometry"].judge(facts) is not None
+    assert CHECKS["geometry"].judge(replace(facts, validation=stage(contrast=0.3))) is None
+
+
 def test_another_brightness_that_costs_no_answer_is_a_note() -> None:
     verdict = CHECKS["scale"].judge(replace(CLEAN, validation=stage(means=(0.9, 1.0, 1.1))))
     assert verdict is not None
@@ -295,7 +311,7 @@ def test_a_transform_that_makes_chance_hits_of_misses_is_not_the_fault() -> None
         ("random-labels", {"train": stage(matrix(right=15, wrong=35), **RANDOM)}),
         ("no-progress", {"train": stage(matrix(right=15, wrong=35), cross_entropy=2.35)}),
         # Weights change fast, and statistics run behind them.
-        ("train-eval-gap", {"batch_statistics": RepairFacts("statistics", 70, 3, 160, classes=2), "steps": 150}),
+        ("train-eval-gap", {"batch_statistics": RepairFacts("statistics", 70, 3, 160), "steps": 150}),
         # Too sure of guesses, and less so with every step.
         ("no-progress", {"train": stage([[5] * 10] * 10, cross_entropy=2.6), "cross_entropy_before": 2.8}),
     ],
@@ -406,7 +422,7 @@ def test_what_has_another_reason_is_not_told(name: str, change: dict[str, object
 
 def test_one_answer_of_batch_norm_that_lags_behind_is_no_fault_of_the_data() -> None:
     one = stage([[50 if column == 2 else 0 for column in range(10)]] * 10)
-    lags = RepairFacts("with the statistics of the batch", 70, 3, 160, classes=2)
+    lags = RepairFacts("with the statistics of the batch", 70, 3, 160)
     assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=lags)) is None
     same = replace(lags, better=3)
     assert CHECKS["one-answer"].judge(replace(CLEAN, validation=one, batch_statistics=same)) is not None
@@ -433,7 +449,7 @@ def test_every_check_has_a_clear_case() -> None:
         ("dead-units", {"layers": [LayerFacts("relu", 64, 30, True)]}),
         (
             "train-eval-gap",
-            {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160, classes=2)},
+            {"batch_statistics": RepairFacts("with the statistics of the batch", 70, 3, 160)},
         ),
         ("never-learned", {"validation": stage(with_row(7, [0, 48, 0, 0, 0, 0, 0, 2, 0, 0]))}),
         # Dropout that is left on to see how sure the network is; norms that are fixed in transfer learning.
@@ -453,7 +469,10 @@ def test_what_may_be_meant_is_a_note(name: str, change: dict[str, object]) -> No
 def test_geometry_is_silent_from_three_fourths_of_the_gain_that_batchnorm_explains(mended: int, alarms: bool) -> None:
     facts = replace(
         CLEAN,
-        repairs=[RepairFacts("turned upside down", 40, 0, 160, classes=2), RepairFacts("inverted", 11, 0, 12)],
+        repairs=[
+            RepairFacts("turned upside down", 40, 0, 160, classes=2),
+            RepairFacts("inverted", 11, 0, 12, classes=2),
+        ],
         batch_statistics=RepairFacts("with the statistics of the batch", mended, 0, 160),
     )
     assert (CHECKS["geometry"].judge(facts) is not None) is alarms

@@ -350,6 +350,16 @@ class Facts:
         """Share of right answers by which training is better than validation, see `gap_between`."""
         return gap_between(self.train, self.validation)
 
+    def share_of(self, weights: Sequence[WeightFacts]) -> float:
+        """Return the share of all weights that some are."""
+        return sum(one.count for one in weights) / max(1, sum(one.count for one in self.weights))
+
+    def told(self, weights: Sequence[WeightFacts]) -> str:
+        """Return the beginning of a sentence about some weights; not of all where a small head is none of them."""
+        share = self.share_of(weights)
+        shown = "All" if share == 1 else f"{min(share, 0.99):.0%}"
+        return f"{shown} of the weights, from {weights[0].name} on,"
+
     def name(self, number: int) -> str:
         """Return the name of a class."""
         return self.classes[number] if number < len(self.classes) else str(number)

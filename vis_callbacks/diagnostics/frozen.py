@@ -12,17 +12,15 @@ SHARE = 0.05
 def judge(facts: Facts) -> Verdict | None:
     """Look for frozen weights; those that look untouched since initialisation are frozen by mistake."""
     frozen = [one for one in facts.weights if not one.trainable and not one.changed]
-    share = sum(one.count for one in frozen) / max(1, sum(one.count for one in facts.weights))
-    if facts.steps < STEPS or share <= SHARE:
+    if facts.steps < STEPS or facts.share_of(frozen) <= SHARE:
         return None
-    told = f"{min(share, 0.99):.0%} of the weights, from {frozen[0].name} on, are frozen"  # a small head may learn
     if are_virgin(frozen):
         return Verdict(
             "alarm",
-            f"{told} and look untouched since initialisation: random features. Load the pretrained weights, or train "
-            "them.",
+            f"{facts.told(frozen)} are frozen and look untouched since initialisation: random features. Load the "
+            "pretrained weights, or train them.",
         )
-    return Verdict("note", f"{told}, as in transfer learning.")
+    return Verdict("note", f"{facts.told(frozen)} are frozen, as in transfer learning.")
 
 
 CHECK = Check("frozen", judge, weights, silenced_by=("not-in-optimizer",))

@@ -14,7 +14,8 @@ def judge(facts: Facts) -> Verdict | None:
     if verdict is None or mends_much(facts):
         return verdict
     # Images of another contrast or colour are answered otherwise for that, and any change makes some of them right.
-    return None if scale.judge(facts) or channel_order.judge(facts) else verdict
+    others = scale.judge(facts), channel_order.judge(facts)
+    return None if any(one is not None and one.severity == "alarm" for one in others) else verdict
 
 
 CHECK = Check("geometry", judge, both_sets)

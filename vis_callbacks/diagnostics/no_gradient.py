@@ -14,13 +14,12 @@ def judge(facts: Facts) -> Verdict | None:
     still = [
         one for one in facts.weights if one.trainable and one.optimized and not one.changed and not one.had_gradient
     ]
-    share = sum(one.count for one in still) / max(1, sum(one.count for one in facts.weights))
-    if facts.steps < STEPS or share <= SHARE:
+    if facts.steps < STEPS or facts.share_of(still) <= SHARE:
         return None
     return Verdict(
         "alarm",
-        f"{share:.0%} of the weights, from {still[0].name} on, have had no gradient yet and have not changed. Look for "
-        "a detach(), a no_grad(), or an argmax between them and the loss, and whether the forward uses them.",
+        f"{facts.told(still)} have had no gradient yet and have not changed. Look for a detach(), a no_grad(), or an "
+        "argmax between them and the loss, and whether the forward uses them.",
     )
 
 

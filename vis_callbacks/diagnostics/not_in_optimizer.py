@@ -12,8 +12,7 @@ SHARE = 0.05
 def judge(facts: Facts) -> Verdict | None:
     """Look for trainable weights that no optimizer has and that have not changed."""
     lost = [one for one in facts.weights if one.trainable and not one.optimized and not one.changed]
-    share = sum(one.count for one in lost) / max(1, sum(one.count for one in facts.weights))
-    if facts.steps < STEPS or share <= SHARE:
+    if facts.steps < STEPS or facts.share_of(lost) <= SHARE:
         return None
     virgin = are_virgin(lost)
     look = ", and look untouched since initialisation" if virgin else ""
@@ -22,7 +21,7 @@ def judge(facts: Facts) -> Verdict | None:
     )
     return Verdict(
         "alarm" if virgin else "note",
-        f"{share:.0%} of the weights, from {lost[0].name} on, want gradients but are in no optimizer{look}. {remedy}.",
+        f"{facts.told(lost)} want gradients but are in no optimizer{look}. {remedy}.",
     )
 
 
