@@ -433,6 +433,16 @@ def test_one_answer_of_batch_norm_that_lags_behind_is_no_fault_of_the_data() -> 
     assert CHECKS["one-answer"].judge(replace(begun, steps=500)) is not None
 
 
+def test_statistics_that_do_not_fit_excuse_no_other_images_once_they_must_fit() -> None:
+    statistics = RepairFacts("with the statistics of the batch", 40, 2, 160)
+    found = replace(CLEAN, repairs=[RepairFacts("sharpened", 37, 2, 160, classes=8)], batch_statistics=statistics)
+    assert CHECKS["geometry"].judge(replace(found, steps=500)) is not None
+    assert CHECKS["geometry"].judge(replace(found, steps=150)) is None
+    assert CHECKS["geometry"].judge(replace(found, steps=500, remembered=0.3)) is None
+    little = [RepairFacts("sharpened", 27, 2, 160, classes=8)]
+    assert CHECKS["geometry"].judge(replace(found, steps=500, repairs=little)) is None
+
+
 def test_every_check_has_a_clear_case() -> None:
     assert {name for name, _, _ in CASES} == set(CHECKS)
 
@@ -469,6 +479,7 @@ def test_what_may_be_meant_is_a_note(name: str, change: dict[str, object]) -> No
 def test_geometry_is_silent_from_three_fourths_of_the_gain_that_batchnorm_explains(mended: int, alarms: bool) -> None:
     facts = replace(
         CLEAN,
+        steps=150,
         repairs=[
             RepairFacts("turned upside down", 40, 0, 160, classes=2),
             RepairFacts("inverted", 11, 0, 12, classes=2),

@@ -125,6 +125,37 @@ def test_rare_ways_are_tried_where_validation_is_far_worse(moved: tuple[int, int
     assert found.gain > 0.45
 
 
+class Detailed(nn.Module):
+    """Knows which quarter of the rows is bright, of images that have as much fine detail as it was trained with."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.least, self.most = least, most
+
+    def forward(self, images: Tensor) -> Tensor:
+        detail = images.diff(dim=3).abs().mean(dim=(1, 2, 3))
+        bright: Tensor = F.adaptive_avg_pool2d(images, (4, 1)).flatten(1)
+        return self.scale * bright * ((detail >= self.least) & (detail <= self.most))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("detail", "trained_with", "way"), [(0.4, (1.0, 9.0), "sharpened"), (4.0, (0.0, 1.0), "smoothed")]
+)
+def test_blurred_and_noisy_images_are_known_by_what_mends_them(
+    detail: float, trained_with: tuple[float, float], way: str
+) -> None:
+    labels = torch.arange(160) % 4
+    images = detail * (torch.arange(16) % 2).repeat(160, 1, 16, 1)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 4 * label : 4 * label + 4] += 1
+    model = Detailed(*trained_with)
+    assert max(one.gain for one in Comparison(model, images, labels).facts(gap=0.1)[0]) < 0.1
+    found = max(Comparison(model, images, labels).facts(gap=0.75)[0], key=lambda one: one.gain)
+    assert (found.name, found.worse) == (way, 0)
+    assert found.gain > 0.7
+
+
 def test_statistics_of_the_batch_are_tried_on_as_many_images_as_it_takes() -> None:
     labels = torch.arange(160) % 2
     images = torch.where(labels[:, None, None, None] == 1, 9.0, 11.0) + torch.rand(160, 1, 4, 4)
@@ -138,6 +169,8 @@ def test_statistics_of_the_batch_are_tried_on_as_many_images_as_it_takes() -> No
     assert ways == [], "statistics explain all of it"
     ways, _ = Comparison(model, images, labels).facts(gap=0.9)
     assert len(ways) == 11, "something is left to explain"
+    ways, _ = Comparison(model, images, labels).facts(gap=0.5, settled=True)
+    assert len(ways) == 11, "they must fit, and do not"
     model[0].running_mean.fill_(10.5)
     _, fitting = Comparison(model, images, labels).facts(gap=0.5)
     assert fitting is not None

@@ -1,4 +1,4 @@
-"""Validation images that are turned, mirrored, moved, inverted or of another size than training images."""
+"""Validation images that are turned, mirrored, moved, inverted, blurred, noisy or of another size than in training."""
 
 from vis_callbacks.diagnostics import channel_order, scale
 from vis_callbacks.diagnostics.check import Check

@@ -81,7 +81,11 @@ def measure(
         if order is not None:
             reordered = comparison.reordered(order)
         if reordered is None or not channel_order.explains(reordered, gap):
-            repairs, batch_statistics = comparison.facts(gap, lagging=remembered > train_eval_gap.REMEMBERED)
+            repairs, batch_statistics = comparison.facts(
+                gap,
+                lagging=remembered > train_eval_gap.REMEMBERED,
+                settled=train_eval_gap.is_settled(watch.steps, remembered),
+            )
     enough = len(train.kept) >= _LEAST_IMAGES
     if model is not None and enough and watch.steps >= dead_units.STEPS:
         # Those of validation may be wrong in a way that silences channels.

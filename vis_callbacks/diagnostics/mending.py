@@ -3,6 +3,7 @@
 from vis_callbacks.diagnostics.facts import Facts, RepairFacts
 from vis_callbacks.diagnostics.finding import Verdict
 from vis_callbacks.diagnostics.statistics import mcnemar, surely_above
+from vis_callbacks.diagnostics.train_eval_gap import is_settled
 
 CERTAIN = 0.001
 GAIN = 0.1
@@ -72,9 +73,12 @@ def _way_of_all(facts: Facts) -> RepairFacts | None:
             # Where nothing was right, whatever changes the answers makes some right by chance.
             return None
     other = facts.batch_statistics
-    if other is not None and other.gain >= LAGGING * best.gain:
-        # BatchNorm that lags behind makes any other look of the images a little better.
-        return None
+    if other is not None:
+        # BatchNorm that lags behind makes any other look of the images a little better. Where it cannot, its statistics
+        # do not fit as the images are others: what mends these tells why.
+        settled = is_settled(facts.steps, facts.remembered)
+        if (LAGGING * other.gain > best.gain) if settled else (other.gain >= LAGGING * best.gain):
+            return None
     return best if mcnemar(best.better, best.worse) < CERTAIN / len(facts.repairs) else None
 
 

@@ -52,16 +52,19 @@ class Comparison:
         # Those whose answers are asked for first.
         self._first = torch.arange(len(images) if answers is not None else min(_BATCH, len(images)))
 
-    def facts(self, gap: float, *, lagging: bool = False) -> tuple[list[RepairFacts], RepairFacts | None]:
+    def facts(
+        self, gap: float, *, lagging: bool = False, settled: bool = False
+    ) -> tuple[list[RepairFacts], RepairFacts | None]:
         """Return what changes with each way to show images, and with the statistics of the batch in BatchNorm.
 
         Where statistics of the batch are promising, the best way and they are compared on all images. There are no ways
-        where statistics explain what validation is worse by, or where too few images are wrong. The second is None
-        where there is no BatchNorm.
+        where statistics that lag behind explain what validation is worse by, or where too few images are wrong. The
+        second is None where there is no BatchNorm.
 
         Args:
             gap: Share of right answers by which validation is worse than training.
             lagging: Whether BatchNorm is known to lag behind: then its statistics are tried on all images.
+            settled: Whether its statistics must fit: where they do not, images are others than those of training.
         """
         norms = [
             one
@@ -75,7 +78,7 @@ class Comparison:
             return self._repairs(gap, until_certain=True), statistics
         if len(self._images) > statistics.tried:
             statistics = self._with_statistics(norms, len(self._images))
-        if statistics.gain >= LAGGING * gap:
+        if not settled and statistics.gain >= LAGGING * gap:
             return [], statistics
         return self._repairs(gap, until_certain=False), statistics
 
@@ -202,6 +205,14 @@ def _read_at(matrix: list[list[float]]) -> _Way:
     return change
 
 
+def _smoothed(images: Tensor) -> Tensor:
+    for dim in (2, 3):
+        at = torch.arange(images.shape[dim])
+        before, after = (images.index_select(dim, (at + by).clamp(0, len(at) - 1)) for by in (-1, 1))
+        images = (before + 2 * images + after) / 4
+    return images
+
+
 _WAYS: dict[str, _Way] = {
     "mirrored left to right": lambda images: images.flip(3),
     "turned upside down": lambda images: images.flip(2),
@@ -216,6 +227,8 @@ _RARE_WAYS: dict[str, _Way] = {
     "inverted around their mean": lambda images: 2 * images.mean(dim=(1, 2, 3), keepdim=True) - images,
     "turned by 30 degrees to the left": _turned(30),
     "turned by 30 degrees to the right": _turned(-30),
+    "sharpened": lambda images: images + 4 * (images - _smoothed(images)),
+    "smoothed": _smoothed,
     "stretched in width": _mapped(1 / 1.5, 1),
     "stretched in height": _mapped(1, 1 / 1.5),
     **{

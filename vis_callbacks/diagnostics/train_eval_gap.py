@@ -18,6 +18,11 @@ def is_early(steps: int, remembered: float) -> bool:
     return steps < STEPS and remembered > STARTING
 
 
+def is_settled(steps: int, remembered: float) -> bool:
+    """Whether running statistics must fit: they hold nothing of their start, and weights no longer run ahead."""
+    return steps >= SETTLED and remembered <= REMEMBERED
+
+
 def lags(facts: Facts) -> bool:
     """Whether more validation images are right with the statistics of the batch, or are bound to be, this early."""
     found = facts.batch_statistics
@@ -32,8 +37,7 @@ def judge(facts: Facts) -> Verdict | None:
     if facts.steps < STEPS or found is None or not lags(facts):
         return None
     late = facts.remembered > REMEMBERED
-    if not late and facts.steps < SETTLED:
-        # While weights change fast, statistics run behind them.
+    if not late and not is_settled(facts.steps, facts.remembered):
         return None
     why = (
         f"its running statistics still hold {facts.remembered:.0%} of their start: raise its momentum"
