@@ -140,7 +140,8 @@ class Detailed(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("detail", "trained_with", "way"), [(0.4, (1.0, 9.0), "sharpened"), (4.0, (0.0, 1.0), "smoothed")]
+    ("detail", "trained_with", "way"),
+    [(0.4, (1.0, 9.0), "sharpened against blur"), (40.0, (0.0, 3.0), "smoothed against noise")],
 )
 def test_blurred_and_noisy_images_are_known_by_what_mends_them(
     detail: float, trained_with: tuple[float, float], way: str

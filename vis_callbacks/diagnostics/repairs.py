@@ -227,8 +227,8 @@ _RARE_WAYS: dict[str, _Way] = {
     "inverted around their mean": lambda images: 2 * images.mean(dim=(1, 2, 3), keepdim=True) - images,
     "turned by 30 degrees to the left": _turned(30),
     "turned by 30 degrees to the right": _turned(-30),
-    "sharpened": lambda images: images + 4 * (images - _smoothed(images)),
-    "smoothed": _smoothed,
+    "sharpened against blur": lambda images: images + 4 * (images - _smoothed(images)),
+    "smoothed against noise": _smoothed,
     "stretched in width": _mapped(1 / 1.5, 1),
     "stretched in height": _mapped(1, 1 / 1.5),
     **{
