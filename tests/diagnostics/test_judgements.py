@@ -435,11 +435,13 @@ def test_one_answer_of_batch_norm_that_lags_behind_is_no_fault_of_the_data() -> 
 
 def test_statistics_that_do_not_fit_excuse_no_other_images_once_they_must_fit() -> None:
     statistics = RepairFacts("with the statistics of the batch", 40, 2, 160)
-    found = replace(CLEAN, repairs=[RepairFacts("sharpened", 37, 2, 160, classes=8)], batch_statistics=statistics)
+    found = replace(
+        CLEAN, repairs=[RepairFacts("sharpened against blur", 37, 2, 160, classes=8)], batch_statistics=statistics
+    )
     assert CHECKS["geometry"].judge(replace(found, steps=500)) is not None
     assert CHECKS["geometry"].judge(replace(found, steps=150)) is None
     assert CHECKS["geometry"].judge(replace(found, steps=500, remembered=0.3)) is None
-    little = [RepairFacts("sharpened", 27, 2, 160, classes=8)]
+    little = [RepairFacts("sharpened against blur", 27, 2, 160, classes=8)]
     assert CHECKS["geometry"].judge(replace(found, steps=500, repairs=little)) is None
 
 

@@ -37,7 +37,8 @@ def judge(facts: Facts) -> Verdict | None:
     if facts.steps < STEPS or found is None or not lags(facts):
         return None
     late = facts.remembered > REMEMBERED
-    if not late and not is_settled(facts.steps, facts.remembered):
+    if not late and facts.steps < SETTLED:
+        # While weights change fast, statistics run behind them.
         return None
     why = (
         f"its running statistics still hold {facts.remembered:.0%} of their start: raise its momentum"
