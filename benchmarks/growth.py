@@ -30,6 +30,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import vis_callbacks as vc
+from vis_callbacks.output.encoding import Picture
+from vis_callbacks.output.record import Record
 from vis_callbacks.output.store import PictureStore
 from vis_callbacks.report.html import write_report
 from vis_callbacks.run.run import Run
@@ -166,9 +168,17 @@ def with_store(pictures: int) -> tuple[float, ...]:
         added = seconds(lambda: [store.add(*one) for one in event(last)])
         opened = seconds(lambda: PictureStore(folder).holds(*next(iter(event(0)))))
         resumed = PictureStore(folder)
-        again = seconds(lambda: [resumed.add(*one) for one in event(last, seed=1) if not resumed.holds(*one)])
+        again = seconds(lambda: make_again(resumed, event(last, seed=1)))
         reported = seconds(lambda: write_report(folder))
     return added, opened, again, reported
+
+
+def make_again(store: PictureStore, pictures: Iterable[tuple[Record, Picture]]) -> None:
+    """Write the pictures of an event that differ from those that are stored, as a resumed run does."""
+    for one in pictures:
+        if not store.holds(*one):
+            store.add(*one)
+    store.drop_replaced()
 
 
 def seconds(work: Callable[[], object]) -> float:

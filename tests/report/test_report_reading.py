@@ -236,12 +236,15 @@ def test_a_picture_made_again_replaces_its_own_line_alone(tmp_path: Path) -> Non
             store.add(record(tag, epoch, epoch), squares(epoch))
     again = PictureStore(tmp_path)
     for tag in tags:
-        again.add(record(tag, 1, 1, caption="again"), squares(5))
-    lines = (store.directory / "panels.jsonl").read_text().splitlines()
-    assert len(lines) == 2 * len(tags)
-    found = [json.loads(line) for line in lines]
+        for caption in ("at last", "again"):
+            again.add(record(tag, 1, 1, caption=caption), squares(5))
+    before = [picture.record.caption for row in read_history(tmp_path).rows for picture in row.pictures.values()]
+    assert sorted(before) == [""] * 4 + ["again"] * 4
+    again.drop_replaced()
+    found = [json.loads(line) for line in (store.directory / "panels.jsonl").read_text().splitlines()]
     assert [(one["tag"], one["epoch"], one["caption"]) for one in found] == [
-        (tag, epoch, "again" * epoch) for tag in tags for epoch in (0, 1)
+        *((tag, 0, "") for tag in tags),
+        *((tag, 1, "again") for tag in tags),
     ]
 
 
@@ -253,5 +256,6 @@ def test_a_damaged_line_does_not_keep_a_store_from_being_resumed(tmp_path: Path)
     again = PictureStore(tmp_path)
     assert again.holds(record("Filters/a", 1, 1), squares(1))
     again.add(record("Filters/a", 1, 1, caption="again"), squares(2))
+    again.drop_replaced()
     lines = (store.directory / "panels.jsonl").read_text().splitlines()
-    assert (len(lines), json.loads(lines[0])["caption"]) == (4, "again")
+    assert (len(lines), json.loads(lines[3])["caption"]) == (4, "again")

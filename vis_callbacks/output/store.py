@@ -39,6 +39,7 @@ class PictureStore:
 
     def __init__(self, log_dir: str | Path) -> None:
         self.directory = Path(log_dir) / FOLDER
+        self._made_again: set[Key] = set()
         self._from_earlier: bool | None = None
         self._set_aside = False
 
@@ -68,44 +69,34 @@ class PictureStore:
             return False  # lost
 
     def note(self, record: Record) -> Record:
-        """Write only the line: the picture is on disk, or could not be made.
-
-        A picture made again, because a run was resumed from before it, replaces the line of the first.
-        """
+        """Append only the line: the picture is on disk, or could not be made."""
+        self._append(PANELS, record.to_json())
         key = _key(record)
-        if record.file is None or not self._replace(key, record):
-            self._append(PANELS, record.to_json())
         if record.file is not None:
+            if key in self._known:
+                self._made_again.add(key)
+                self._remove_other_formats(record)
             self._known.add(key)
         return record
 
-    def _replace(self, key: Key, record: Record) -> bool:
-        """Replace the line of a picture that was made before; return whether there is one."""
-        if key not in self._known or record.file is None:
-            return False
-        path = self._opened() / PANELS
-        data = path.read_bytes() if path.exists() else b""
-        tag, step = (
-            json.dumps(one, ensure_ascii=False).encode("utf-8", "replace") for one in (record.tag, record.step)
-        )
-        parts, end = [], 0
-        # Few lines have this tag and step, and only these are parsed.
-        at = data.find(tag)
-        while at >= 0:
-            first, last = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at)
-            last = len(data) if last < 0 else last
-            line = data[first:last]
-            if step in line and _key_of(line.decode("utf-8", "replace")) == key:
-                parts += [data[end:first], record.to_json().encode("utf-8", "replace")]
-                end = last
-            at = data.find(tag, last)
-        if parts:
-            write_whole(path, b"".join([*parts, data[end:]]))
-            file = self._opened() / record.file
-            for other in (self._opened() / _file(record, suffix) for suffix in SUFFIXES):
-                if other != file:
-                    other.unlink(missing_ok=True)
-        return bool(parts)
+    def drop_replaced(self) -> None:
+        """Drop the lines of pictures that were made again, because a run was resumed from before them."""
+        if not self._made_again:
+            return
+        kept, seen = [], set()
+        for line in reversed(self._lines()):
+            key = _key_of(line)
+            if key not in seen:
+                kept.append(line)
+            if key in self._made_again:
+                seen.add(key)
+        write_whole(self._opened() / PANELS, b"\n".join(reversed(kept)))
+        self._made_again.clear()
+
+    def _remove_other_formats(self, record: Record) -> None:
+        for other in (_file(record, suffix) for suffix in SUFFIXES):
+            if other.as_posix() != record.file:
+                (self._opened() / other).unlink(missing_ok=True)
 
     def add_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics that the run logged at one step."""
@@ -144,6 +135,7 @@ class PictureStore:
             self.directory.rename(_unused(self.directory))
             self._from_earlier = False
             self._known = set()
+            self._made_again = set()
         self._set_aside = False
         self.directory.mkdir(parents=True, exist_ok=True)
         return self.directory
@@ -152,10 +144,10 @@ class PictureStore:
     def _known(self) -> set[Key]:
         return {key for line in self._lines() if (key := _key_of(line)) is not None}
 
-    def _lines(self) -> list[str]:
+    def _lines(self) -> list[bytes]:
         path = self._opened() / PANELS
         # Not splitlines: class names may hold characters that it takes for line ends.
-        return path.read_text("utf-8", "replace").split("\n") if path.exists() else []
+        return path.read_bytes().split(b"\n") if path.exists() else []
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -182,10 +174,10 @@ def _key(record: Record) -> Key:
     return record.stage, record.tag, record.epoch, record.step
 
 
-def _key_of(line: str) -> Key | None:
+def _key_of(line: bytes) -> Key | None:
     try:
         # Not a whole record, which takes four times as long.
-        found = json.loads(line)
+        found = json.loads(line.decode("utf-8", "replace"))
         key = found.get("stage", "fit"), found["tag"], found["epoch"], found["step"]
         hash(key)  # a damaged line may hold lists
         return key

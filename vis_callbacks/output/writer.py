@@ -157,6 +157,7 @@ class Output:
             while self._gaps:
                 self._store.note(self._gaps[0])
                 del self._gaps[0]
+            self._store.drop_replaced()
             if facts is not None:
                 self._store.write_facts(facts)
 
