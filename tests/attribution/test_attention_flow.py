@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.helpers import tiny
 from vis_callbacks import Attention, AttentionRelevance, AttentionRollout, ConfigurationError
 from vis_callbacks.attribution.attention_relevance import attention_relevance
 from vis_callbacks.attribution.attention_rollout import attention_rollout
+from vis_callbacks.attribution.grad_cam import grad_cam
 from vis_callbacks.errors import CutError
 from vis_callbacks.inspection.attention import attention
 
@@ -64,6 +66,26 @@ def test_rollout_is_the_product_of_all_layers(prefix: int) -> None:
         flow = (one.mean(dim=1) + torch.eye(16 + prefix)) / 2 @ flow
     assert same(attention_rollout(model, images), on_pixels(flow[:, 0, prefix:]), 1e-5)
     assert same(attention(model, images), weights[-1], 1e-5)
+
+
+class TokensBehind(timm.models.VisionTransformer):
+    """Its class and register tokens come behind the patches, which changes nothing of what it computes."""
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        return super()._pos_embed(x).roll(-self.num_prefix_tokens, dims=1)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return super().forward_head(x.roll(self.num_prefix_tokens, dims=1), pre_logits)
+
+
+@pytest.mark.parametrize("others", [1, 5])
+def test_class_and_register_tokens_behind_the_patches_change_no_map(others: int) -> None:
+    before, images = vit(reg_tokens=others - 1), random_images(2, height=32, width=32)
+    behind = copy.deepcopy(before)
+    behind.__class__ = TokensBehind
+    assert same(behind(images), before(images), 1e-5)
+    for function in (attention_rollout, attention_relevance, grad_cam):
+        assert same(function(behind, images), function(before, images), 1e-4)
 
 
 def test_relevance_is_the_papers() -> None:

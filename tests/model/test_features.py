@@ -65,6 +65,25 @@ class SequenceFirst(nn.Module):
         return self.head(tokens[1:].mean(dim=0))
 
 
+class Surrounded(nn.Module):
+    """A transformer with class or register tokens before and behind the patches, as (N, L, C) or (L, N, C)."""
+
+    def __init__(self, before: int, behind: int, *, batch_first: bool = True) -> None:
+        super().__init__()
+        self.before, self.batch_first = before, batch_first
+        self.patches = nn.Conv2d(3, 12, 4, 4)
+        self.tokens = nn.Parameter(torch.randn(1, before + behind, 12))
+        self.block = nn.TransformerEncoderLayer(12, 2, 24, batch_first=batch_first, norm_first=True)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        others = self.tokens.expand(len(images), -1, -1)
+        tokens = torch.cat([others[:, : self.before], tokens, others[:, self.before :]], dim=1)
+        tokens = self.block(tokens if self.batch_first else tokens.transpose(0, 1))
+        return self.head(tokens.mean(dim=1 if self.batch_first else 0))
+
+
 class Unfolded(nn.Module):
     """Patches cut without a convolution, as (N, C, L)."""
 
@@ -94,6 +113,25 @@ def lit_quadrant(model: nn.Module, layer: str, height: int, width: int) -> list[
                 quarters = F.adaptive_avg_pool2d(change.abs().mean(dim=1, keepdim=True), 2)
                 found.append(int(quarters.argmax()))
     return found
+
+
+@pytest.mark.parametrize("seen", ["by one image", "in the samples' pass", "in the pass of digits"])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(("before", "behind"), [(1, 0), (0, 1), (0, 4), (1, 3), (5, 0)])
+def test_class_and_register_tokens_may_be_before_and_behind_the_patches(
+    before: int, behind: int, batch_first: bool, seen: str
+) -> None:
+    torch.manual_seed(0)
+    model, images = Surrounded(before, behind, batch_first=batch_first), torch.rand(3, 3, 32, 32)
+    if seen == "in the pass of digits":
+        # Patches of a black border are the same in all images, as class tokens are.
+        images = F.pad(images[:, :, 8:-8, 8:-8], [8] * 4)
+    if seen != "by one image":
+        with undisturbed(model):
+            trace_layer_choices(model, images, activations=["block"])
+    layout = find_layout(model, images, "block")
+    assert (layout.size, layout.prefix, layout.suffix) == ((8, 8), before, behind)
+    assert lit_quadrant(model, "block", 32, 32) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

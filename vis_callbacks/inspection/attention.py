@@ -49,8 +49,8 @@ def attention(model: nn.Module, images: Tensor, layer: str | None = None, *, chu
         chunk_size: Images in one pass; None: chosen by their size. It has no effect on the result.
 
     Returns:
-        ``(N, heads, T, T)`` float32; rows sum to 1. Class and register tokens come first. Where there are fewer queries
-        than keys, as if a class token alone asks, ``(N, heads, T, S)``.
+        ``(N, heads, T, T)`` float32; rows sum to 1. Class and register tokens are where the model has them, mostly
+        first. Where there are fewer queries than keys, as if a class token alone asks, ``(N, heads, T, S)``.
 
     Raises:
         ConfigurationError: If the model has no attention, or the images are not ``(N, C, H, W)``.

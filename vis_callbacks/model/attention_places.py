@@ -18,14 +18,14 @@ _MOST_CLASS_TOKENS = 16
 
 @dataclass(frozen=True)
 class OnImage:
-    """Amounts on the image's tokens, and on those before: class, distillation and register tokens.
+    """Amounts on the image's tokens, and on the others: class, distillation and register tokens.
 
     Attributes:
-        before: ``(N, p)``.
-        grid: ``(N, h, w)``; without positions where there are only tokens before.
+        others: ``(N, p)``.
+        grid: ``(N, h, w)``; without positions where there are only other tokens.
     """
 
-    before: Tensor
+    others: Tensor
     grid: Tensor
 
     def at(self, tokens: "Tokens") -> "OnImage":
@@ -36,15 +36,15 @@ class OnImage:
             grid = F.interpolate(grid[:, None], size=tokens.size, mode="area")[:, 0] * shrinks
         elif tuple(grid.shape[1:]) != tokens.size:
             grid = grid.new_zeros(len(grid), *tokens.size)
-        return OnImage(F.pad(self.before, (0, tokens.prefix - self.before.shape[1])), grid)
+        return OnImage(F.pad(self.others, (0, tokens.others - self.others.shape[1])), grid)
 
     def plus(self, other: "OnImage") -> "OnImage":
         """Return the sum of amounts on the same tokens."""
-        return OnImage(self.before + other.before, self.grid + other.grid)
+        return OnImage(self.others + other.others, self.grid + other.grid)
 
     def times(self, factor: float) -> "OnImage":
         """Return the amounts times a factor."""
-        return OnImage(self.before * factor, self.grid * factor)
+        return OnImage(self.others * factor, self.grid * factor)
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,21 @@ class Tokens:
     Attributes:
         size: ``(h, w)`` of their grid; (0, 0) where all stand for no place, such as a class token alone.
         prefix: Number of tokens before those of the grid.
+        suffix: Number of tokens behind those of the grid.
         windows: Number of windows of an image.
         order: Index of each position, row by row, among the tokens of all windows; None for the same order.
     """
 
     size: tuple[int, int]
     prefix: int = 0
+    suffix: int = 0
     windows: int = 1
     order: tuple[int, ...] | None = None
+
+    @property
+    def others(self) -> int:
+        """Number of tokens that are not those of the grid."""
+        return self.prefix + self.suffix
 
     @property
     def places(self) -> int:
@@ -71,19 +78,21 @@ class Tokens:
     def read(self, values: Tensor) -> OnImage:
         """Return on the image what lies on the tokens ``(N x windows, T)``."""
         flat = values.reshape(-1, self.windows * values.shape[1])
-        before, rest = flat[:, : self.prefix], flat[:, self.prefix :]
+        behind = flat.shape[1] - self.suffix
+        others, rest = torch.cat([flat[:, : self.prefix], flat[:, behind:]], dim=1), flat[:, self.prefix : behind]
         if self.order is not None:
             rest = rest[:, torch.tensor(self.order, device=rest.device)]
-        return OnImage(before, rest.reshape(len(flat), *self.size))
+        return OnImage(others, rest.reshape(len(flat), *self.size))
 
     def write(self, amounts: OnImage, length: int) -> Tensor:
         """Return on the tokens ``(N x windows, length)`` what lies on the image."""
         rest = amounts.grid.flatten(1)
         if self.order is not None:
-            flat = rest.new_zeros(len(rest), self.windows * length - self.prefix)
+            flat = rest.new_zeros(len(rest), self.windows * length - self.others)
             flat[:, torch.tensor(self.order, device=rest.device)] = rest
             rest = flat
-        return torch.cat([amounts.before, rest], dim=1).view(-1, length)
+        before, behind = amounts.others[:, : self.prefix], amounts.others[:, self.prefix :]
+        return torch.cat([before, rest, behind], dim=1).view(-1, length)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class PlacedCall:
         call: The attention, of N x windows items.
         queries: Where its queries are.
         keys: Where its keys are.
-        reads_class: Whether the logits read a token before those of the image, and not the places.
+        reads_class: Whether the logits read a token that is not one of the image's, and not the places.
     """
 
     call: AttentionCall
@@ -104,13 +113,13 @@ class PlacedCall:
 
     def asked(self, count: int, device: torch.device) -> OnImage:
         """Return how much each query counts: the class token alone, or where the logits read none, all places alike."""
-        before = torch.zeros(count, self.queries.prefix, device=device)
+        others = torch.zeros(count, self.queries.others, device=device)
         grid = torch.zeros(count, *self.queries.size, device=device)
         if self.reads_class:
-            before[:, 0] = 1.0
+            others[:, 0] = 1.0
         else:
             grid += 1 / self.queries.places
-        return OnImage(before, grid)
+        return OnImage(others, grid)
 
     def whole(self) -> Tensor:
         """Return the weights ``(N, heads, T, S)`` between all tokens of an image, 0 between windows."""
@@ -182,7 +191,7 @@ def rolled_out(calls: Sequence[PlacedCall], start: OnImage) -> Tensor:
         kept = amounts.at(placed.keys)
         # Where class tokens alone ask, nothing happens to the places.
         places = kept.grid * (0.5 if placed.queries.places else 1.0)
-        amounts = OnImage(0.5 * kept.before, places).plus(passed)
+        amounts = OnImage(0.5 * kept.others, places).plus(passed)
     return amounts.grid
 
 
@@ -223,9 +232,13 @@ def _reads_class(queries: Tokens, found: FeatureInfo) -> bool:
     if not queries.places:
         return True
     # Places that no class token reads any more have no gradient behind the last attention.
-    deepest = [layer for layer in found.layers if layer.layout is not None and layer.layout.prefix == queries.prefix]
-    last = [layer for layer in deepest if layer.layout and layer.layout.size == queries.size]
-    return bool(queries.prefix) and not (bool(last) and last[-1].reaches_logit)
+    of_these = (queries.size, queries.prefix, queries.suffix)
+    last = [
+        layer
+        for layer in found.layers
+        if (known := layer.layout) is not None and (known.size, known.prefix, known.suffix) == of_these
+    ]
+    return bool(queries.others) and not (bool(last) and last[-1].reaches_logit)
 
 
 def _layouts_around(name: str, found: FeatureInfo) -> tuple[list[Layout], list[Layout]]:
@@ -250,7 +263,7 @@ def _outwards(name: str) -> Iterator[str]:
 
 def _tokens(length: int, layouts: Sequence[Layout], windows: int | None = None) -> Tokens | None:
     for layout in layouts:
-        tokens = Tokens(layout.size, layout.prefix, layout.windows, layout.order)
+        tokens = Tokens(layout.size, layout.prefix, layout.suffix, layout.windows, layout.order)
         if layout.window is not None and layout.windows == 1 and layout.order:
             start = layout.order[0]
             if layout.order == tuple(range(start, length)):
@@ -263,7 +276,7 @@ def _tokens(length: int, layouts: Sequence[Layout], windows: int | None = None) 
 def _length(layout: Layout) -> int:
     if layout.window is not None:
         return int(torch.Size(layout.window).numel())
-    return layout.prefix + layout.size[0] * layout.size[1]
+    return layout.prefix + layout.size[0] * layout.size[1] + layout.suffix
 
 
 def no_attention(model: nn.Module) -> ConfigurationError:

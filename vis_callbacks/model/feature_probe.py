@@ -20,7 +20,8 @@ from vis_callbacks.model.geometry import GeometryWatch, unevenly
 from vis_callbacks.model.graph import nodes_on_every_path
 from vis_callbacks.model.guard import plain
 from vis_callbacks.model.layers import filter_layers, hookable_layers, is_linear, named_layers, unseen
-from vis_callbacks.model.layout import Layout, LayoutReader, Shapes
+from vis_callbacks.model.layout import Layout, LayoutReader
+from vis_callbacks.model.output_shapes import Outputs
 from vis_callbacks.model.parts import Path, parts_of, with_part
 from vis_callbacks.model.reach import Reach
 from vis_callbacks.model.see_through import version_of
@@ -83,13 +84,14 @@ class FeatureProbe:
     Args:
         model: From images to logits.
         images: ``(N, C, H, W)``.
-        doubled: Shapes of outputs for twice as many images, see `output_shapes`. With them the probe holds nothing but
-            the graph, and returns no trace.
+        doubled: What outputs are like for twice as many images, see `doubled_outputs`. With it the probe holds the
+            graph alone, and returns no trace.
         restarts: Whether a graph starts anew at each layer that is cut off from the images.
         lifts: Whether gradients stay enabled where the model disables them.
 
     Attributes:
-        certain: Whether the axes of all outputs are known; they are not where there are as many tokens as images.
+        certain: Whether the axes of all outputs are known, which are not where there are as many tokens as images, and
+            which tokens are those of the map.
     """
 
     def __init__(
@@ -97,16 +99,17 @@ class FeatureProbe:
         model: nn.Module,
         images: Tensor,
         *,
-        doubled: Shapes | None = None,
+        doubled: Outputs | None = None,
         restarts: bool = False,
         lifts: bool = True,
     ) -> None:
         self._model = model
         self._images = plain(images).detach().clone().requires_grad_()
         self._doubled = doubled
+        shapes, still = (None, None) if doubled is None else (doubled.shapes, doubled.still)
         self._restarts = restarts
         self._lifts = lifts
-        self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), len(images), doubled)
+        self._reader = LayoutReader(model, (images.shape[-2], images.shape[-1]), len(images), shapes, still)
         self._seen: dict[str, _Seen] = {}
         # By the identity of the tensor.
         self._parts: dict[int, _Part] = {}
@@ -243,7 +246,9 @@ class FeatureProbe:
             self._learn_order(inputs[0])
         if not type(module).__module__.startswith("torch.") and not any(True for _ in module.parameters()):
             self._learn_order(tensor, made=True)
+        self._reader.see(tensor)
         layout = self._reader.read(name, module, tensor.shape, path)
+        self.certain = self.certain and self._reader.certain
         if layout is not None:
             self._windows = None
         elif tensor.ndim in (3, 4):
@@ -270,11 +275,11 @@ class FeatureProbe:
         """Find out in which order tokens are, where they may have been put into another, for once if not just made."""
         if tensor.ndim != 3 or tensor.shape[0] != self._reader.batch or not self._reader.grids:
             return
-        size, prefix = self._reader.grid(tensor.shape[1]) or ((1, 1), 0)
+        size, prefix, suffix = self._reader.grid(tensor.shape[1]) or ((1, 1), 0, 0)
         area = math.prod(size)
         # Models that leave tokens in the order of the rows at first do so until the end.
         settled = self._tried[area] >= _TRIES or (not made and self._reader.orders.get(area, ()) is None)
-        if prefix or area == 1 or settled:
+        if prefix or suffix or area == 1 or settled:
             return
         self._tried[area] += self._reader.orders.get(area) is None
         found = find_windows(tensor, [one for one in reversed(self._sources) if one[0].size == size], len(tensor))
@@ -291,7 +296,7 @@ class FeatureProbe:
         if (
             found is not None
             and self._doubled is not None
-            and self._doubled.get((name, path)) != found.shape(2 * batch)
+            and self._doubled.shapes.get((name, path)) != found.shape(2 * batch)
         ):
             return None
         return found

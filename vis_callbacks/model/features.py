@@ -17,7 +17,7 @@ from vis_callbacks.model.guard import pass_notes
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.output_shapes import output_shapes
+from vis_callbacks.model.output_shapes import doubled_outputs
 from vis_callbacks.model.refusal import guarded
 from vis_callbacks.model.see_through import version_of
 from vis_callbacks.model.structure import Structure
@@ -101,7 +101,7 @@ def feature_info(model: nn.Module, images: Tensor) -> FeatureInfo:
 def _probed(model: nn.Module, images: Tensor) -> FeatureInfo:
     # The shapes for two images tell which axis is the batch, wherever it is; the graph of one takes half the memory.
     image = images[:1]
-    return FeatureProbe(model, image, doubled=output_shapes(model, image.expand(2, -1, -1, -1))).run()[0]
+    return FeatureProbe(model, image, doubled=doubled_outputs(model, image)).run()[0]
 
 
 def known_feature_info(model: nn.Module, images: Tensor) -> FeatureInfo | None:

@@ -51,6 +51,7 @@ class Layout:
         size: ``(h, w)`` of the map.
         channels: Number of channels.
         prefix: Number of tokens before those of the map (class, distillation and register tokens).
+        suffix: Number of such tokens behind those of the map.
         order: Index of each position of the map, row by row, among the tokens; None for the same order.
         windows: Number of windows that each image is cut into, which lie along the batch axis; 1 without windows.
         window: Lengths of a window's axes, without the channels; None without windows.
@@ -69,6 +70,7 @@ class Layout:
     size: Size
     channels: int
     prefix: int = 0
+    suffix: int = 0
     order: tuple[int, ...] | None = None
     windows: int = 1
     window: tuple[int, ...] | None = None
@@ -85,7 +87,7 @@ class Layout:
         height, width = self.size
         lengths = {"N": count * self.windows, "C": self.channels}
         if self.window is None:
-            lengths |= {"H": height, "W": width, "L": self.prefix + height * width}
+            lengths |= {"H": height, "W": width, "L": self.prefix + height * width + self.suffix}
         else:
             lengths |= dict(zip((axis for axis in self.axes if axis not in "NC"), self.window, strict=True))
         return tuple(lengths[axis] for axis in self.axes)
@@ -123,7 +125,8 @@ class Layout:
         elif self.axes == "NCHW":
             return tensor
         else:
-            tokens = tensor.permute(*(self.axes.index(axis) for axis in "NCL"))[:, :, self.prefix :]
+            tokens = tensor.permute(*(self.axes.index(axis) for axis in "NCL"))
+            tokens = tokens[:, :, self.prefix : tokens.shape[2] - self.suffix]
         if self.order is not None:
             tokens = tokens[:, :, torch.tensor(self.order, device=tokens.device)]
         return tokens.reshape(len(tokens), self.channels, *self.size)
@@ -150,22 +153,42 @@ class LayoutReader:
         batch: Number of images.
         doubled: Shapes of outputs for twice as many images, by full name and part: they tell the batch axis from others
             of the same length.
+        still: Which of so many tokens are the same for other images, by their number; see `see`.
 
     Attributes:
+        certain: Whether it is known which tokens are not those of the map.
         grids: Sizes of maps that were seen, the latest first.
         orders: Index of each position of the map among the tokens, by their number; None for the same order.
     """
 
-    def __init__(self, model: nn.Module, image_size: Size, batch: int, doubled: Shapes | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        image_size: Size,
+        batch: int,
+        doubled: Shapes | None = None,
+        still: Mapping[int, Tensor] | None = None,
+    ) -> None:
         self.image_size = image_size
         self.batch = batch
+        self.certain = True
         self._doubled = doubled or {}
+        self._still = dict(still or {})
         declared = [getattr(module, "num_prefix_tokens", None) for module in model.modules()]
         self.prefixes = list(
             dict.fromkeys([*(count for count in declared if type(count) is int), *range(_MOST_PREFIX_TOKENS + 1)])
         )
         self.grids: list[Size] = []
         self.orders: dict[int, tuple[int, ...] | None] = {}
+
+    def see(self, output: Tensor) -> None:
+        """Look at the tokens of an output: those that do not depend on the image are not those of the map.
+
+        The first output with so many tokens counts: behind an attention all tokens depend on the image.
+        """
+        if self.batch > 1:
+            for length, still in still_tokens(output, self.batch):
+                self._still.setdefault(length, still)
 
     def read(self, layer: str, module: nn.Module, shape: tuple[int, ...], part: Path = ()) -> Layout | None:
         """Return the layout of a layer's output, or None if it is no map of more than one position."""
@@ -206,7 +229,9 @@ class LayoutReader:
         for axes, length, channels in readings:
             grid = self.grid(length)
             if grid is not None:
-                found.append(Layout(layer, axes, grid[0], channels, prefix=grid[1], order=self._order(*grid)))
+                size, prefix, suffix = grid
+                order = self._order(size, prefix + suffix)
+                found.append(Layout(layer, axes, size, channels, prefix=prefix, suffix=suffix, order=order))
         layout = next(iter(_with_width(module, found)), None)
         if layout is not None and not self.grids:
             self._remember(layout.size)
@@ -217,22 +242,35 @@ class LayoutReader:
         grows = len(doubled) != len(shape) or doubled[axis] == 2 * shape[axis]
         return shape[axis] == self.batch and grows
 
-    def grid(self, length: int) -> tuple[Size, int] | None:
-        """Return the size of the map of some tokens, and how many come before those of the map."""
-        for prefix in self.prefixes:
-            area = length - prefix
-            if area < 2 or prefix > max(1, area // 4, self.prefixes[0]):
+    def grid(self, length: int) -> tuple[Size, int, int] | None:
+        """Return the size of the map of some tokens, and how many come before and behind those of the map."""
+        for others in self.prefixes:
+            area = length - others
+            if area < 2 or others > max(1, area // 4, self.prefixes[0]):
                 continue
             grids = self._known_grids() if self.grids else _factors(area)
             for grid in grids:
                 if math.prod(grid) == area and (self.grids or self._fits_image(grid)):
-                    return grid, prefix
+                    behind = self._behind(length, others)
+                    return grid, others - behind, behind
         return None
 
-    def _order(self, size: Size, prefix: int) -> tuple[int, ...] | None:
+    def _behind(self, length: int, others: int) -> int:
+        """Return how many of the tokens that are not those of the map come behind it."""
+        still = self._still.get(length)
+        if still is None or not others:
+            return 0
+        first, last = int(still.cumprod(0).sum()), int(still.flip(0).cumprod(0).sum())
+        possible = [behind for behind in range(others + 1) if others - behind <= first and behind <= last]
+        if len(possible) > 1:
+            # Places that are the same in all of a few images, such as a black border, look like such tokens.
+            self.certain = False
+        return next(iter(possible), 0)
+
+    def _order(self, size: Size, others: int) -> tuple[int, ...] | None:
         area = math.prod(size)
-        if prefix or area in self.orders:
-            return None if prefix else self.orders[area]
+        if others or area in self.orders:
+            return None if others else self.orders[area]
         for order in [order for order in self.orders.values() if order is not None and len(order) % area == 0]:
             self.orders[area] = _pooled(order, size)
         return self.orders.get(area)
@@ -248,6 +286,15 @@ class LayoutReader:
     def _fits_image(self, size: Size) -> bool:
         height, width = self.image_size
         return size[0] <= height and abs(math.log(size[0] * width / (size[1] * height))) < math.log(1.26)
+
+
+def still_tokens(output: Tensor, batch: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the number of tokens of an output ``(N, L, C)`` or ``(L, N, C)``, and which are the same for all images."""
+    if output.ndim == 3:
+        axes = [axis for axis in (0, 1) if output.shape[axis] == batch]
+        if len(axes) == 1:
+            tokens = output.detach().movedim(axes[0], 0)
+            yield tokens.shape[1], (tokens == tokens[:1]).all(dim=2).all(dim=0)
 
 
 def _tents(length: int, places: int, centres: Centres) -> Tensor:

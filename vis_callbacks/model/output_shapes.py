@@ -1,6 +1,7 @@
-"""The shapes of what the layers of a model give, in a pass of its own."""
+"""What the outputs of the layers of a model are like, seen in a pass of its own."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -8,16 +9,36 @@ from torch import Tensor, nn
 
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.layers import hookable_layers
+from vis_callbacks.model.layout import still_tokens
 from vis_callbacks.model.parts import Path, parts_of
 
 
-def output_shapes(model: nn.Module, images: Tensor) -> dict[tuple[str, Path], tuple[int, ...]]:
-    """Return the shapes of the outputs of all layers, by full name and place in the output."""
-    shapes: dict[tuple[str, Path], tuple[int, ...]] = {}
+@dataclass(frozen=True)
+class Outputs:
+    """What the outputs of layers are like for twice as many images.
+
+    Attributes:
+        shapes: By full name and place in the output.
+        still: Which of so many tokens are the same for all images, by their number, in the first layer that gives as
+            many.
+    """
+
+    shapes: dict[tuple[str, Path], tuple[int, ...]] = field(default_factory=dict)
+    still: dict[int, Tensor] = field(default_factory=dict)
+
+
+def doubled_outputs(model: nn.Module, image: Tensor) -> Outputs:
+    """Return what the outputs of all layers are like for an image ``(1, C, H, W)`` and another one beside it."""
+    found = Outputs()
+    # Another one at every place, whatever the image is.
+    images = torch.cat([image, image + torch.linspace(-1, 1, image.shape[3]).to(image)])
 
     def observe(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            shapes.update({(name, path): tuple(tensor.shape) for path, tensor in parts_of(output)})
+            for path, tensor in parts_of(output):
+                found.shapes[name, path] = tuple(tensor.shape)
+                for length, still in still_tokens(tensor, len(images)):
+                    found.still.setdefault(length, still)
 
         return hook
 
@@ -25,4 +46,4 @@ def output_shapes(model: nn.Module, images: Tensor) -> dict[tuple[str, Path], tu
         for name, module in hookable_layers(model).items():
             stack.callback(module.register_forward_hook(observe(name)).remove)
         logits_of(model, images)
-    return shapes
+    return found
