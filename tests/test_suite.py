@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from tests.helpers import tiny
 from vis_callbacks import DefaultSuite, Filters, Occlusion, Report, default_suite as suite
@@ -91,6 +92,26 @@ def test_it_takes_what_the_list_takes() -> None:
     assert inspect.signature(DefaultSuite).parameters == inspect.signature(suite).parameters
     assert DefaultSuite(budget=None).callbacks[-1].budget is None
     assert [type(one) for one in DefaultSuite().callbacks] == [type(one) for one in suite()]
+
+
+@pytest.mark.parametrize("make", [suite, lambda **options: DefaultSuite(**options).callbacks])
+def test_how_batches_are_read_and_shown_can_be_said_for_all(make: Any, tmp_path: Path) -> None:
+    names = ["circle", "star", "none"]
+    ours = make(budget=None, class_names=names, batch_to_images=lambda batch: (batch["scan"][0], batch["scan"][1]))
+    images, labels = next(iter(tiny.loader(16)))
+
+    class Scans(tiny.module_class(tiny.PACKAGES[0])):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step(batch["scan"], batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().validation_step(batch["scan"], batch_idx)
+
+    batches = DataLoader([{"scan": [images, labels]}], batch_size=None)
+    tiny.trainer(tmp_path, ours).fit(Scans(), batches, batches)
+    shown = {record["label"] for record in tiny.records(tmp_path) if record["callback"] == "Saliency"}
+    assert shown
+    assert shown <= {*names}
 
 
 @pytest.mark.parametrize("through", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

@@ -31,7 +31,17 @@ from vis_callbacks.run.run import Run
 from vis_callbacks.run.schedule import Schedule, Stage
 
 
-class SharedOptions(TypedDict, total=False):
+class InputOptions(TypedDict, total=False):
+    """How batches are read and shown, where that is not found; explained at `VisualizationCallback`."""
+
+    mean: float | Sequence[float] | None
+    std: float | Sequence[float] | None
+    class_names: Sequence[str] | None
+    bands: int | Sequence[int] | None
+    batch_to_images: BatchToImages | None
+
+
+class SharedOptions(InputOptions, total=False):
     """The keyword arguments that every callback takes; they are explained at `VisualizationCallback`."""
 
     samples: SampleSource
@@ -39,16 +49,11 @@ class SharedOptions(TypedDict, total=False):
     every_n_epochs: int | None
     every_n_steps: int | None
     on: Stage | Sequence[Stage]
-    mean: float | Sequence[float] | None
-    std: float | Sequence[float] | None
-    class_names: Sequence[str] | None
-    bands: int | Sequence[int] | None
     on_error: Literal["warn", "raise"]
     seed: int
     budget: float | None
     name: str | None
     transform: Callable[[Tensor], Tensor] | None
-    batch_to_images: BatchToImages | None
     forward: Forward
 
 

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from vis_callbacks._lightning import LightningModule, Trainer
 from vis_callbacks.attribution.fine_cam import FineCAM
 from vis_callbacks.attribution.saliency import Saliency
+from vis_callbacks.callback import InputOptions
 from vis_callbacks.diagnostics.callback import Diagnostics
 from vis_callbacks.inspection.activations import Activations
 from vis_callbacks.inspection.filters import Filters
@@ -15,7 +18,11 @@ from vis_callbacks.synthesis.class_appearance import ClassAppearance
 
 
 def default_suite(
-    *, budget: float | None = 0.05, forward: Forward = None, chunk_size: int | None = None
+    *,
+    budget: float | None = 0.05,
+    forward: Forward = None,
+    chunk_size: int | None = None,
+    **inputs: Unpack[InputOptions],
 ) -> list[RunHooks]:
     """Return callbacks that together show much in little time, with a report at the end.
 
@@ -26,19 +33,25 @@ def default_suite(
         budget: Share of the training time that all of them together may take, see `Report`. None: no bound.
         forward: What all of them show, see `VisualizationCallback`.
         chunk_size: Images in one pass, see `Report`. None: chosen.
+        inputs: ``mean``, ``std``, ``class_names``, ``bands`` and ``batch_to_images`` of all, where they are not found;
+            see `VisualizationCallback`.
 
     Example:
         >>> [type(callback).__name__ for callback in default_suite()]
         ['Diagnostics', 'Filters', 'Activations', 'Saliency', 'FineCAM', 'ClassAppearance', 'Report']
     """
     # All look at the same samples, so that one pass serves them.
-    looking = [Activations(depth=2, max_channels=16, samples=4), Saliency(samples=4), FineCAM(samples=4)]
+    looking = [
+        Activations(depth=2, max_channels=16, samples=4, **inputs),
+        Saliency(samples=4, **inputs),
+        FineCAM(samples=4, **inputs),
+    ]
     return [
         # First, as what it finds out is told first.
-        Diagnostics(samples=4),
-        Filters(),
+        Diagnostics(samples=4, **inputs),
+        Filters(**inputs),
         *looking,
-        ClassAppearance(samples=4),
+        ClassAppearance(samples=4, **inputs),
         Report(budget=budget, forward=forward, chunk_size=chunk_size),
     ]
 
@@ -52,6 +65,7 @@ class DefaultSuite(RunHooks):
         budget: Share of the training time that all of them together may take. None: no bound.
         forward: How the network is called, see `Report`. None: found.
         chunk_size: Images in one pass, see `Report`. None: chosen.
+        inputs: How batches are read and shown, see `default_suite`.
 
     Attributes:
         callbacks: The callbacks; the last one is the `Report`.
@@ -68,9 +82,16 @@ class DefaultSuite(RunHooks):
         ['Diagnostics', 'Filters', 'Activations', 'Saliency', 'FineCAM', 'ClassAppearance']
     """
 
-    def __init__(self, *, budget: float | None = 0.05, forward: Forward = None, chunk_size: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        budget: float | None = 0.05,
+        forward: Forward = None,
+        chunk_size: int | None = None,
+        **inputs: Unpack[InputOptions],
+    ) -> None:
         super().__init__()
-        self.callbacks = default_suite(budget=budget, forward=forward, chunk_size=chunk_size)
+        self.callbacks = default_suite(budget=budget, forward=forward, chunk_size=chunk_size, **inputs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the run, and let the callbacks join it."""

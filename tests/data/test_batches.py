@@ -161,10 +161,15 @@ SORTED = torch.tensor([0, 0, 1, 3])
         ((IMAGES, TABLE, torch.arange(8, 12)), None, TABLE),
         ((IMAGES, torch.eye(4)[SORTED], torch.tensor([9, 0, 3, 3])), None, SORTED),
         ({"image": IMAGES, "label": TABLE, "sex": SORTED}, None, TABLE),
+        # Nor beside numbers of classes, nor what is too large for them.
+        ((IMAGES, torch.arange(8, 12), SORTED), None, SORTED),
+        ((IMAGES, torch.tensor([31, 4, 8, 0]), SORTED), 4, SORTED),
+        ((IMAGES, SORTED, torch.arange(4)), 4, SORTED),
+        ((IMAGES, torch.arange(4), torch.tensor([31, 4, 8, 0])), 4, torch.arange(4)),
         ({"image": IMAGES, "table": TABLE, "diagnosis": SORTED}, None, SORTED),
     ],
 )
-def test_rows_beside_whole_numbers_are_labels_where_they_must_be(batch: Any, classes: Any, expected: Tensor) -> None:
+def test_labels_are_told_from_what_may_be_labels_too(batch: Any, classes: Any, expected: Tensor) -> None:
     found = find_batch(batch, classes)
     assert found.labels is not None
     if expected.ndim == 2:

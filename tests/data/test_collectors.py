@@ -130,6 +130,17 @@ def rows(*true: list[int]) -> Tensor:
     return torch.tensor([[1.0 if index in one else 0.0 for index in range(4)] for one in true])
 
 
+@pytest.mark.parametrize("broken", [torch.nan, -torch.inf])
+def test_images_that_hold_no_numbers_are_not_kept(broken: float) -> None:
+    images = torch.rand(8, 3, 4, 4)
+    images[:5, 1, 2, 3] = broken
+    collector = SpreadCollector(3)
+    collector.observe((images, torch.arange(8) % 4))
+    kept, labels = collector.samples()
+    assert kept.isfinite().all()
+    assert labels.tolist() == [1, 2, 3]
+
+
 def test_rows_of_several_true_classes_are_kept_and_spread_by_the_first() -> None:
     collector = SpreadCollector(3)
     collector.observe((torch.zeros(4, 1, 2, 2), rows([1], [1, 3], [1, 2, 3], [])))

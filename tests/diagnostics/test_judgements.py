@@ -258,6 +258,17 @@ def test_nothing_stands_out_of_a_clean_training(name: str) -> None:
     assert CHECKS[name].judge(CLEAN) is None
 
 
+def test_classes_that_the_step_numbers_otherwise_are_not_said_to_differ_between_the_sets() -> None:
+    both = stage(matrix()[1:] + matrix()[:1])
+    verdict = CHECKS["swapped-labels"].judge(replace(CLEAN, train=both, validation=both))
+    assert verdict is not None
+    assert verdict.severity == "note"
+    assert verdict.sentence.startswith(
+        "In training as in validation most images of 10 classes are called another class"
+    )
+    assert len(verdict.sentence) <= 300
+
+
 @pytest.mark.parametrize(("name", "change", "says"), CASES, ids=[f"{name}-{says[:12]}" for name, _, says in CASES])
 def test_a_clear_case_is_told(name: str, change: dict[str, object], says: str) -> None:
     verdict = CHECKS[name].judge(replace(CLEAN, **change))  # type: ignore[arg-type]

@@ -32,6 +32,8 @@ SEVERAL = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
         (4, 0.7 * ROWS + 0.075, (), "classes"),
         (4, SEVERAL, (), "labels"),
         (4, SEVERAL.float(), (), "labels"),
+        (4, torch.tensor([[1.0, -1, 0, 0], [0, 1, -1, -1]]), (), "labels"),
+        (4, torch.tensor([[1.0, torch.nan, 0, 0], [0, 1, 1, 0]]), (), "labels"),
         (4, ROWS, ("BCELoss",), "labels"),
         (4, None, ("CrossEntropyLoss", "BCEWithLogitsLoss"), "labels"),
         (4, torch.tensor([0, -1, 2]), (), "classes"),

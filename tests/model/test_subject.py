@@ -410,7 +410,7 @@ CASES = {
     ),
     "a discriminator of ten classes": Case(
         lambda: Parts(generator=Generator(), discriminator=net(1)), adversarial, "discriminator", 1, "value",
-        classes=NAMES,
+        "discriminator gives one output, and there are 5 class names: no verdict is given; set forward=", classes=NAMES,
     ),
     "siamese": Case(
         lambda: Parts(net=net(0, 32)), views, "net", 32, "embedding",
@@ -448,6 +448,18 @@ CASES = {
     ),
     "more outputs than names, but a loss of classes": Case(
         lambda: Parts(net=net(10), loss=nn.CrossEntropyLoss()), judged, "net", 10, classes=Classes(names=4)
+    ),
+    "more outputs than are stated, as of an embedding beside prototypes": Case(
+        lambda: Parts(net=net(64)), calling("net"), "net", 64,
+        says="net gives 64 outputs, and num_classes=5 is stated: no verdict is given; set forward=",
+        classes=Classes(stated=frozenset({5})),
+    ),
+    "one output more than are stated, for no class": Case(
+        lambda: Parts(net=net(6)), calling("net"), "net", 6, classes=Classes(stated=frozenset({5})),
+    ),
+    "more outputs than are stated, but a loss of classes": Case(
+        lambda: Parts(net=net(64), loss=nn.CrossEntropyLoss()), judged, "net", 64,
+        classes=Classes(stated=frozenset({5})),
     ),
     "fewer outputs than labels": Case(
         lambda: Parts(net=net(3)), calling("net"), "net", 3,

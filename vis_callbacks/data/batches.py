@@ -52,7 +52,8 @@ def find_batch(batch: Any, classes: int | None = None) -> Batch:
     Images are the tensor of four dimensions with the name of one, such as ``image``, ``pixel_values`` or ``x``, else
     the first whose name is not that of a mask. Labels are the tensor with the name of labels, else the first one behind
     the images that looks like labels: integers, one-hot or multi-hot rows, probabilities, or numbers. Rows with any
-    number of ones may be a table beside integers, unless they are as wide as there are classes.
+    number of ones may be a table beside integers, unless they are as wide as there are classes. Integers beside others
+    are no labels if they count the images, or are too large for the classes.
 
     Args:
         batch: One batch of a data loader.
@@ -80,7 +81,8 @@ def find_batch(batch: Any, classes: int | None = None) -> Batch:
     read = [(name, Batch(images, *found)) for name, one in rest if (found := _labels_of(one, len(images))) is not None]
     labelled = [one for one in read if one[1].labels is not None]
     name, chosen = next(iter([*labelled, *read]), ("", Batch(images)))
-    if name not in _LABEL_NAMES and _may_be_a_table(chosen, classes):
+    doubtful = name not in _LABEL_NAMES and len(labelled) > 1
+    if doubtful and (_may_be_a_table(chosen, classes) or _count_images(chosen, classes)):
         chosen = next((one for _, one in labelled if _are_numbers(one, classes)), chosen)
     return _checked(chosen)
 
@@ -193,13 +195,18 @@ def _may_be_a_table(batch: Batch, classes: int | None) -> bool:
     return truths is not None and truths.shape[1] != classes and bool((truths.sum(dim=1) != 1).any())
 
 
+def _count_images(batch: Batch, classes: int | None) -> bool:
+    """Whether whole numbers are those of images and not of classes."""
+    return batch.truths is None and batch.values is None and not _are_numbers(batch, classes)
+
+
 def _are_numbers(batch: Batch, classes: int | None) -> bool:
     """Whether labels are whole numbers that may be those of classes, not those that count the images."""
     labels = batch.labels
     if labels is None or batch.truths is not None or batch.values is not None:
         return False
-    if classes is not None:
-        return int(labels.max()) < classes
+    if classes is not None and int(labels.max()) >= classes:
+        return False
     return len(labels) == 1 or bool((labels.diff() != 1).any())
 
 

@@ -97,10 +97,11 @@ class Collector:
         shape = self._items[0].image.shape if self._items else read.images.shape[1:]
         if read.images.shape[1:] != shape:
             return
+        broken = _broken(read.images)
         for index, label in enumerate(labels):
             if self.complete:
                 return
-            if self._accepts(label):
+            if index not in broken and self._accepts(label):
                 truth, value = (None if one is None else _copied(one[index]) for one in (read.truths, read.values))
                 self._items.append(_Item(self._place, label, _copied(read.images[index]), truth, value))
             self._place += 1
@@ -131,6 +132,12 @@ class Collector:
 
     def _ordered(self) -> list[_Item]:
         return self._items
+
+
+def _broken(images: Tensor) -> set[int]:
+    """Return which images hold NaN or infinity: no map of them can be drawn."""
+    finite = images.isfinite().flatten(1).all(dim=1) if images.is_floating_point() else images.new_ones(0)
+    return set((finite == 0).nonzero()[:, 0].tolist())
 
 
 class SpreadCollector(Collector):

@@ -1,6 +1,6 @@
 """Classes that have each other's labels in one of the sets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vis_callbacks.diagnostics.check import OTHER_IMAGES, Check
 from vis_callbacks.diagnostics.exhibits import confusion
@@ -51,8 +51,8 @@ def _numbered_otherwise(facts: Facts) -> Verdict | None:
         return None
     moved: dict[int, int] = {}
     for number, row in enumerate(facts.validation.confusion):
-        answer = max(range(len(row)), key=row.__getitem__)
-        if answer != number and sum(row) >= IMAGES and surely_above(row[answer], sum(row), SHARE):
+        answer = _answer(row)
+        if answer is not None and answer != number:
             moved[number] = answer
     linked = len(moved.keys() & set(moved.values()))
     if len(moved) <= ROUND or linked < LINKED * len(moved):
@@ -62,13 +62,29 @@ def _numbered_otherwise(facts: Facts) -> Verdict | None:
         return None
     first = list(moved)[:ROUND]
     listed = ", ".join(f"{facts.name(number)} is called {facts.name(moved[number])}" for number in first)
+    listed += ", ..." if len(moved) > ROUND else ""
+    in_training = [] if facts.train is None else facts.train.confusion
+    alike = [number for number in moved if in_training and _answer(in_training[number]) == moved[number]]
+    if len(alike) > len(moved) / 2:
+        return Verdict(
+            "note",
+            f"In training as in validation most images of {len(moved)} classes are called another class, always the "
+            f"same one ({listed}). The step seems to number the classes otherwise than the batches do: set forward= to "
+            "what gives logits in the order of the labels.",
+            tuple(first),
+        )
     return Verdict(
         "alarm",
-        f"Of {len(moved)} classes most validation images are called another class, always the same one ({listed}"
-        f"{', ...' if len(moved) > ROUND else ''}). Training and validation number their classes otherwise: compare "
-        "the order of their class names or folders.",
+        f"Of {len(moved)} classes most validation images are called another class, always the same one ({listed}). "
+        "Training and validation number their classes otherwise: compare the order of their class names or folders.",
         tuple(first),
     )
+
+
+def _answer(row: Sequence[int]) -> int | None:
+    """Return what the images of a class are called more often than not, if there are enough."""
+    answer = max(range(len(row)), key=row.__getitem__)
+    return answer if sum(row) >= IMAGES and surely_above(row[answer], sum(row), SHARE) else None
 
 
 def _round(moved: Mapping[int, int], number: int) -> dict[int, int]:

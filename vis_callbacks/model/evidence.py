@@ -294,9 +294,14 @@ def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Cal
     if len(call.widths) > 1:
         subject = replace(subject, output=places[0])
     if len(places) > 1:
-        widths = " and ".join(str(call.widths[place]) for place in places[:3])
+        sizes = [call.widths[place] for place in places]
+        widths = " and ".join(map(str, sizes[:3]))
         text = f"{name} gives outputs of {widths}, and nothing tells which are the logits: the first are shown"
-        return replace(subject, problem=sentence(text, "set class_names=, or forward= to choose"))
+        remedy = "set class_names=, or forward= to choose" if len({*sizes}) > 1 else f"set forward= to {FUNCTION}"
+        return replace(subject, problem=sentence(text, remedy))
+    if width == 1 and classes.names > 2 and (meaning == "binary" or not losses):
+        text = f"{name} gives one output, and there are {classes.names} class names: no verdict is given"
+        return replace(subject, problem=sentence(text, "set forward= to what gives the logits"))
     if meaning in ("value", "embedding"):
         return subject
     views = {one.image for one in calls if one.name == call.name and one.image is not None and one.image >= 0}
@@ -308,13 +313,16 @@ def _meant(module: nn.Module, subject: Subject, calls: Sequence[Call], call: Cal
         text = f"{name} gives {_outputs(width)}, and labels reach {labels.least - 1}: no verdict is given"
         return replace(subject, problem=sentence(text, "set forward= to what gives the logits"))
     certain = known or width in judged or meaning == "labels"
-    certain = certain or (labels is not None and labels.kind == "numbers" and classes.names < labels.least)
+    least = labels.least if labels is not None and labels.kind == "numbers" else 0
+    # One more may stand for what is of no class.
+    most = max(classes.stated, default=width) + 1
+    if width > most > least and not certain:
+        text = f"{name} gives {_outputs(width)}, and num_classes={most - 1} is stated: no verdict is given"
+        return replace(subject, problem=sentence(text, "set forward= to what gives the logits"))
+    certain = certain or classes.names < least
     if classes.names and width > classes.names and not certain:
         text = f"{name} gives {_outputs(width)}, and there are {classes.names} class names: no verdict is given"
         return replace(subject, problem=sentence(text, "set class_names= if they are classes, or forward="))
-    if width == 1 and classes.names > 2:
-        text = f"{name} gives one output, and there are {classes.names} class names: no verdict is given"
-        return replace(subject, problem=sentence(text, "set forward= to what gives the logits"))
     return subject
 
 

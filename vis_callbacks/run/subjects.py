@@ -13,7 +13,7 @@ from vis_callbacks.model.calls import Call, CallWatch
 from vis_callbacks.model.candidates import guesses
 from vis_callbacks.model.evidence import changed_for, find_subject
 from vis_callbacks.model.known_classes import Classes
-from vis_callbacks.model.labels import Labels
+from vis_callbacks.model.labels import Labels, together
 from vis_callbacks.model.subject import Forward, Network, Subject, network_of
 
 _MOST_BATCHES = 4
@@ -59,7 +59,7 @@ class _Evidence:
         self.trained += watch.training
         self.validated += not watch.training
         self.calls[watch.training] += watch.calls
-        self.labels += watch.labels
+        self.labels = together(self.labels, watch.labels) if self.labels else watch.labels
         self.images = watch.images if self.images is None else self.images
         self.optimized, self.blind = watch.optimized, watch.blind
 
