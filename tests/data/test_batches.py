@@ -97,7 +97,7 @@ def test_what_is_to_be_ignored_has_no_label() -> None:
         ({"image": torch.zeros(2, 1, 4, 8, 8)}, ("video or volume", "batch[0][:, :, 0]")),
         ((torch.zeros(3, 8, 8), torch.tensor(1)), ("without a batch", "[None]")),
         ((torch.zeros(64, 28, 28), torch.zeros(64)), ("gray images without channels", "[:, None]")),
-        ((torch.zeros(4, 28, 28, 3), LABELS), ("channels last", "permute(0, 3, 1, 2)", "(4, 28, 28, 3)")),
+        ((torch.zeros(4, 28, 28, 3), LABELS), ("(N, H, W, C)", "permute(0, 3, 1, 2)", "(4, 28, 28, 3)")),
         ({"tokens": torch.zeros(4, 7), "y": []}, ("{tokens: tensor (4, 7)", "(N, C, H, W)", "batch_to_images=")),
         ({f"part {at}": [torch.zeros(4, 7)] * 9 for at in range(30)}, ("batch_to_images=",)),
     ],

@@ -39,6 +39,13 @@ def test_a_translucent_mark_of_one_class_is_known_by_its_place() -> None:
     assert border.right < 0.5 * border.tried
 
 
+def test_images_without_labels_are_of_no_class() -> None:
+    labels = torch.where(torch.arange(400) % 2 == 0, -1, 1 + torch.arange(400) // 2 % 2)
+    place, border = told(smooth(400), labels)
+    known = labels >= 0
+    assert (place, border) == told(smooth(400)[known], labels[known])
+
+
 def test_a_class_that_is_brighter_everywhere_is_known_by_every_place() -> None:
     labels = torch.arange(400) % 2
     place, border = told(smooth(400) + 2 * labels[:, None, None, None], labels)

@@ -140,7 +140,7 @@ def _checked(batch: Batch) -> Batch:
     rows, columns, last = batch.images.shape[1:]
     if last in (1, 3, 4) and min(rows, columns) > 4 and 0.25 <= rows / columns <= 4:
         raise ConfigurationError(
-            f"images {tuple(batch.images.shape)} seem to have their channels last, expected (N, C, H, W): give "
+            f"images {tuple(batch.images.shape)} seem to be (N, H, W, C), expected (N, C, H, W): give "
             "batch_to_images=lambda batch: batch[0].permute(0, 3, 1, 2), and forward= that takes such images"
         )
     # Subclasses, such as MONAI's, have operations of their own, and do not load with weights only.

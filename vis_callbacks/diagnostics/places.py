@@ -29,7 +29,8 @@ def place_facts(ledger: Ledger) -> tuple[PlaceFacts, PlaceFacts, Tensor]:
     if not ledger.thumbnails:
         return PlaceFacts(), PlaceFacts(), torch.zeros(0, 1, 1, 1)
     small, labels = torch.cat(ledger.thumbnails).cpu(), torch.cat(ledger.image_labels).cpu()
-    counts = torch.bincount(labels.clamp(min=0), minlength=ledger.classes)
+    # What has no label is of no class.
+    counts = torch.bincount(labels[labels >= 0], minlength=ledger.classes)
     means = torch.stack(
         [
             small[labels == number].mean(dim=0) if counts[number] else torch.zeros_like(small[0])

@@ -95,15 +95,15 @@ def in_one_sentence(names: Iterable[str], reason: str, *, fit: bool) -> str:
     return f"{listed(names)} made {_nothing(fit)}, because {reason}."
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return names as the subject of a sentence; where they are many, the first ones and how many more.
+def listed(names: Iterable[str], *, most: int = _NAMES) -> str:
+    """Return names as the subject of a sentence; beyond some letters the first ones and how many more.
 
     Example:
         >>> listed(["Filters", "Saliency", "GradCAM"])
         'Filters, Saliency and GradCAM'
     """
     every = list(names)
-    shown = [name for index, name in enumerate(every) if len(", ".join(every[: index + 1])) <= _NAMES] or every[:1]
+    shown = [name for index, name in enumerate(every) if len(", ".join(every[: index + 1])) <= most] or every[:1]
     if len(shown) < len(every):
         shown.append(f"{len(every) - len(shown)} more")
     *first, last = shown

@@ -7,6 +7,7 @@ from vis_callbacks.errors import CutError, NotFiniteError, SubjectError, Visuali
 from vis_callbacks.run.reasons import listed
 
 _LONGEST = 295
+_FEW_NAMES = 30  # letters
 
 
 class WarnOnce:
@@ -48,6 +49,9 @@ class WarnOnce:
             self._given |= keys
             end = f". Training goes on, and it is tried again ({remedy})."
             start = f"{listed(names)} {what}: "
+            if len(start) + len(brief(error, _LONGEST)) + len(end) > _LONGEST:
+                # What to do is said at the end of the error, and more needed than the names.
+                start = f"{listed(names, most=_FEW_NAMES)} {what}: "
             text = f"{start}{brief(error, max(40, _LONGEST - len(start) - len(end)))}{end}"
             warnings.warn(text, VisualizationWarning, stacklevel=2)
         return None
