@@ -187,8 +187,7 @@ class LayoutReader:
         The first output with so many tokens counts: behind an attention all tokens depend on the image.
         """
         if self.batch > 1:
-            for length, still in still_tokens(output, self.batch):
-                self._still.setdefault(length, still)
+            note_still(self._still, output, self.batch)
 
     def read(self, layer: str, module: nn.Module, shape: tuple[int, ...], part: Path = ()) -> Layout | None:
         """Return the layout of a layer's output, or None if it is no map of more than one position."""
@@ -288,13 +287,18 @@ class LayoutReader:
         return size[0] <= height and abs(math.log(size[0] * width / (size[1] * height))) < math.log(1.26)
 
 
-def still_tokens(output: Tensor, batch: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the number of tokens of an output ``(N, L, C)`` or ``(L, N, C)``, and which are the same for all images."""
-    if output.ndim == 3:
-        axes = [axis for axis in (0, 1) if output.shape[axis] == batch]
-        if len(axes) == 1:
-            tokens = output.detach().movedim(axes[0], 0)
-            yield tokens.shape[1], (tokens == tokens[:1]).all(dim=2).all(dim=0)
+def note_still(known: dict[int, Tensor], output: Tensor, batch: int) -> None:
+    """Note which tokens of an output are the same for all images, by their number, where that is not known yet.
+
+    Args:
+        known: What is known, and is added to.
+        output: Looked at if it is ``(N, L, C)`` or ``(L, N, C)``.
+        batch: Number of images N.
+    """
+    axes = [axis for axis in (0, 1) if output.ndim == 3 and output.shape[axis] == batch]
+    if len(axes) == 1 and output.shape[1 - axes[0]] not in known:
+        tokens = output.detach().movedim(axes[0], 0)
+        known[tokens.shape[1]] = (tokens == tokens[:1]).all(dim=2).all(dim=0)
 
 
 def _tents(length: int, places: int, centres: Centres) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.layers import hookable_layers
-from vis_callbacks.model.layout import still_tokens
+from vis_callbacks.model.layout import note_still
 from vis_callbacks.model.parts import Path, parts_of
 
 
@@ -37,8 +37,7 @@ def doubled_outputs(model: nn.Module, image: Tensor) -> Outputs:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             for path, tensor in parts_of(output):
                 found.shapes[name, path] = tuple(tensor.shape)
-                for length, still in still_tokens(tensor, len(images)):
-                    found.still.setdefault(length, still)
+                note_still(found.still, tensor, len(images))
 
         return hook
 
