@@ -4,7 +4,7 @@ The images are made on EfficientNet-lite0 with ImageNet weights, saved as 8 bit,
 which were not used to make them: *clean* as they are, *hard* averaged over four degradations (Gaussian blur of sigma 2,
 gray, JPEG of quality 40, resized to 96 px and back).
 
-    pip install -e ".[benchmarks]" ipython && pip install --no-deps "torch-lucent>=0.1.8"
+    pip install -e ".[benchmarks]" ipython decorator && pip install --no-deps "torch-lucent>=0.1.8"
     python benchmarks/class_appearance.py --recipes best:256 fourier:128 lucent:128 --sheet sheet.png
     python benchmarks/class_appearance.py --recipes "best without:128" best:128 --draw 0 20
 
