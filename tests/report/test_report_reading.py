@@ -248,6 +248,20 @@ def test_a_picture_made_again_replaces_its_own_line_alone(tmp_path: Path) -> Non
     ]
 
 
+def test_a_process_killed_before_the_end_of_an_event_leaves_no_double(
+    tmp_path: Path,
+) -> None:
+    for seed in (0, 5):
+        store = PictureStore(tmp_path)
+        store.add(record("Filters/a", 1, 1, caption=str(seed)), squares(seed))
+    resumed = PictureStore(tmp_path)
+    assert resumed.holds(record("Filters/a", 1, 1), squares(5))
+    resumed.add(record("Filters/a", 2, 2), squares(6))
+    resumed.drop_replaced()
+    found = [json.loads(line) for line in (store.directory / "panels.jsonl").read_text().splitlines()]
+    assert [(one["epoch"], one["caption"]) for one in found] == [(1, "5"), (2, "")]
+
+
 def test_a_damaged_line_does_not_keep_a_store_from_being_resumed(tmp_path: Path) -> None:
     store = PictureStore(tmp_path)
     store.add(record("Filters/a", 1, 1), squares(1))

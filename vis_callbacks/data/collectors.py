@@ -136,8 +136,9 @@ class Collector:
 
 def _broken(images: Tensor) -> set[int]:
     """Return which images hold NaN or infinity: no map of them can be drawn."""
-    finite = images.isfinite().flatten(1).all(dim=1) if images.is_floating_point() else images.new_ones(0)
-    return set((finite == 0).nonzero()[:, 0].tolist())
+    if not images.is_floating_point():
+        return set()
+    return {index for index, finite in enumerate(images.isfinite().flatten(1).all(dim=1).tolist()) if not finite}
 
 
 class SpreadCollector(Collector):

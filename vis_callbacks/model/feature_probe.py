@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from vis_callbacks.model.attention import UNREAD, AttentionReads, AttentionWatch
 from vis_callbacks.model.attention_code import may_attend
 from vis_callbacks.model.classifier import Targets, outputs_of, resolve_targets, target_scores
+from vis_callbacks.model.doubled import Doubled
 from vis_callbacks.model.feature_info import FeatureInfo, LayerChoice, LayerInfo
 from vis_callbacks.model.geometry import GeometryWatch, unevenly
 from vis_callbacks.model.graph import nodes_on_every_path
 from vis_callbacks.model.guard import plain
 from vis_callbacks.model.layers import filter_layers, hookable_layers, is_linear, named_layers, unseen
 from vis_callbacks.model.layout import Layout, LayoutReader
-from vis_callbacks.model.output_shapes import Outputs
 from vis_callbacks.model.parts import Path, parts_of, with_part
 from vis_callbacks.model.reach import Reach
 from vis_callbacks.model.see_through import version_of
@@ -99,7 +99,7 @@ class FeatureProbe:
         model: nn.Module,
         images: Tensor,
         *,
-        doubled: Outputs | None = None,
+        doubled: Doubled | None = None,
         restarts: bool = False,
         lifts: bool = True,
     ) -> None:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from vis_callbacks.errors import LayerError
 from vis_callbacks.model.attention import UNREAD, AttentionReads
 from vis_callbacks.model.classifier import Targets
+from vis_callbacks.model.doubled import doubled_outputs
 from vis_callbacks.model.feature_info import AtStride, FeatureInfo, LayerChoice
 from vis_callbacks.model.feature_probe import FeatureProbe
 from vis_callbacks.model.guard import pass_notes
 from vis_callbacks.model.inputs import check_images
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import Layout
-from vis_callbacks.model.output_shapes import doubled_outputs
 from vis_callbacks.model.refusal import guarded
 from vis_callbacks.model.see_through import version_of
 from vis_callbacks.model.structure import Structure

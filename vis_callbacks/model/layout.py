@@ -298,7 +298,8 @@ def note_still(known: dict[int, Tensor], output: Tensor, batch: int) -> None:
     axes = [axis for axis in (0, 1) if output.ndim == 3 and output.shape[axis] == batch]
     if len(axes) == 1 and output.shape[1 - axes[0]] not in known:
         tokens = output.detach().movedim(axes[0], 0)
-        known[tokens.shape[1]] = (tokens == tokens[:1]).all(dim=2).all(dim=0)
+        # On the CPU, as each layer of as many tokens asks.
+        known[tokens.shape[1]] = (tokens == tokens[:1]).all(dim=2).all(dim=0).cpu()
 
 
 def _tents(length: int, places: int, centres: Centres) -> Tensor:

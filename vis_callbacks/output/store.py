@@ -142,7 +142,13 @@ class PictureStore:
 
     @cached_property
     def _known(self) -> set[Key]:
-        return {key for line in self._lines() if (key := _key_of(line)) is not None}
+        known: set[Key] = set()
+        for key in filter(None, map(_key_of, self._lines())):
+            if key in known:
+                # The process was killed before it dropped the first line.
+                self._made_again.add(key)
+            known.add(key)
+        return known
 
     def _lines(self) -> list[bytes]:
         path = self._opened() / PANELS

@@ -1,4 +1,4 @@
-"""What the outputs of the layers of a model are like, seen in a pass of its own."""
+"""What the outputs of the layers of a model are like for twice as many images, seen in a pass of its own."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from vis_callbacks.model.parts import Path, parts_of
 
 
 @dataclass(frozen=True)
-class Outputs:
+class Doubled:
     """What the outputs of layers are like for twice as many images.
 
     Attributes:
@@ -27,9 +27,9 @@ class Outputs:
     still: dict[int, Tensor] = field(default_factory=dict)
 
 
-def doubled_outputs(model: nn.Module, image: Tensor) -> Outputs:
+def doubled_outputs(model: nn.Module, image: Tensor) -> Doubled:
     """Return what the outputs of all layers are like for an image ``(1, C, H, W)`` and another one beside it."""
-    found = Outputs()
+    found = Doubled()
     # Another one at every place, whatever the image is.
     images = torch.cat([image, image + torch.linspace(-1, 1, image.shape[3]).to(image)])
 
