@@ -27,6 +27,7 @@ from vis_callbacks.model.features import (
 )
 from vis_callbacks.model.guard import undisturbed
 from vis_callbacks.model.layout import Layout
+from vis_callbacks.model.receptive_field import receptive_field
 from vis_callbacks.model.trace import trace
 
 
@@ -132,6 +133,7 @@ def test_class_and_register_tokens_may_be_before_and_behind_the_patches(
     layout = find_layout(model, images, "block")
     assert (layout.size, layout.prefix, layout.suffix) == ((8, 8), before, behind)
     assert lit_quadrant(model, "block", 32, 32) == [0, 1, 2, 3]
+    assert str(receptive_field(model, images, "block.norm1")) == "4, stride 4"
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ class LayoutReader:
         doubled: Shapes of outputs for twice as many images, by full name and part: they tell the batch axis from others
             of the same length.
         still: Which of so many tokens are the same for other images, by their number; see `see`.
+        behind: How many class and register tokens come behind those of the map, if that is known.
 
     Attributes:
         certain: Whether it is known which tokens are not those of the map.
@@ -168,12 +169,14 @@ class LayoutReader:
         batch: int,
         doubled: Shapes | None = None,
         still: Mapping[int, Tensor] | None = None,
+        behind: int | None = None,
     ) -> None:
         self.image_size = image_size
         self.batch = batch
         self.certain = True
         self._doubled = doubled or {}
         self._still = dict(still or {})
+        self._known_behind = behind
         declared = [getattr(module, "num_prefix_tokens", None) for module in model.modules()]
         self.prefixes = list(
             dict.fromkeys([*(count for count in declared if type(count) is int), *range(_MOST_PREFIX_TOKENS + 1)])
@@ -256,6 +259,8 @@ class LayoutReader:
 
     def _behind(self, length: int, others: int) -> int:
         """Return how many of the tokens that are not those of the map come behind it."""
+        if self._known_behind is not None:
+            return min(self._known_behind, others)
         still = self._still.get(length)
         if still is None or not others:
             return 0

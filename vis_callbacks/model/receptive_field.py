@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vis_callbacks.model.batching import in_chunks, is_out_of_memory
 from vis_callbacks.model.classifier import logits_of
+from vis_callbacks.model.features import feature_info
 from vis_callbacks.model.layers import find_layer, named_layers
 from vis_callbacks.model.layout import LayoutReader
 from vis_callbacks.model.parts import Path, part_at
@@ -113,7 +114,9 @@ def receptive_fields(
         parts: Which tensor of an output of several has the map, by full name; the first of others.
     """
     names = list(layers)
-    down, across = (_Probe(model, images, names, parts, side).windows() for side in (0, 1))
+    known = feature_info(model, images).layers
+    behind = max((layer.layout.suffix for layer in known if layer.layout is not None), default=0)
+    down, across = (_Probe(model, images, names, parts, side, behind).windows() for side in (0, 1))
     fields = {name: ReceptiveField(down[name], across[name]) for name in down.keys() & across.keys()}
     return {name: fields.get(name) for name in names}
 
@@ -122,13 +125,14 @@ class _Probe:
     """Measures along one side of the image (0: down, 1: across), on long strips if the model takes them."""
 
     def __init__(
-        self, model: nn.Module, images: Tensor, layers: list[str], parts: Mapping[str, Path], side: int
+        self, model: nn.Module, images: Tensor, layers: list[str], parts: Mapping[str, Path], side: int, behind: int
     ) -> None:
         self.model = model
         self.images = images
         self.layers = {name: module for name, module in named_layers(model).items() if name in layers}
         self.parts = parts
         self.side = side
+        self.behind = behind
         self.other = images.shape[3 - side]
         self.own = images.shape[2 + side]
 
@@ -187,7 +191,7 @@ class _Probe:
         return {name: torch.cat(hits) for name, hits in parts.items() if sum(map(len, hits)) == len(places)}
 
     def _nan_units(self, images: Tensor) -> dict[str, Tensor]:
-        reader = LayoutReader(self.model, (images.shape[2], images.shape[3]), len(images))
+        reader = LayoutReader(self.model, (images.shape[2], images.shape[3]), len(images), behind=self.behind)
         found: dict[str, Tensor] = {}
 
         def observe(name: str) -> Callable[[nn.Module, Any, Any], None]:
