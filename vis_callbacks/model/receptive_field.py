@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vis_callbacks.errors import ConfigurationError
 from vis_callbacks.model.batching import in_chunks, is_out_of_memory
 from vis_callbacks.model.classifier import logits_of
 from vis_callbacks.model.features import feature_info
@@ -114,11 +115,20 @@ def receptive_fields(
         parts: Which tensor of an output of several has the map, by full name; the first of others.
     """
     names = list(layers)
-    known = feature_info(model, images).layers
-    behind = max((layer.layout.suffix for layer in known if layer.layout is not None), default=0)
+    behind = _tokens_behind(model, images)
     down, across = (_Probe(model, images, names, parts, side, behind).windows() for side in (0, 1))
     fields = {name: ReceptiveField(down[name], across[name]) for name in down.keys() & across.keys()}
     return {name: fields.get(name) for name in names}
+
+
+def _tokens_behind(model: nn.Module, images: Tensor) -> int:
+    """Return how many tokens come behind those of the map: images of NaN do not tell."""
+    try:
+        known = feature_info(model, images).layers
+    except ConfigurationError:
+        # What has no logits has receptive fields all the same.
+        return 0
+    return max((layer.layout.suffix for layer in known if layer.layout is not None), default=0)
 
 
 class _Probe:
